@@ -1,0 +1,81 @@
+"""How integer weights are stored: the widths that files, emitted C and `size_bytes` all share.
+
+A weight of b bits takes b bits, row after row without padding; a bias or multiplier takes the narrowest of
+1, 2 or 4 bytes that holds its whole tensor; shifts that agree across a layer are one byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from netsuke.errors import ArtifactError
+from netsuke.graph import Graph, Tensors
+
+
+def pack(weights: np.ndarray, bits: int) -> np.ndarray:
+    """Integers of `bits` bits to bytes: two's complement, least significant bit first, no gap between values.
+
+    One bit means -1 (0) or +1 (1). Returns uint8 [ceil(size * bits / 8)].
+    """
+    flat = weights.reshape(-1).astype(np.int16)
+    code = (flat > 0) if bits == 1 else flat & ((1 << bits) - 1)
+    planes = (code[:, None] >> np.arange(bits)) & 1
+    return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little")
+
+
+def unpack(stream: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `pack`, as int8 of `shape`. Raises ArtifactError where the stream has another length."""
+    count = int(np.prod(shape, dtype=np.int64))
+    if stream.dtype != np.uint8 or stream.shape != ((count * bits + 7) // 8,):
+        raise ArtifactError(f"{count} weights of {bits} bits take {(count * bits + 7) // 8} bytes, not {stream.size}")
+    planes = np.unpackbits(stream, bitorder="little", count=count * bits).reshape(count, bits).astype(np.int16)
+    code = (planes << np.arange(bits)).sum(1)
+    value = code * 2 - 1 if bits == 1 else np.where(code >= 1 << (bits - 1), code - (1 << bits), code)
+    return value.astype(np.int8).reshape(shape)
+
+
+def storage_dtype(array: np.ndarray) -> np.dtype:
+    """The narrowest integer type that holds every value: unsigned where none is negative."""
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    names = ("int8", "int16", "int32") if low < 0 else ("uint8", "uint16", "uint32")
+    return next(np.dtype(n) for n in names if np.iinfo(n).min <= low and high <= np.iinfo(n).max)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor as a device stores it: `count` values of `bits` bits."""
+
+    tensor: str
+    count: int
+    bits: int
+
+    @property
+    def size_bytes(self) -> int:
+        return (self.count * self.bits + 7) // 8
+
+
+def stored(graph: Graph, tensors: Tensors) -> list[Stored]:
+    """Everything a device must store to run the model, tensor by tensor, in the order of the graph."""
+    rows = []
+    attrs: Mapping[str, Mapping] = {op.name: op.attrs for op in graph.ops}
+    for name, (op, role) in graph.roles().items():
+        array = tensors[name]
+        count = array.size
+        if array.dtype == np.float32:
+            bits = 32
+        elif role == "weight":
+            bits = attrs[op]["bits"]
+        else:
+            bits = 8 * storage_dtype(array).itemsize
+            if role == "shift" and array.size and (array == array.flat[0]).all():
+                count = 1
+        rows.append(Stored(name, count, bits))
+    return rows
+
+
+def size_bytes(graph: Graph, tensors: Tensors) -> int:
+    """Bytes of packed weights, biases, multipliers and shifts; the sum of `stored`."""
+    return sum(row.size_bytes for row in stored(graph, tensors))
