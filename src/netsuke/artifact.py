@@ -1,0 +1,1 @@
+"""Artifact: graph, weights and manifest in one inert file."""
