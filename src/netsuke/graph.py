@@ -153,8 +153,14 @@ ATTRS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bits": (lambda v: _int(v, 1, 8), "a weight width from 1 to 8"),
     "signed": (lambda v: isinstance(v, bool), "true or false"),
     "scale": (_finite, "a finite number"),
-    "scales": (lambda v: isinstance(v, list | tuple) and all(map(_finite, v)), "finite numbers, one a channel"),
-    "offsets": (lambda v: isinstance(v, list | tuple) and all(map(_finite, v)), "finite numbers, one a channel"),
+    "scales": (
+        lambda v: isinstance(v, list | tuple) and all(map(_finite, v)),
+        "finite numbers, one a channel",
+    ),
+    "offsets": (
+        lambda v: isinstance(v, list | tuple) and all(map(_finite, v)),
+        "finite numbers, one a channel",
+    ),
     "multiplier": (lambda v: _int(v, 1, INT32_MAX), "a positive int32"),
     "multipliers": (lambda v: _ints(v, 2, 1, INT32_MAX), "two positive int32"),
     "shift": (lambda v: _int(v, 0, MAX_SHIFT), f"0 to {MAX_SHIFT}"),
@@ -199,14 +205,18 @@ class _Need:
             raise self.fail(f"needs a flat vector of {' or '.join(dtypes)}; gets {x.dtype} {list(x.shape)}")
         return x
 
-    def window(self, x: Type, kernel: tuple[int, ...], padding: tuple[int, ...] = (0, 0, 0, 0)) -> tuple[int, int]:
+    def window(
+        self, x: Type, kernel: tuple[int, ...], padding: tuple[int, ...] = (0, 0, 0, 0)
+    ) -> tuple[int, int]:
         """Rows and columns that a sliding window leaves."""
         top, left, bottom, right = padding
         stride = self.op.attrs["stride"]
         rows = (x.shape[1] + top + bottom - kernel[0]) // stride[0] + 1
         columns = (x.shape[2] + left + right - kernel[1]) // stride[1] + 1
         if rows < 1 or columns < 1:
-            raise self.fail(f"a {kernel[0]}x{kernel[1]} window does not fit the {x.shape[1]}x{x.shape[2]} map it gets")
+            raise self.fail(
+                f"a {kernel[0]}x{kernel[1]} window does not fit the {x.shape[1]}x{x.shape[2]} map it gets"
+            )
         return rows, columns
 
     def accumulate(self, weight: np.ndarray, x: Type) -> np.ndarray:
@@ -416,7 +426,9 @@ def _infer(graph: Graph, tensors: Tensors) -> dict[str, Type]:
         if op.name in known:
             raise need.fail("its name is taken")
         if set(op.attrs) != set(spec.attrs):
-            raise need.fail(f"takes the attributes {', '.join(spec.attrs) or 'none'}; got {', '.join(op.attrs) or 'none'}")
+            raise need.fail(
+                f"takes the attributes {', '.join(spec.attrs) or 'none'}; got {', '.join(op.attrs) or 'none'}"
+            )
         for key, value in op.attrs.items():
             check, want = ATTRS[key]
             if not check(value):

@@ -26,7 +26,9 @@ def run(graph: Graph, tensors: Tensors, images: np.ndarray, *, batch: int = 256)
         raise GraphError(
             f"needs uint8 images [n, {', '.join(map(str, graph.input_shape))}]; got {images.dtype} {list(images.shape)}"
         )
-    parts = [activations(graph, tensors, images[i : i + batch])[graph.output] for i in range(0, len(images), batch)]
+    parts = [
+        activations(graph, tensors, images[i : i + batch])[graph.output] for i in range(0, len(images), batch)
+    ]
     dtype = np.int32 if graph.integer else np.float32
     return np.concatenate(parts).astype(dtype) if parts else np.zeros((0, *types[graph.output].shape), dtype)
 
@@ -64,7 +66,9 @@ def _pad(x: np.ndarray, padding: Sequence[int], value: float) -> np.ndarray:
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value)
 
 
-def convolve(x: np.ndarray, weight: np.ndarray, stride: Sequence[int], padding: Sequence[int], groups: int) -> np.ndarray:
+def convolve(
+    x: np.ndarray, weight: np.ndarray, stride: Sequence[int], padding: Sequence[int], groups: int
+) -> np.ndarray:
     """Cross-correlation in the element type of `x`: [n, C, H, W] * [O, C/groups, r, c] -> [n, O, rows, columns]."""
     out, depth, rows, columns = weight.shape
     view = _windows(_pad(x, padding, 0), (rows, columns), stride)
@@ -153,7 +157,9 @@ def _qadd(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
 
 def _maxpool(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
     low = -np.inf if x[0].dtype == np.float32 else -128  # below every activation, so padding never wins
-    return _windows(_pad(x[0], op.attrs["padding"], low), op.attrs["kernel"], op.attrs["stride"]).max((-2, -1))
+    return _windows(_pad(x[0], op.attrs["padding"], low), op.attrs["kernel"], op.attrs["stride"]).max(
+        (-2, -1)
+    )
 
 
 KERNELS: dict[str, Kernel] = {

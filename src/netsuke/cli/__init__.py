@@ -1,0 +1,89 @@
+"""The command line: one verb a module; heavy imports stay inside the verbs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from netsuke import __version__
+from netsuke.errors import NetsukeError
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"netsuke {__version__}")
+        raise typer.Exit
+
+
+def _build() -> typer.Typer:
+    from netsuke.cli import (
+        bench,
+        compress,
+        data,
+        evaluate,
+        export,
+        import_,
+        models,
+        read,
+        rerun,
+        shrink,
+        train,
+    )
+
+    app = typer.Typer(
+        context_settings=SETTINGS,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Carve neural networks into miniatures: from labelled images to a classifier that fits in a kilobyte.\n\n"
+        "Example: netsuke shrink --data mnist --max-bytes 4096 -o digits.netsuke",
+    )
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="Say the version."
+        ),
+    ) -> None:
+        pass
+
+    verbs = {
+        "shrink": shrink.shrink,
+        "train": train.train,
+        "compress": compress.compress,
+        "evaluate": evaluate.evaluate,
+        "export": export.export,
+        "bench": bench.bench,
+        "read": read.read,
+        "import": import_.import_,
+        "models": models.models,
+        "rerun": rerun.rerun,
+    }
+    for name, verb in verbs.items():
+        app.command(name, context_settings=SETTINGS)(verb)
+    app.add_typer(data.app, name="data", context_settings=SETTINGS)
+    return app
+
+
+def main() -> None:
+    """Run one verb: exit 0 on success, 2 on bad usage or bad input (one line says which), 1 on failure."""
+    try:
+        _build()()
+    except NetsukeError as error:
+        print(f"netsuke: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "netsuke: stopped; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"netsuke: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        sys.exit(2)
