@@ -57,7 +57,7 @@ def artifact_of(pair: Pair) -> Artifact:
 
 
 def small_artifact(*, integer: bool = True, seed: int = 0) -> Artifact:
-    """A fixed small network, 1x12x10 images to three classes: convolution, pool, depthwise, pointwise, dense."""
+    """A fixed small network: 1x12x10 images to three classes."""
     build = _Build(_seeded(seed), (1, 12, 10), integer)
     convolve = build.qconv if integer else build.conv
     convolve(4, (3, 3), padding=(1, 1, 1, 1))
@@ -116,9 +116,9 @@ class _Build:
         limit = max(1, (1 << (bits - 1)) - 1)
         how = self.pick(0, 3) if self.extreme else 0
         weight = self.rng.integers(-limit, limit + 1, shape)
-        signs = (
-            self.rng.choice([-1, 1], shape) if how in (0, 1) else np.full(shape, 5 - 2 * how)
-        )  # 2: +, 3: -
+        signs = self.rng.choice([-1, 1], shape)
+        if how >= 2:  # every weight at the same end
+            signs = np.full(shape, 5 - 2 * how)
         if how or bits == 1:
             weight = signs * limit
         return weight.astype(np.int8), bits
@@ -130,11 +130,8 @@ class _Build:
         return np.maximum(top * self.x.hi - bottom * self.x.lo, bottom * self.x.hi - top * self.x.lo)
 
     def bias(self, bound: np.ndarray) -> np.ndarray:
-        limit = (
-            INT32_MAX - bound
-            if self.extreme and self.pick(0, 3) == 0
-            else np.minimum(bound + 1, INT32_MAX - bound)
-        )
+        room = INT32_MAX - bound
+        limit = room if self.extreme and self.pick(0, 3) == 0 else np.minimum(bound + 1, room)
         return self.rng.integers(-limit, limit + 1).astype(np.int32)
 
     def requantized(self, weight: np.ndarray, bits: int) -> dict[str, np.ndarray]:
@@ -207,7 +204,7 @@ class _Build:
     # --- what both share: random windows ---
 
     def window(self, largest: int, *, padded: bool) -> dict[str, Any]:
-        """A kernel that fits the newest map, strides, and padding smaller than the kernel, each side its own."""
+        """A kernel that fits the newest map, strides, padding smaller than the kernel."""
         _, high, wide = self.x.shape
         kernel = (self.pick(1, min(largest, high + padded)), self.pick(1, min(largest, wide + padded)))
         sides = [kernel[0], kernel[1], kernel[0], kernel[1]]
