@@ -45,6 +45,6 @@ clean:
 $(VENV)/.%: pyproject.toml
 	@echo "setting up $(VENV) for '$*': torch and friends, about a minute, only this once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$*]'
 	@touch $@
 	@echo "$(VENV) is ready"
