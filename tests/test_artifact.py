@@ -1,0 +1,475 @@
+"""The artifact file: exact round trips, the safetensors promise, and what a hostile file meets."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from netsuke import kernels
+from netsuke.artifact import Artifact
+from netsuke.errors import ArtifactError
+from netsuke.graph import Graph, Op
+
+
+def float_artifact() -> Artifact:
+    rng = np.random.default_rng(0)
+    conv = {"stride": [1, 1], "padding": [1, 1, 1, 1], "groups": 1}
+    graph = Graph(
+        (1, 6, 6),
+        (
+            Op("normalize", "in", ("input",), {"scales": [1 / 255], "offsets": [-0.5]}),
+            Op("conv2d", "conv", ("in",), conv),
+            Op("relu", "relu", ("conv",)),
+            Op("maxpool", "pool", ("relu",), {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0]}),
+            Op("flatten", "flat", ("pool",)),
+            Op("dense", "out", ("flat",)),
+        ),
+    )
+    shapes = {"conv.weight": (2, 1, 3, 3), "conv.bias": (2,), "out.weight": (3, 18), "out.bias": (3,)}
+    tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return Artifact(graph, tensors, {"classes": ["a", "b", "c"], "seed": 0, "recipe": {"model": "tiny"}})
+
+
+def integer_artifact(bits: int = 4, *, residual: bool = False) -> Artifact:
+    rng = np.random.default_rng(bits)
+    limit = (1 << (bits - 1)) - 1 if bits > 1 else 1
+
+    def weights(*shape: int) -> np.ndarray:
+        drawn = rng.integers(-limit, limit + 1, shape)
+        return (np.where(drawn > 0, 1, -1) if bits == 1 else drawn).astype(np.int8)
+
+    conv = {"stride": [2, 2], "padding": [1, 1, 1, 1], "groups": 1, "bits": bits, "signed": False}
+    ops = [Op("halve", "in", ("input",)), Op("qconv2d", "conv", ("in",), conv)]
+    if residual:
+        ops.append(Op("qadd", "sum", ("conv", "conv"), {"multipliers": [3, 5], "shift": 3, "signed": False}))
+    ops += [
+        Op("sumpool", "pool", (ops[-1].name,)),
+        Op("qlogits", "out", ("pool",), {"bits": bits, "scale": 0.01}),
+    ]
+    tensors = {
+        "conv.weight": weights(4, 1, 3, 3),
+        "conv.bias": np.array([-3, 500, 0, 7], np.int32),
+        "conv.multiplier": np.array([900, 100, 1, 255], np.int32),
+        "conv.shift": np.array([12, 12, 9, 12], np.int32),
+        "out.weight": weights(3, 4),
+        "out.bias": np.array([5, 70000, 1], np.int32),
+    }
+    return Artifact(Graph((1, 8, 8), tuple(ops)), tensors, {"classes": ["zero", "eins", "二"]})
+
+
+ARTIFACTS = {
+    "float": float_artifact,
+    "int4": integer_artifact,
+    "binary": lambda: integer_artifact(1, residual=True),
+    "int8": lambda: integer_artifact(8),
+}
+
+
+@pytest.fixture(params=ARTIFACTS)
+def artifact(request: pytest.FixtureRequest) -> Artifact:
+    return ARTIFACTS[request.param]()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    integer_artifact().save(tmp_path / "good.netsuke")
+    return tmp_path / "good.netsuke"
+
+
+def draw(artifact: Artifact, n: int = 5) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (n, *artifact.graph.input_shape)).astype(np.uint8)
+
+
+# --- what is promised -------------------------------------------------------------------------------
+
+
+def test_round_trip_is_exact(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "a.netsuke")
+    got = Artifact.load(tmp_path / "a.netsuke")
+    assert got.graph.to_json() == artifact.graph.to_json()
+    assert got.manifest == artifact.manifest
+    assert got.classes == tuple(artifact.manifest["classes"])
+    assert set(got.tensors) == set(artifact.tensors)
+    for name, array in artifact.tensors.items():
+        assert got.tensors[name].dtype == array.dtype
+        np.testing.assert_array_equal(got.tensors[name], array)
+    assert (got.weight_hash, got.size_bytes) == (artifact.weight_hash, artifact.size_bytes)
+    np.testing.assert_array_equal(got.logits(draw(got)), artifact.logits(draw(got)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.netsuke"]
+
+
+def test_saving_twice_gives_equal_bytes(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "a")
+    Artifact.load(tmp_path / "a").save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_safetensors_library_reads_it(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "a.netsuke")
+    with safe_open(tmp_path / "a.netsuke", "np") as file:
+        assert list(file.metadata()) == ["netsuke"]
+        manifest = json.loads(file.metadata()["netsuke"])
+        assert set(file.keys()) == set(artifact.tensors)
+        stored = {name: file.get_tensor(name) for name in artifact.tensors}
+    assert manifest["schema"] == 1
+    assert manifest["graph"] == artifact.graph.to_json()
+    assert manifest["weight_hash"] == artifact.weight_hash
+    assert all(stored[name].dtype == np.uint8 and stored[name].ndim == 1 for name in manifest["packed"])
+
+
+def test_stored_widths(tmp_path: Path) -> None:
+    integer_artifact(4).save(tmp_path / "4")
+    integer_artifact(8).save(tmp_path / "8")
+    with safe_open(tmp_path / "4", "np") as four, safe_open(tmp_path / "8", "np") as eight:
+        names = {
+            "conv.bias": "int16",
+            "conv.multiplier": "uint16",
+            "conv.shift": "uint8",
+            "out.bias": "uint32",
+        }
+        for name, dtype in names.items():
+            assert four.get_tensor(name).dtype == dtype
+        assert four.get_tensor("conv.weight").shape == (18,)  # 36 weights of four bits
+        assert eight.get_tensor("conv.weight").dtype == np.int8
+
+
+def test_weight_hash_covers_graph_and_weights() -> None:
+    one, other = integer_artifact(), integer_artifact()
+    assert one.weight_hash == other.weight_hash
+    other.tensors["out.bias"][2] += 1
+    moved = Artifact(Graph((1, 8, 10), one.graph.ops), one.tensors, one.manifest)
+    assert len({one.weight_hash, other.weight_hash, moved.weight_hash}) == 3
+    assert one.with_manifest(seed=3).weight_hash == one.weight_hash
+
+
+def test_with_manifest_leaves_the_original() -> None:
+    artifact = integer_artifact()
+    assert artifact.with_manifest(seed=3).manifest == {**artifact.manifest, "seed": 3}
+    assert "seed" not in artifact.manifest
+
+
+def test_strided_weights_are_stored_right(tmp_path: Path) -> None:
+    artifact = float_artifact()
+    artifact.tensors["out.weight"] = np.asfortranarray(artifact.tensors["out.weight"])
+    artifact.save(tmp_path / "a")
+    np.testing.assert_array_equal(
+        Artifact.load(tmp_path / "a").tensors["out.weight"], artifact.tensors["out.weight"]
+    )
+
+
+# --- saving that fails ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda a: a.with_manifest(classes=["a"]), "1 classes"),
+        (lambda a: a.with_manifest(classes="abc"), "classes"),
+        (lambda a: a.with_manifest(seed=np.int64(1)), "int64"),
+        (lambda a: a.with_manifest(accuracy=float("nan")), "cannot be saved"),
+        (lambda a: Artifact(a.graph, {**a.tensors, "x": np.zeros(1)}, a.manifest), "'x'"),
+        (lambda a: Artifact(a.graph, {**a.tensors, "out.bias": np.zeros(3)}, a.manifest), "bias"),
+    ],
+)
+def test_save_refuses_what_load_would(change: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=says):
+        change(integer_artifact()).save(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_save_where_it_cannot(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "nowhere" / "a", tmp_path / "folder", tmp_path / ("n" * 300), tmp_path / "a\0b"):
+        with pytest.raises(ArtifactError, match="cannot be written"):
+            integer_artifact().save(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="the superuser may write to read-only folders: run as a normal user"
+)
+def test_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        integer_artifact().save(tmp_path / "a")
+    tmp_path.chmod(0o700)
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_the_old_file(file: Path) -> None:
+    """A limit on the file size makes the write itself fail, half-way, as a full disk does."""
+    code = (
+        "import resource, sys\n"
+        "from netsuke.artifact import Artifact, ArtifactError\n"
+        "a = Artifact.load(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))\n"
+        "try: a.with_manifest(seed=1).save(sys.argv[1])\n"
+        "except ArtifactError as error: print(error)"
+    )
+    before = file.read_bytes()
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert "cannot be written" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+# --- hostile files ----------------------------------------------------------------------------------
+
+
+def split(data: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Header, manifest and tensor bytes of a file."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    return header, json.loads(header["__metadata__"]["netsuke"]), data[8 + length :]
+
+
+def join(header: dict[str, Any], manifest: object, body: bytes) -> bytes:
+    text = json.dumps({**header, "__metadata__": {"netsuke": json.dumps(manifest)}}).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def rewrite(path: Path, change: Any) -> None:
+    header, manifest, body = split(path.read_bytes())
+    body = change(header, manifest, body) or body
+    path.write_bytes(join(header, manifest, body))
+
+
+def refused(path: Path, says: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        Artifact.load(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert text.isprintable()
+    assert says in text
+
+
+CHANGES: dict[str, tuple[Any, str]] = {
+    "huge shape": (
+        lambda h, m, b: h["out.bias"].update(shape=[1 << 40, 1 << 40]),
+        "bytes that its shape needs",
+    ),
+    "endless shape": (lambda h, m, b: h["out.bias"].update(shape=[10**4000]), "no proper shape"),
+    "many axes": (lambda h, m, b: h["out.bias"].update(shape=[1] * 1000), "no proper shape"),
+    "negative": (lambda h, m, b: h["out.bias"].update(shape=[-3]), "no proper shape"),
+    "huge offsets": (
+        lambda h, m, b: h["out.bias"].update(data_offsets=[0, 1 << 45]),
+        "bytes that its shape needs",
+    ),
+    "overlap": (lambda h, m, b: h["conv.bias"].update(data_offsets=[0, 8]), "overlap"),
+    "trailing bytes": (lambda h, m, b: b + b"x", "follow the header"),
+    "short body": (lambda h, m, b: b[:-1], "follow the header"),
+    "unknown dtype": (lambda h, m, b: h["conv.bias"].update(dtype="F64"), "F64"),
+    "extra field": (lambda h, m, b: h["conv.bias"].update(x=1), "'conv.bias'"),
+    "missing tensor": (lambda h, m, b: m["graph"]["ops"][1].update(name="b"), "'b.bias' is missing"),
+    "extra tensor": (
+        lambda h, m, b: h.update(x={"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}),
+        "'x' belongs",
+    ),
+    "packed huge": (lambda h, m, b: m["packed"].update({"out.weight": [1 << 40, 4]}), "cannot hold"),
+    "packed short": (lambda h, m, b: m["packed"].update({"out.weight": [3, 3]}), "weights of 4 bits"),
+    "packed unnamed": (lambda h, m, b: m["packed"].clear(), "packed must name"),
+    "schema": (lambda h, m, b: m.update(schema=2), "schema 2; this version of netsuke reads schema 1"),
+    "schema true": (lambda h, m, b: m.update(schema=True), "schema True"),
+    "no schema": (lambda h, m, b: m.pop("schema") and None, "schema None"),
+    "no hash": (lambda h, m, b: m.pop("weight_hash") and None, "lacks weight_hash"),
+    "other hash": (lambda h, m, b: m.update(weight_hash="0" * 64), "do not match its weight_hash"),
+    "damaged weight": (lambda h, m, b: bytes([b[0] ^ 1]) + b[1:], "do not match its weight_hash"),
+    "classes": (lambda h, m, b: m.update(classes=["a", "b"]), "names 2 classes; the graph gives 3 logits"),
+    "class numbers": (lambda h, m, b: m.update(classes=[0, 1, 2]), "classes, a list of names"),
+    "unknown op": (lambda h, m, b: m["graph"]["ops"][0].update(kind="exec"), "unknown op 'exec'"),
+    "escape codes": (
+        lambda h, m, b: m["graph"]["ops"][0].update(inputs=["\x1b[2J\n"]),
+        "takes 1 earlier output",
+    ),
+    "surrogate": (lambda h, m, b: m.update(note="\ud800"), "strict JSON"),
+    "NaN": (lambda h, m, b: m.update(note=float("nan")), "NaN is not a number"),
+    "manifest list": (lambda h, m, b: h["conv.shift"].clear(), "'conv.shift'"),
+    "huge map": (lambda h, m, b: m["graph"].update(input_shape=[1, 65536, 65536]), "over the limit"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_hostile_header(name: str, file: Path) -> None:
+    change, says = CHANGES[name]
+    rewrite(file, change)
+    refused(file, says)
+
+
+def raw(text: str) -> bytes:
+    return len(text.encode()).to_bytes(8, "little") + text.encode()
+
+
+FILES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not a safetensors file"),
+    "short": (b"\x10\0\0", "not a safetensors file"),
+    "endless header": (b"\xff" * 8 + b"{}", "not a safetensors file"),
+    "pickle": (pickle.dumps({"weights": np.zeros(30)}), "not a safetensors file"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a safetensors file"),
+    "no manifest": (raw('{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'), "has no manifest"),
+    "list": (raw("[1]"), "not a JSON object"),
+    "not JSON": (raw("{'a': 1}"), "strict JSON"),
+    "not UTF-8": ((4).to_bytes(8, "little") + b'{"\xff"', "strict JSON"),
+    "a key twice": (raw('{"a":1,"a":1}'), "a key stands twice"),
+    "a manifest key twice": (
+        raw('{"__metadata__":{"netsuke":"{\\"a\\":1,\\"a\\":2}"}}'),
+        "a key stands twice",
+    ),
+    "infinite": (raw('{"a":1e999}'), "strict JSON"),
+    "long number": (raw('{"a":%s}' % ("1" * 100_000)), "strict JSON"),
+    "deep": (raw('{"a":' + "[" * 200_000 + "]" * 200_000 + "}"), "nested too deeply"),
+    "a manifest of null": (raw('{"__metadata__":{"netsuke":"null"}}'), "not a JSON object"),
+    "no manifest text": (raw('{"__metadata__":{"netsuke":1}}'), "has no manifest"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_hostile_file(name: str, tmp_path: Path) -> None:
+    data, says = FILES[name]
+    (tmp_path / "a").write_bytes(data)
+    refused(tmp_path / "a", says)
+
+
+def test_not_a_file(tmp_path: Path) -> None:
+    refused(tmp_path, "is not a file")
+    refused(tmp_path / "missing", "does not exist")
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "is not a file")
+
+
+def test_truncation_at_every_byte(file: Path) -> None:
+    data = file.read_bytes()
+    for length in range(len(data)):
+        file.write_bytes(data[:length])
+        refused(file, "")
+
+
+def test_weights_that_are_nan(tmp_path: Path) -> None:
+    artifact = float_artifact()
+    artifact.save(tmp_path / "a")
+    artifact.tensors["out.bias"][1] = np.nan
+    with pytest.raises(ArtifactError, match="NaN"):
+        artifact.save(tmp_path / "b")
+    wrong = np.array([0, np.nan, 0], "<f4").tobytes()
+
+    def change(header: dict[str, Any], manifest: dict[str, Any], body: bytes) -> bytes:
+        begin, end = header["out.bias"]["data_offsets"]
+        manifest["weight_hash"] = artifact.weight_hash  # a forger computes it
+        return body[:begin] + wrong + body[end:]
+
+    rewrite(tmp_path / "a", change)
+    refused(tmp_path / "a", "NaN")
+
+
+# --- ten thousand mutated files ---------------------------------------------------------------------
+
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    7,
+    2**31,
+    2**48 - 1,
+    2**64,
+    1e300,
+    0.5,
+    "",
+    "x",
+    "input",
+    "F32",
+    "I32",
+    [],
+    {},
+    [1 << 40] * 3,
+]
+
+
+def mutate_json(rng: random.Random, value: Any) -> None:
+    """Replace, drop, copy or nudge one random node of a JSON tree, in place."""
+    node = value
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            return
+        key = rng.choice(keys)
+        if isinstance(node[key], dict | list) and node[key] and rng.random() < 0.85:
+            node = node[key]
+            continue
+        kind = rng.randrange(4)
+        if kind == 0:
+            node[key] = rng.choice(ODD)
+        elif kind == 1:
+            del node[key]
+        elif kind == 2:
+            node[key] = node[rng.choice(keys)]
+        elif isinstance(node[key], int):
+            node[key] += rng.choice([-1, 1, 1000])
+        return
+
+
+def mutate(rng: random.Random, data: bytes) -> bytes:
+    kind = rng.randrange(5)
+    at = rng.randrange(len(data)) if rng.random() < 0.8 else rng.randrange(16)
+    if kind == 0:
+        changed = bytearray(data)
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        return bytes(changed)
+    if kind == 1:
+        return data[:at] + data[at + rng.choice([1, 4, len(data)]) :]
+    if kind == 2:
+        return data[:at] + rng.randbytes(rng.choice([1, 4, 100])) + data[at:]
+    header, manifest, body = split(data)
+    del header["__metadata__"]
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        mutate_json(rng, header if kind == 3 else manifest)
+    return join(header, manifest, body)
+
+
+def load_or_refuse(path: Path) -> bool:
+    """True where the file loads; then it must also run."""
+    try:
+        artifact = Artifact.load(path)
+    except ArtifactError:
+        return False
+    if np.prod(artifact.graph.input_shape) < 10_000:
+        assert kernels.run(artifact.graph, artifact.tensors, draw(artifact, 1)).shape == (
+            1,
+            len(artifact.classes),
+        )
+    return True
+
+
+@pytest.mark.parametrize("forged", [False, True], ids=["as found", "with a forged hash"])
+def test_fuzz(forged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if forged:  # a forger computes the right hash; then the other checks stand alone
+        monkeypatch.setattr(Artifact, "weight_hash", property(lambda self: "forged"))
+    rng, path, seeds = random.Random(int(forged)), tmp_path / "a", []
+    for make in (float_artifact, integer_artifact, ARTIFACTS["binary"]):
+        make().save(path)
+        seeds.append(path.read_bytes())
+    loaded = 0
+    for case in range(5000):
+        data = mutate(rng, rng.choice(seeds))
+        path.write_bytes(data)
+        if case % 20 == 0:
+            tracemalloc.start()
+        loaded += load_or_refuse(path)
+        if tracemalloc.is_tracing():
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 50 * len(data) + (1 << 20)
+    assert 0 < loaded < 2500  # neither a loader that refuses all nor one that takes all
