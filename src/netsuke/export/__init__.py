@@ -1,0 +1,33 @@
+"""Export targets: each writes an artifact into a folder, and runs what it wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netsuke.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module with `write` and `run`, imported at the first use: a target may need a package of its own."""
+
+    module: str
+
+    def write(self, artifact: Artifact, folder: str | Path, name: str | None = None, **options: Any) -> Path:
+        """Write the artifact into `folder` as files called `name`; the path of the main one."""
+        return import_module(self.module).write(artifact, folder, name, **options)
+
+    def run(self, path: str | Path, images: np.ndarray, **options: Any) -> np.ndarray:
+        """Logits [n, classes] of raw uint8 images [n, C, H, W] by the written file."""
+        return import_module(self.module).run(path, images, **options)
+
+
+TARGETS = {
+    "c": Target("netsuke.export.c"),
+    "onnx": Target("netsuke.export.onnx"),
+}

@@ -1,0 +1,130 @@
+"""Where each activation lives in one block of RAM: liveness, in-place ops, first fit.
+
+The plan holds what a device must have beside the caller's image and logits. An activation takes its real
+width (a byte, or four for sums and floats). `halve` and `flatten` only look at what they are given, so they
+take nothing; the logits are written straight to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from netsuke.graph import INPUT, Graph, Op, Tensors, Type
+
+VIEWS = frozenset({"halve", "flatten"})
+IN_PLACE = frozenset({"qadd", "add", "relu", "relu6", "sigmoid", "tanh"})
+POOLS = frozenset({"maxpool", "qavgpool", "avgpool"})
+WORD = 4  # bytes; every buffer of words is aligned to it, and so is the whole block
+SCRATCH = "\0"  # marks the buffer of an op's decoded filter; no op name holds it
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """`size` bytes that must last from op number `first` to op number `last`, both included."""
+
+    name: str
+    size: int
+    align: int
+    first: int
+    last: int
+    below: frozenset[str] = frozenset()  # buffers it may overlap if it starts no higher than they do
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Byte offsets in one block of `size` bytes; `scratch` names those of decoded filters by op."""
+
+    offsets: Mapping[str, int]
+    scratch: Mapping[str, int]
+    size: int
+
+
+def ram_bytes(graph: Graph, tensors: Tensors) -> int:
+    """Bytes of working memory to run the model: what the emitted C declares. Raises GraphError."""
+    return plan(graph, tensors).size
+
+
+def root(graph: Graph, name: str) -> str:
+    """The op whose memory `name` looks at: itself, but for a view."""
+    ops = {op.name: op for op in graph.ops}
+    while name != INPUT and ops[name].kind in VIEWS:
+        name = ops[name].inputs[0]
+    return name
+
+
+def plan(graph: Graph, tensors: Tensors) -> Plan:
+    """Offsets of every activation that needs memory, in the smallest block that first fit finds."""
+    buffers = _buffers(graph, graph.types(tensors)) + _scratch(graph, tensors)
+    orders = (
+        sorted(buffers, key=lambda b: -b.size),
+        sorted(buffers, key=lambda b: b.first),
+        sorted(buffers, key=lambda b: -b.last),
+    )
+    offsets, size = min((_fit(order) for order in orders), key=lambda fit: fit[1])
+    activations = {name: at for name, at in offsets.items() if not name.startswith(SCRATCH)}
+    scratch = {name.removeprefix(SCRATCH): at for name, at in offsets.items() if name.startswith(SCRATCH)}
+    return Plan(activations, scratch, -(-size // WORD) * WORD)
+
+
+def _buffers(graph: Graph, types: Mapping[str, Type]) -> list[Buffer]:
+    given = {INPUT, _logits(graph, types)}
+    last = {root(graph, op.name): i for i, op in enumerate(graph.ops)}
+    for i, op in enumerate(graph.ops):
+        last |= {root(graph, name): i for name in op.inputs}
+    last[root(graph, graph.output)] = len(graph.ops)  # the copy to the caller's logits
+    buffers = []
+    for i, op in enumerate(graph.ops):
+        if op.kind in VIEWS or op.name in given:
+            continue
+        x = types[op.name]
+        dying = {r for name in op.inputs if last[r := root(graph, name)] == i}
+        reads = [types[root(graph, name)] for name in op.inputs]
+        below = frozenset(dying if _in_place(op, reads, x) else ())
+        buffers.append(Buffer(op.name, x.elements * x.itemsize, x.itemsize, i, last[op.name], below))
+    return buffers
+
+
+def _logits(graph: Graph, types: Mapping[str, Type]) -> str | None:
+    """The op that may write to the caller's logits: they are words, so a last layer of bytes is copied."""
+    name = root(graph, graph.output)
+    return name if types[name].itemsize == WORD else None
+
+
+def _in_place(op: Op, inputs: list[Type], x: Type) -> bool:
+    """Whether the op may write over its input, from its start on, in the order N, H, W, C.
+
+    An unpadded pool reads nothing before the place it writes to: its window starts there or further on.
+    Inputs of two shapes, both flattened, lie in two orders, so no single order of writing is safe.
+    """
+    if any(i.itemsize != x.itemsize or i.shape != inputs[0].shape for i in inputs):
+        return False
+    return op.kind in IN_PLACE or (op.kind in POOLS and not any(op.attrs.get("padding", ())))
+
+
+def _scratch(graph: Graph, tensors: Tensors) -> list[Buffer]:
+    """Packed convolution weights are decoded a filter at a time, once for all pixels."""
+    return [
+        Buffer(SCRATCH + op.name, prod(tensors[op.tensor("weight")].shape[1:]), 1, i, i)
+        for i, op in enumerate(graph.ops)
+        if op.kind == "qconv2d" and op.attrs["bits"] < 8
+    ]
+
+
+def _fit(order: Iterable[Buffer]) -> tuple[dict[str, int], int]:
+    """Each buffer, in this order, at the lowest offset that its contemporaries leave."""
+    placed: list[tuple[Buffer, int]] = []
+    for buffer in order:
+        others = [(b, at) for b, at in placed if b.first <= buffer.last and buffer.first <= b.last]
+        corners = {0, *(at for _, at in others), *(at + b.size for b, at in others)}
+        offsets = sorted({-(-at // buffer.align) * buffer.align for at in corners})
+        at = next(o for o in offsets if not any(_clash(buffer, o, b, at) for b, at in others))
+        placed.append((buffer, at))
+    return {b.name: at for b, at in placed}, max((at + b.size for b, at in placed), default=0)
+
+
+def _clash(a: Buffer, at: int, b: Buffer, bt: int) -> bool:
+    if at + a.size <= bt or bt + b.size <= at:
+        return False
+    return not ((b.name in a.below and at <= bt) or (a.name in b.below and bt <= at))
