@@ -18,11 +18,12 @@ ROOT = Path(netsuke.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of netsuke; itself is always allowed. `lab` is the workshop: it may take all but the shell.
-CORE = {"errors", "graph", "kernels", "packing"}
+CORE = {"errors", "graph", "kernels", "memory", "packing"}
 ALLOWED = {
     "errors": set(),
     "graph": {"errors"},
     "kernels": {"errors", "graph"},
+    "memory": {"errors", "graph"},
     "packing": {"errors", "graph"},
     "data": {"errors", "image"},
     "image": {"errors"},
