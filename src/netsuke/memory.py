@@ -46,12 +46,12 @@ def ram_bytes(graph: Graph, tensors: Tensors) -> int:
     return plan(graph, tensors).size
 
 
-def root(graph: Graph, name: str) -> str:
-    """The op whose memory `name` looks at: itself, but for a view."""
-    ops = {op.name: op for op in graph.ops}
-    while name != INPUT and ops[name].kind in VIEWS:
-        name = ops[name].inputs[0]
-    return name
+def roots(graph: Graph) -> dict[str, str]:
+    """Every activation to the one whose memory it looks at: itself, but for a view."""
+    found = {INPUT: INPUT}
+    for op in graph.ops:
+        found[op.name] = found[op.inputs[0]] if op.kind in VIEWS else op.name
+    return found
 
 
 def plan(graph: Graph, tensors: Tensors) -> Plan:
@@ -69,27 +69,27 @@ def plan(graph: Graph, tensors: Tensors) -> Plan:
 
 
 def _buffers(graph: Graph, types: Mapping[str, Type]) -> list[Buffer]:
-    given = {INPUT, _logits(graph, types)}
-    last = {root(graph, op.name): i for i, op in enumerate(graph.ops)}
+    root = roots(graph)
+    result = root[graph.output]
+    last = {root[op.name]: i for i, op in enumerate(graph.ops)}
     for i, op in enumerate(graph.ops):
-        last |= {root(graph, name): i for name in op.inputs}
-    last[root(graph, graph.output)] = len(graph.ops)  # the copy to the caller's logits
+        last |= {root[name]: i for name in op.inputs}
+    last[result] = len(graph.ops)  # the copy to the caller's logits
     buffers = []
     for i, op in enumerate(graph.ops):
-        if op.kind in VIEWS or op.name in given:
-            continue
         x = types[op.name]
-        dying = {r for name in op.inputs if last[r := root(graph, name)] == i}
-        reads = [types[root(graph, name)] for name in op.inputs]
-        below = frozenset(dying if _in_place(op, reads, x) else ())
+        if op.kind in VIEWS or (op.name == result and in_logits(x)):
+            continue
+        reads = [root[name] for name in op.inputs]
+        dying = {name for name in reads if last[name] == i}
+        below = frozenset(dying if _in_place(op, [types[name] for name in reads], x) else ())
         buffers.append(Buffer(op.name, x.elements * x.itemsize, x.itemsize, i, last[op.name], below))
     return buffers
 
 
-def _logits(graph: Graph, types: Mapping[str, Type]) -> str | None:
-    """The op that may write to the caller's logits: they are words, so a last layer of bytes is copied."""
-    name = root(graph, graph.output)
-    return name if types[name].itemsize == WORD else None
+def in_logits(result: Type) -> bool:
+    """Whether the op behind the logits writes straight to the caller's words, with no copy of bytes."""
+    return result.itemsize == WORD
 
 
 def _in_place(op: Op, inputs: list[Type], x: Type) -> bool:
