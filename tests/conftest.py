@@ -23,24 +23,25 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _catalogued(name: str) -> Any:
-    """A downloadable set, from NETSUKE_DATA alone: a test run never fetches megabytes unasked."""
-    folder = os.environ.get("NETSUKE_DATA")
-    if not folder or not (Path(folder) / name).is_dir():
-        pytest.skip(f"needs {name}: set NETSUKE_DATA to a folder that holds {name}/")
+    """A downloadable set, if it is already on disk: a test run never fetches megabytes unasked."""
     from netsuke import data
 
+    if data.on_disk(name) != ("train", "test"):
+        pytest.skip(
+            f"needs {name}: set NETSUKE_DATA to a folder that holds {name}/, or `netsuke data fetch {name}`"
+        )
     return data.load(name)
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Any:
-    """MNIST as a Dataset; skips where NETSUKE_DATA lacks it."""
+    """MNIST as a Dataset; skips where it is not on disk."""
     return _catalogued("mnist")
 
 
 @pytest.fixture(scope="session")
 def fashion_mnist() -> Any:
-    """Fashion-MNIST as a Dataset; skips where NETSUKE_DATA lacks it."""
+    """Fashion-MNIST as a Dataset; skips where it is not on disk."""
     return _catalogued("fashion-mnist")
 
 
