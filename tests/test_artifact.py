@@ -10,12 +10,16 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 
+from graphs import Pair, artifact_of, float_graphs, integer_graphs
 from netsuke import kernels
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError
@@ -107,6 +111,17 @@ def test_round_trip_is_exact(artifact: Artifact, tmp_path: Path) -> None:
     assert (got.weight_hash, got.size_bytes) == (artifact.weight_hash, artifact.size_bytes)
     np.testing.assert_array_equal(got.logits(draw(got)), artifact.logits(draw(got)))
     assert [path.name for path in tmp_path.iterdir()] == ["a.netsuke"]
+
+
+@given(st.one_of(integer_graphs(), float_graphs()))
+@settings(max_examples=60)
+def test_any_graph_comes_back(pair: Pair) -> None:
+    artifact = artifact_of(pair)
+    with TemporaryDirectory() as folder:
+        artifact.save(Path(folder) / "a")
+        got = Artifact.load(Path(folder) / "a")
+    assert got.weight_hash == artifact.weight_hash
+    np.testing.assert_array_equal(got.logits(draw(got, 2)), artifact.logits(draw(got, 2)))
 
 
 def test_saving_twice_gives_equal_bytes(artifact: Artifact, tmp_path: Path) -> None:
