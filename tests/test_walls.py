@@ -30,6 +30,7 @@ ALLOWED = {
     "artifact": CORE,
     "engine": CORE | {"artifact", "export"},
     "export": CORE | {"artifact", "measure"},
+    "import_onnx": CORE | {"artifact"},
     "measure": CORE | {"artifact", "data", "engine"},
     "reader": CORE | {"artifact", "engine", "image"},
     "lab": CORE | {"artifact", "data", "engine", "export", "image", "measure"},
