@@ -1,0 +1,390 @@
+"""The catalogue: every named set, where its files come from, and how they are read.
+
+Each reader returns one half as a Split: uint8 [n, 1, H, W], bright ink on dark ground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from netsuke.data import parsers
+from netsuke.data.dataset import Split
+from netsuke.errors import DataError, MissingExtra
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a set: its name, its size and check sum as published, its mirrors (none: put it there by hand)."""
+
+    name: str
+    size: int
+    sha256: str
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the catalogue knows of a set without opening it."""
+
+    title: str
+    classes: tuple[str, ...]
+    shape: Shape
+    counts: dict[str, int]  # images in "train" and "test" as the source has them
+    files: dict[str, tuple[File, ...]]  # the same keys; no file: embedded in a library
+    read: Callable[[Entry, str, Sequence[Path]], Split]
+    licence: str
+    role: str = "any"
+    folders: tuple[str, ...] = ()  # further folder names to look in, beside the set's own
+
+
+# --- readers ----------------------------------------------------------------------------------------
+
+
+def _idx(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """An idx file of images and one of labels."""
+    images, labels = (parsers.parse_idx(parsers.read_bytes(path), str(path)) for path in paths)
+    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0].parent))
+
+
+def _emnist(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """EMNIST's zip of idx files; its images are stored column by column, so they are turned upright."""
+    parts = []
+    for what in ("images-idx3", "labels-idx1"):
+        name = f"gzip/emnist-digits-{half}-{what}-ubyte.gz"
+        parts.append(parsers.parse_idx(parsers.read_member(paths[0], name), f"{paths[0]}:{name}"))
+    images, labels = parts
+    if images.ndim == 3:
+        images = images.transpose(0, 2, 1)
+    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0]))
+
+
+def _kmnist(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """KMNIST: the training half as idx, the test half as NumPy arrays, as the official site has both."""
+    if half == "train":
+        return _idx(entry, half, paths)
+    images, labels = (parsers.read_npz(path, "arr_0") for path in paths)
+    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0].parent))
+
+
+def _npz(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """One .npz with `images` and `labels`."""
+    images, labels = (parsers.read_npz(paths[0], key) for key in ("images", "labels"))
+    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0]))
+
+
+def _npz_dark_ink(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """The same, drawn dark on white."""
+    split = _npz(entry, half, paths)
+    return Split(255 - split.images, split.labels)
+
+
+def _usps(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """The label, then 256 values from -1 (paper) to 1 (ink)."""
+    table = parsers.read_table(paths[0], 257, -1, 9)
+    if table[:, 1:].max() > 1:
+        raise DataError(f"{paths[0]}: a grey value above 1")
+    return _grey(entry, (table[:, 1:] + 1) / 2, table[:, 0], paths[0])
+
+
+def _optdigits(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """64 counts of ink from 0 to 16, then the label."""
+    table = parsers.read_table(paths[0], 65, 0, 16, delimiter=",")
+    return _grey(entry, table[:, :64] / 16, table[:, 64], paths[0])
+
+
+def _semeion(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """256 zeros and ones, then the label as one of ten flags."""
+    table = parsers.read_table(paths[0], 266, 0, 1)
+    flags = table[:, 256:]
+    if (table % 1).any() or (flags.sum(1) != 1).any():
+        raise DataError(f"{paths[0]}: values must be 0 or 1, with exactly one of the last ten set")
+    return _grey(entry, table[:, :256], flags.argmax(1), paths[0])
+
+
+def _digits(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
+    """scikit-learn's copy of the UCI test set, values 0 to 16."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingExtra("the digits data come with scikit-learn: pip install netsuke[lab]") from error
+    bunch = load_digits()
+    return _grey(entry, bunch.data / 16, bunch.target, Path("digits"))
+
+
+def _grey(entry: Entry, ink: np.ndarray, labels: np.ndarray, path: Path) -> Split:
+    """Shares of ink [n, H * W] in 0..1 as grey values."""
+    images = np.round(ink * 255).astype(np.uint8).reshape(-1, *entry.shape[1:])
+    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(path))
+
+
+# --- the sets ---------------------------------------------------------------------------------------
+
+DIGITS = tuple("0123456789")
+MNIST_MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+FASHION_MIRRORS = (
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+KMNIST_MIRRORS = ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",)
+USPS_MIRRORS = ("https://hastie.su.domains/ElemStatLearn/datasets/",)
+UCI_MIRRORS = ("https://archive.ics.uci.edu/ml/machine-learning-databases/",)
+EMNIST_MIRRORS = (
+    "https://biometrics.nist.gov/cs_links/EMNIST/",
+    "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/",
+)
+
+
+def _file(name: str, size: int, sha256: str, mirrors: tuple[str, ...] = (), under: str = "") -> File:
+    return File(name, size, sha256, tuple(mirror + under + name for mirror in mirrors))
+
+
+# Sums of the files marked "published" are those of TensorFlow Datasets' list, not recomputed on the files
+# themselves; all others were computed on the files. Of MNIST and Fashion-MNIST the official md5s held too.
+_EMNIST_ZIP = _file(  # published
+    "gzip.zip",
+    561753746,
+    "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+    EMNIST_MIRRORS,
+)
+
+CATALOGUE: dict[str, Entry] = {
+    "digits": Entry(
+        "handwritten digits of 13 writers, UCI optdigits test half, embedded in scikit-learn",
+        DIGITS,
+        (1, 8, 8),
+        {"train": 1797},
+        {"train": ()},
+        _digits,
+        "CC BY 4.0",
+    ),
+    "mnist": Entry(
+        "MNIST handwritten digits",
+        DIGITS,
+        (1, 28, 28),
+        {"train": 60000, "test": 10000},
+        {
+            "train": (
+                _file(
+                    "train-images-idx3-ubyte.gz",
+                    9912422,
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                    MNIST_MIRRORS,
+                ),
+                _file(
+                    "train-labels-idx1-ubyte.gz",
+                    28881,
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                    MNIST_MIRRORS,
+                ),
+            ),
+            "test": (
+                _file(
+                    "t10k-images-idx3-ubyte.gz",
+                    1648877,
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                    MNIST_MIRRORS,
+                ),
+                _file(
+                    "t10k-labels-idx1-ubyte.gz",
+                    4542,
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                    MNIST_MIRRORS,
+                ),
+            ),
+        },
+        _idx,
+        "CC BY-SA 3.0",
+    ),
+    "fashion-mnist": Entry(
+        "Fashion-MNIST, articles of clothing",
+        (
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        (1, 28, 28),
+        {"train": 60000, "test": 10000},
+        {
+            "train": (
+                _file(
+                    "train-images-idx3-ubyte.gz",
+                    26421880,
+                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                    FASHION_MIRRORS,
+                ),
+                _file(
+                    "train-labels-idx1-ubyte.gz",
+                    29515,
+                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                    FASHION_MIRRORS,
+                ),
+            ),
+            "test": (
+                _file(
+                    "t10k-images-idx3-ubyte.gz",
+                    4422102,
+                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                    FASHION_MIRRORS,
+                ),
+                _file(
+                    "t10k-labels-idx1-ubyte.gz",
+                    5148,
+                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                    FASHION_MIRRORS,
+                ),
+            ),
+        },
+        _idx,
+        "MIT",
+    ),
+    "kmnist": Entry(
+        "Kuzushiji-MNIST, ten cursive Japanese characters",
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        (1, 28, 28),
+        {"train": 60000, "test": 10000},
+        {
+            "train": (
+                _file(  # published
+                    "train-images-idx3-ubyte.gz",
+                    18165135,
+                    "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+                    KMNIST_MIRRORS,
+                ),
+                _file(  # published
+                    "train-labels-idx1-ubyte.gz",
+                    29497,
+                    "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+                    KMNIST_MIRRORS,
+                ),
+            ),
+            "test": (
+                _file(
+                    "kmnist-test-imgs.npz",
+                    3079479,
+                    "692d824896bec8f3c357ebf7a0fe904ed67ac632ce953d0b58f7fbef7bb27d87",
+                    KMNIST_MIRRORS,
+                ),
+                _file(
+                    "kmnist-test-labels.npz",
+                    5304,
+                    "660f13a4705431ea2a6391c41ecbe384cd0d932c595a101ec4f3b8989e785046",
+                    KMNIST_MIRRORS,
+                ),
+            ),
+        },
+        _kmnist,
+        "CC BY-SA 4.0",
+        folders=("kmnist-test",),
+    ),
+    "emnist-digits": Entry(
+        "EMNIST digits, from NIST Special Database 19 (one zip of 562 MB holds every EMNIST set)",
+        DIGITS,
+        (1, 28, 28),
+        {"train": 240000, "test": 40000},
+        {"train": (_EMNIST_ZIP,), "test": (_EMNIST_ZIP,)},
+        _emnist,
+        "public domain (a work of NIST)",
+        folders=("emnist",),
+    ),
+    "usps": Entry(
+        "USPS zip-code digits, training half",
+        DIGITS,
+        (1, 16, 16),
+        {"train": 7291},
+        {
+            "train": (
+                _file(
+                    "zip.train.gz",
+                    1829071,
+                    "66ebf231ab51f2cf6ac1a892d0f98ccffee1079d7a5db638c1f11f366046ca16",
+                    USPS_MIRRORS,
+                ),
+            )
+        },
+        _usps,
+        "none stated, research use",
+        role="experiment",
+    ),
+    "optdigits": Entry(
+        "UCI optical digits of 30 writers, training half",
+        DIGITS,
+        (1, 8, 8),
+        {"train": 3823},
+        {
+            "train": (
+                _file(
+                    "optdigits.tra",
+                    563639,
+                    "e1b683cc211604fe8fd8c4417e6a69f31380e0c61d4af22e93cc21e9257ffedd",
+                    UCI_MIRRORS,
+                    "optdigits/",
+                ),
+            )
+        },
+        _optdigits,
+        "CC BY 4.0",
+    ),
+    "semeion": Entry(
+        "Semeion digits of about 80 Italian writers, black and white, stretched to the box",
+        DIGITS,
+        (1, 16, 16),
+        {"train": 1593},
+        {
+            "train": (
+                _file(
+                    "semeion.data",
+                    2889702,
+                    "f43228ae3da5ea6a3c95069d53450b86166770e3b719dcc333182128fe08d4b1",
+                    UCI_MIRRORS,
+                    "semeion/",
+                ),
+            )
+        },
+        _semeion,
+        "CC BY 4.0",
+    ),
+    "exam-digits": Entry(
+        "NSYSU-digits: scores on student exams, thin, faint and off-centre",
+        DIGITS,
+        (1, 28, 28),
+        {"test": 1890},
+        {
+            "test": (
+                _file("data.npz", 223164, "aff54c7c6f067f82cd63392d4057637cb3641abddb51c7b1edce6efd50fa7b84"),
+            )
+        },
+        _npz,
+        "ODbL 1.0",
+        role="validation",
+    ),
+    "screen-digits": Entry(
+        "HwD-1000: digits that one person drew on a screen",
+        DIGITS,
+        (1, 28, 28),
+        {"test": 1000},
+        {
+            "test": (
+                _file("data.npz", 172330, "6a82cd23ab231eb20dea558e03bde7ba404eaba43ae041cca768c0f20ca36e4c"),
+            )
+        },
+        _npz_dark_ink,
+        "MIT",
+        role="validation",
+    ),
+}
