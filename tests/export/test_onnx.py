@@ -1,0 +1,187 @@
+"""ONNX files against the NumPy reference, by ONNX Runtime."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from graphs import artifact_of, float_graphs, integer_graphs, random_graph, random_images, small_artifact
+from netsuke.artifact import Artifact
+from netsuke.errors import ArtifactError, GraphError, OptionError
+from netsuke.export import onnx as target
+from netsuke.export.onnx import rounding_scales
+from netsuke.graph import Graph, Op
+
+QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def predicted(artifact: Artifact, images: np.ndarray) -> np.ndarray:
+    return target.predict(target.session(target.encode(artifact)), images)
+
+
+def kinds(artifact: Artifact) -> list[str]:
+    return [node.op_type for node in onnx.load_model_from_string(target.encode(artifact)).graph.node]
+
+
+@QUICK
+@given(integer_graphs())
+def test_integer_is_bit_identical(pair):
+    artifact = artifact_of(pair)
+    images = random_images(artifact.graph, 5)
+    got, want = predicted(artifact, images), artifact.logits(images)
+    assert got.dtype == want.dtype == np.int32
+    np.testing.assert_array_equal(got, want)
+
+
+@QUICK
+@given(float_graphs())
+def test_float_agrees(pair):
+    artifact = artifact_of(pair)
+    images = random_images(artifact.graph, 5)
+    got, want = predicted(artifact, images), artifact.logits(images)
+    assert got.dtype == want.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_random_graphs_take_both_integer_roads():
+    seen = {kind for seed in range(40) for kind in kinds(artifact_of(random_graph(seed)))}
+    assert {"QLinearConv", "ConvInteger", "MatMulInteger", "MatMul", "BitShift"} <= seen
+
+
+def convolution(m: int, s: int, *, signed: bool, weight: int = 1, bias: int = 0) -> Artifact:
+    """One 1x1 convolution of a 16x16 image of which halve gives every value from 0 to 127, twice."""
+    attrs = {
+        "stride": [1, 1],
+        "padding": [0, 0, 0, 0],
+        "groups": 1,
+        "bits": 8,
+        "signed": signed,
+    }
+    graph = Graph(
+        (1, 16, 16),
+        (
+            Op("halve", "h", ("input",)),
+            Op("qconv2d", "c", ("h",), attrs),
+            Op("flatten", "f", ("c",)),
+        ),
+    )
+    tensors = {
+        "c.weight": np.full((1, 1, 1, 1), weight, np.int8),
+        "c.bias": np.array([bias], np.int32),
+        "c.multiplier": np.array([m], np.int32),
+        "c.shift": np.array([s], np.int32),
+    }
+    return Artifact(graph, tensors, {"classes": [str(i) for i in range(256)]})
+
+
+EVERY = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bias", [0, -63, -64])
+@pytest.mark.parametrize(("m", "s"), [(1, 1), (1, 2), (3, 1), (3, 3), (5, 4), (1 << 13, 14), (3 << 20, 22)])
+def test_ties(m, s, bias, signed):
+    artifact = convolution(m, s, signed=signed, bias=bias)
+    sums = np.arange(128) + bias
+    ties = (sums * m * 2) % (2 << s) == 1 << s
+    assert ties.sum() >= 8  # half of these ties ONNX Runtime would round the other way
+    np.testing.assert_array_equal(predicted(artifact, EVERY), artifact.logits(EVERY))
+
+
+def test_ties_on_one_side_of_zero_use_the_fast_operator():
+    assert "QLinearConv" in kinds(convolution(1, 1, signed=False))
+    assert "QLinearConv" in kinds(convolution(1, 1, signed=True))
+    # Ties above and below zero ask for a scale above and below m / 2**s at once.
+    assert "ConvInteger" in kinds(convolution(1, 1, signed=True, bias=-64))
+
+
+def brute(m: int, s: int, first: int, last: int, signed: bool, scale: np.float32) -> bool:
+    acc = np.arange(first, last + 1)
+    low = -127 if signed else 0
+    want = np.clip((acc * m + ((1 << s) >> 1)) >> s, low, 127)
+    got = np.clip(np.rint(acc.astype(np.float32) * scale), low, 127)
+    return bool((got == want).all())
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_rounding_scale_is_exact_for_every_sum(signed):
+    rng = np.random.default_rng(5)
+    found = 0
+    for _ in range(200):
+        s = int(rng.integers(0, 21))
+        m = int(rng.integers(1, max(2, 1 << max(1, min(s, 16)))))
+        last = int(rng.integers(1, 200_000))
+        first = -int(rng.integers(0, last + 1))
+        ends = (np.array([first]), np.array([last]), np.array([m]), np.array([s]))
+        scale = rounding_scales(*ends, signed=signed)
+        if scale is not None:
+            found += 1
+            assert brute(m, s, first, last, signed, scale[0]), (m, s, first, last)
+    assert found > 60
+
+
+def test_narrow_multipliers_always_have_a_rounding_scale():
+    """The closed form in the docstring: 14 bits of shift, 8 of multiplier."""
+    m = np.repeat(np.arange(1, 256), 15)
+    s = np.tile(np.arange(15), 255)
+    top = np.full(len(m), (1 << 24) - 1)
+    top = np.minimum(top, (2**31 - 1 - (1 << s >> 1)) // m)
+    assert rounding_scales(-top, top, m, s, signed=False) is not None
+
+
+def test_write_and_run(tmp_path):
+    artifact = small_artifact()
+    path = target.write(artifact, tmp_path / "new", "digits")
+    assert path == tmp_path / "new" / "digits.onnx"
+    assert [p.name for p in path.parent.iterdir()] == ["digits.onnx"]
+    images = random_images(artifact.graph, 300)
+    np.testing.assert_array_equal(target.run(path, images), artifact.logits(images))
+    assert target.run(path, images[:0]).shape == (0, 3)
+
+
+def test_the_file_holds_nothing_but_the_model(tmp_path):
+    model = onnx.load(target.write(small_artifact(), tmp_path))
+    assert not model.doc_string
+    assert not model.metadata_props
+    assert not model.graph.value_info
+    assert [(i.name, i.type.tensor_type.elem_type) for i in model.graph.input] == [("image", 2)]
+    assert [o.name for o in model.graph.output] == ["logits"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+@pytest.mark.parametrize("integer", [False, True])
+def test_opsets(opset, integer):
+    artifact = small_artifact(integer=integer)
+    images = random_images(artifact.graph, 3)
+    got = target.predict(target.session(target.encode(artifact, opset=opset)), images)
+    np.testing.assert_allclose(got, artifact.logits(images), atol=0 if integer else 1e-4)
+
+
+def test_refusals(tmp_path):
+    artifact = small_artifact()
+    with pytest.raises(OptionError, match="13 to 21; got 12"):
+        target.encode(artifact, opset=12)
+    path = target.write(artifact, tmp_path)
+    with pytest.raises(GraphError, match=r"needs uint8 images \[n, 1, 12, 10\]"):
+        target.run(path, np.zeros((1, 1, 12, 9), np.uint8))
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(ArtifactError, match="ONNX Runtime cannot load"):
+        target.run(tmp_path / "bad.onnx", np.zeros((1, 1, 12, 10), np.uint8))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        target.write(artifact, tmp_path / "file")
+
+
+def test_importing_the_exporter_loads_no_onnx():
+    code = (
+        "import sys, netsuke.export.onnx, netsuke.engine, netsuke.import_onnx;"
+        "print(any(name in sys.modules for name in ('onnx', 'onnxruntime')))"
+    )
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert got.stdout == "False\n"
