@@ -267,7 +267,7 @@ def refused(path: Path, says: str) -> None:
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     assert text.isprintable()
-    assert says in text
+    assert says in text.removeprefix(f"{path}: ")
 
 
 CHANGES: dict[str, tuple[Any, str]] = {
@@ -285,6 +285,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "overlap": (lambda h, m, b: h["conv.bias"].update(data_offsets=[0, 8]), "overlap"),
     "trailing bytes": (lambda h, m, b: b + b"x", "follow the header"),
     "short body": (lambda h, m, b: b[:-1], "follow the header"),
+    "beyond int32": (lambda h, m, b: b"\xff" * 12 + b[12:], "'out.bias' must hold int32 values"),
     "unknown dtype": (lambda h, m, b: h["conv.bias"].update(dtype="F64"), "F64"),
     "extra field": (lambda h, m, b: h["conv.bias"].update(x=1), "'conv.bias'"),
     "missing tensor": (lambda h, m, b: m["graph"]["ops"][1].update(name="b"), "'b.bias' is missing"),
@@ -461,10 +462,9 @@ def load_or_refuse(path: Path) -> bool:
     except ArtifactError:
         return False
     if np.prod(artifact.graph.input_shape) < 10_000:
-        assert kernels.run(artifact.graph, artifact.tensors, draw(artifact, 1)).shape == (
-            1,
-            len(artifact.classes),
-        )
+        with np.errstate(over="ignore"):  # a flipped exponent bit makes a large weight, and a valid one
+            logits = kernels.run(artifact.graph, artifact.tensors, draw(artifact, 1))
+        assert logits.shape == (1, len(artifact.classes))
     return True
 
 
