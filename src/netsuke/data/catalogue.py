@@ -1,7 +1,4 @@
-"""The catalogue: every named set, where its files come from, and how they are read.
-
-Each reader returns one half as a Split: uint8 [n, 1, H, W], bright ink on dark ground.
-"""
+"""The catalogue: every named set, where its files come from, and how they are read."""
 
 from __future__ import annotations
 
@@ -9,11 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from netsuke.data import parsers
+from netsuke.data import readers
 from netsuke.data.dataset import Split
-from netsuke.errors import DataError, MissingExtra
 
 Shape = tuple[int, int, int]
 
@@ -42,88 +36,6 @@ class Entry:
     role: str = "any"
     folders: tuple[str, ...] = ()  # further folder names to look in, beside the set's own
 
-
-# --- readers ----------------------------------------------------------------------------------------
-
-
-def _idx(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """An idx file of images and one of labels."""
-    images, labels = (parsers.parse_idx(parsers.read_bytes(path), str(path)) for path in paths)
-    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0].parent))
-
-
-def _emnist(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """EMNIST's zip of idx files; its images are stored column by column, so they are turned upright."""
-    parts = []
-    for what in ("images-idx3", "labels-idx1"):
-        name = f"gzip/emnist-digits-{half}-{what}-ubyte.gz"
-        parts.append(parsers.parse_idx(parsers.read_member(paths[0], name), f"{paths[0]}:{name}"))
-    images, labels = parts
-    if images.ndim == 3:
-        images = images.transpose(0, 2, 1)
-    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0]))
-
-
-def _kmnist(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """KMNIST: the training half as idx, the test half as NumPy arrays, as the official site has both."""
-    if half == "train":
-        return _idx(entry, half, paths)
-    images, labels = (parsers.read_npz(path, "arr_0") for path in paths)
-    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0].parent))
-
-
-def _npz(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """One .npz with `images` and `labels`."""
-    images, labels = (parsers.read_npz(paths[0], key) for key in ("images", "labels"))
-    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(paths[0]))
-
-
-def _npz_dark_ink(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """The same, drawn dark on white."""
-    split = _npz(entry, half, paths)
-    return Split(255 - split.images, split.labels)
-
-
-def _usps(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """The label, then 256 values from -1 (paper) to 1 (ink)."""
-    table = parsers.read_table(paths[0], 257, -1, 9)
-    if table[:, 1:].max() > 1:
-        raise DataError(f"{paths[0]}: a grey value above 1")
-    return _grey(entry, (table[:, 1:] + 1) / 2, table[:, 0], paths[0])
-
-
-def _optdigits(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """64 counts of ink from 0 to 16, then the label."""
-    table = parsers.read_table(paths[0], 65, 0, 16, delimiter=",")
-    return _grey(entry, table[:, :64] / 16, table[:, 64], paths[0])
-
-
-def _semeion(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """256 zeros and ones, then the label as one of ten flags."""
-    table = parsers.read_table(paths[0], 266, 0, 1)
-    flags = table[:, 256:]
-    if (table % 1).any() or (flags.sum(1) != 1).any():
-        raise DataError(f"{paths[0]}: values must be 0 or 1, with exactly one of the last ten set")
-    return _grey(entry, table[:, :256], flags.argmax(1), paths[0])
-
-
-def _digits(entry: Entry, half: str, paths: Sequence[Path]) -> Split:
-    """scikit-learn's copy of the UCI test set, values 0 to 16."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtra("the digits data come with scikit-learn: pip install netsuke[lab]") from error
-    bunch = load_digits()
-    return _grey(entry, bunch.data / 16, bunch.target, Path("digits"))
-
-
-def _grey(entry: Entry, ink: np.ndarray, labels: np.ndarray, path: Path) -> Split:
-    """Shares of ink [n, H * W] in 0..1 as grey values."""
-    images = np.round(ink * 255).astype(np.uint8).reshape(-1, *entry.shape[1:])
-    return parsers.pair(images, labels, len(entry.classes), entry.shape, str(path))
-
-
-# --- the sets ---------------------------------------------------------------------------------------
 
 DIGITS = tuple("0123456789")
 MNIST_MIRRORS = (
@@ -163,7 +75,7 @@ CATALOGUE: dict[str, Entry] = {
         (1, 8, 8),
         {"train": 1797},
         {"train": ()},
-        _digits,
+        readers.digits,
         "CC BY 4.0",
     ),
     "mnist": Entry(
@@ -201,7 +113,7 @@ CATALOGUE: dict[str, Entry] = {
                 ),
             ),
         },
-        _idx,
+        readers.idx,
         "CC BY-SA 3.0",
     ),
     "fashion-mnist": Entry(
@@ -250,7 +162,7 @@ CATALOGUE: dict[str, Entry] = {
                 ),
             ),
         },
-        _idx,
+        readers.idx,
         "MIT",
     ),
     "kmnist": Entry(
@@ -288,7 +200,7 @@ CATALOGUE: dict[str, Entry] = {
                 ),
             ),
         },
-        _kmnist,
+        readers.kmnist,
         "CC BY-SA 4.0",
         folders=("kmnist-test",),
     ),
@@ -298,7 +210,7 @@ CATALOGUE: dict[str, Entry] = {
         (1, 28, 28),
         {"train": 240000, "test": 40000},
         {"train": (_EMNIST_ZIP,), "test": (_EMNIST_ZIP,)},
-        _emnist,
+        readers.emnist,
         "public domain (a work of NIST)",
         folders=("emnist",),
     ),
@@ -317,7 +229,7 @@ CATALOGUE: dict[str, Entry] = {
                 ),
             )
         },
-        _usps,
+        readers.usps,
         "none stated, research use",
         role="experiment",
     ),
@@ -337,7 +249,7 @@ CATALOGUE: dict[str, Entry] = {
                 ),
             )
         },
-        _optdigits,
+        readers.optdigits,
         "CC BY 4.0",
     ),
     "semeion": Entry(
@@ -356,7 +268,7 @@ CATALOGUE: dict[str, Entry] = {
                 ),
             )
         },
-        _semeion,
+        readers.semeion,
         "CC BY 4.0",
     ),
     "exam-digits": Entry(
@@ -369,7 +281,7 @@ CATALOGUE: dict[str, Entry] = {
                 _file("data.npz", 223164, "aff54c7c6f067f82cd63392d4057637cb3641abddb51c7b1edce6efd50fa7b84"),
             )
         },
-        _npz,
+        readers.npz,
         "ODbL 1.0",
         role="validation",
     ),
@@ -383,7 +295,7 @@ CATALOGUE: dict[str, Entry] = {
                 _file("data.npz", 172330, "6a82cd23ab231eb20dea558e03bde7ba404eaba43ae041cca768c0f20ca36e4c"),
             )
         },
-        _npz_dark_ink,
+        readers.npz_dark_ink,
         "MIT",
         role="validation",
     ),
