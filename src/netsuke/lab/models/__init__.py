@@ -1,0 +1,33 @@
+"""Architectures: each a plain function of the image shape and the number of classes; add a line to `MODELS`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from netsuke.errors import OptionError
+from netsuke.lab.models.convnet import convnet
+from netsuke.lab.models.lenet5 import lenet5
+from netsuke.lab.models.separable import separable
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": convnet, "lenet5": lenet5, "separable": separable}
+
+
+def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) -> nn.Module:
+    """The named network for images [C, H, W], with its own options.
+
+    Raises OptionError for an unknown name or option, naming the ones there are.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise OptionError(f"no model {name!r}; there are {', '.join(MODELS)}{hint}")
+    known = [p for p in inspect.signature(MODELS[name]).parameters if p not in ("shape", "classes")]
+    unknown = set(options) - set(known)
+    if unknown:
+        raise OptionError(f"{name} has no option {sorted(unknown)[0]!r}; it takes {', '.join(known)}")
+    return MODELS[name](shape=shape, classes=classes, **options)

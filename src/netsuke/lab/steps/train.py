@@ -1,0 +1,367 @@
+"""One training loop over in-memory tensors, resumable after a kill, the same for every model and step."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from netsuke.data import Dataset, Split
+from netsuke.errors import DataError, OptionError
+from netsuke.lab.augment import Augment
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p, o: torch.optim.SGD(p, o.lr, momentum=o.momentum, nesterov=o.momentum > 0),
+    "adam": lambda p, o: torch.optim.Adam(p, o.lr, betas=(o.momentum, 0.99)),
+    "adamw": lambda p, o: torch.optim.AdamW(p, o.lr, betas=(o.momentum, 0.99), weight_decay=0.0),
+    "rmsprop": lambda p, o: torch.optim.RMSprop(p, o.lr),
+}
+
+# The share of the peak learning rate at `t` in 0..1 of the run.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda t: 1.0,
+    "step": lambda t: 0.1 ** (int(t >= 0.5) + int(t >= 0.8)),
+    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
+    # Smith & Topin, Super-Convergence, 2018: up for a quarter of the run, then down to nothing.
+    "one-cycle": lambda t: 0.04 + 0.96 * t / 0.25 if t < 0.25 else 0.5 * (1 + math.cos(math.pi * (t - 0.25) / 0.75)),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options of the loop; the defaults suit a small CNN.
+
+    `l2` is weight decay on weights, not on biases and norms: decoupled with adamw, a gradient term otherwise.
+    `ema` is the decay of an exponential moving average of the weights that takes their place at the end.
+    `patience` stops after so many epochs without a better validation accuracy; with it, or with `best`, the
+    weights of the best epoch are kept rather than the last. `freeze_norm` is the share of the run after which
+    norms use their running statistics.
+    """
+
+    epochs: int = 10
+    batch: int = 128
+    optimizer: str = "adam"
+    lr: float = 2e-3
+    momentum: float = 0.9
+    schedule: str = "one-cycle"
+    label_smoothing: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    ema: float = 0.0
+    clip: float = 0.0
+    patience: int = 0
+    best: bool = False
+    freeze_norm: float = 1.0
+    seed: int = 0
+    threads: int = 0
+    precision: str = "auto"
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        tables: dict[str, Iterable[str]] = {
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "precision": ("auto", "float32", "bfloat16"),
+        }
+        for name, known in tables.items():
+            if getattr(self, name) not in known:
+                raise OptionError(f"no {name} {getattr(self, name)!r}; there are {', '.join(known)}")
+        low = {"epochs": 0, "batch": 1, "lr": 1e-12, "patience": 0, "l1": 0, "l2": 0, "clip": 0, "threads": 0}
+        for name, bound in low.items():
+            if not bound <= getattr(self, name) < 1e9:
+                raise OptionError(f"{name} must be at least {bound:g}; got {getattr(self, name)}")
+        for name in ("momentum", "label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} must be in 0..1, 1 excluded; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Whose logits to follow: loss = (1 - hard) * T^2 * KL(teacher, student at T) + hard * cross entropy."""
+
+    model: nn.Module
+    temperature: float = 2.0
+    hard: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 <= self.hard <= 1):
+            raise OptionError(
+                f"distillation needs temperature > 0 and hard in 0..1; got {self.temperature} and {self.hard}"
+            )
+
+
+Progress = Callable[[float, str], None]  # (epochs done since the last call, what to show)
+
+
+def tensors(split: Split) -> tuple[Tensor, Tensor]:
+    """uint8 images [n, C, H, W] and int64 labels [n] as torch tensors that share the arrays' memory."""
+    images = np.ascontiguousarray(split.images)
+    if not images.flags.writeable:
+        images = images.copy()
+    return torch.from_numpy(images), torch.from_numpy(np.asarray(split.labels, np.int64))
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def logits(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
+    """Logits of uint8 images, in evaluation mode; the model's mode is put back."""
+    was, where = model.training, next(model.parameters()).device
+    model.eval()
+    parts = [model(_prepared(images[i : i + batch], where)).float().cpu() for i in range(0, len(images), batch)]
+    model.train(was)
+    return torch.cat(parts)
+
+
+def accuracy(model: nn.Module, split: Split) -> tuple[float, float]:
+    """Accuracy and mean cross entropy of a split."""
+    images, labels = tensors(split)
+    out = logits(model, images)
+    return (out.argmax(1) == labels).float().mean().item(), F.cross_entropy(out, labels).item()
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, images: Tensor, batch: int = 500) -> None:
+    """Measure batch-norm statistics afresh, in place: an average of weights has statistics of its own.
+
+    Izmailov et al., Averaging Weights Leads to Wider Optima, 2018, section 3.2.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    before = [(norm, norm.momentum, norm.training) for norm in norms]
+    was, where = model.training, next(model.parameters()).device
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+        norm.train()
+    for i in range(0, len(images), batch):
+        model(_prepared(images[i : i + batch], where))
+    for norm, momentum, _ in before:
+        norm.momentum = momentum
+    model.train(was)
+    for norm, _, training in before:
+        norm.train(training)
+
+
+def _prepared(images: Tensor, where: torch.device) -> Tensor:
+    return images.to(where).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    options: Training | None = None,
+    *,
+    teacher: Teacher | None = None,
+    work: Path | None = None,
+    history: list[dict[str, float]] | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """A trained copy of `model`, which maps float images [n, C, H, W] in 0..1 to logits [n, classes].
+
+    With `work`, a checkpoint is written there after every epoch and a killed run goes on from it; it ends with
+    the same weights as an uninterrupted one, since each epoch draws from its own random streams. `history`
+    receives a row an epoch. Raises DataError where there is nothing to train on, or the loss is not finite.
+    """
+    run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, work)
+    return run.go(history if history is not None else [], progress or (lambda done, info: None))
+
+
+class _Run:
+    """The state of one training, so that the loop reads as a loop."""
+
+    def __init__(self, model: nn.Module, data: Dataset, options: Training, teacher: Teacher | None, work: Path | None):
+        data.require("train")
+        self.options, self.data = options, data
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.model = model.to(memory_format=torch.channels_last)
+        self.images, self.labels = tensors(data.train)
+        self.where = next(model.parameters()).device
+        self.teacher = teacher
+        if teacher:
+            teacher.model.to(self.where, memory_format=torch.channels_last).eval()
+        named = list(self.model.named_parameters())
+        self.decayed = [p for _, p in named if p.ndim > 1]
+        self.parameters = [p for _, p in named]
+        self.optimizer = OPTIMIZERS[options.optimizer](self.parameters, options)
+        self.average = copy.deepcopy(self.model) if options.ema else None
+        self.steps = max(1, len(self.images) // options.batch)
+        self.epoch, self.best, self.best_epoch = 0, -1.0, 0
+        self.best_state: dict[str, Tensor] | None = None
+        self.bf16 = options.precision == "bfloat16" or (options.precision == "auto" and self._bf16_pays())
+        self.checkpoint = work / "checkpoint.pt" if work else None
+        # What must be equal for a checkpoint to belong to this run.
+        start = sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in self.model.state_dict().values()))
+        identity = [asdict(options), data.hash, start.hexdigest(), teacher and [teacher.temperature, teacher.hard]]
+        identity[0].pop("threads")
+        self.identity = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def _bf16_pays(self) -> bool:
+        """Dense convolutions gain from bf16 where the processor multiplies it; depthwise ones do not."""
+        if self.where.type != "cpu":
+            return True
+        if any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.model.modules()):
+            return False
+        if getattr(self.model, "exact", False):
+            return False
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+    def go(self, history: list[dict[str, float]], progress: Progress) -> nn.Module:
+        self._resume(history)
+        if self.epoch:
+            progress(self.epoch, f"resumed after epoch {self.epoch}")
+        while self.epoch < self.options.epochs and not self._patience_over():
+            start = time.monotonic()
+            loss, correct = self._one_epoch(progress)
+            self.epoch += 1
+            row = {"epoch": self.epoch, "loss": loss, "accuracy": correct, **self._validate()}
+            history.append(row | {"seconds": round(time.monotonic() - start, 2)})
+            self._save(history)
+        return self._result()
+
+    def _patience_over(self) -> bool:
+        return bool(self.options.patience) and self.epoch - self.best_epoch >= self.options.patience
+
+    def _validate(self) -> dict[str, float]:
+        if not len(self.data.val):
+            return {}
+        shown = self._averaged() if self.average is not None else self.model
+        right, loss = accuracy(shown, self.data.val)
+        if right > self.best:
+            self.best, self.best_epoch = right, self.epoch
+            if self.options.best or self.options.patience:
+                self.best_state = copy.deepcopy(shown.state_dict())
+        return {"val_accuracy": right, "val_loss": loss}
+
+    def _averaged(self) -> nn.Module:
+        assert self.average is not None
+        recalibrate(self.average, self.images[:: max(1, len(self.images) // 5000)])
+        return self.average
+
+    def _result(self) -> nn.Module:
+        result = self.model if self.average is None else self._averaged()
+        if self.best_state is not None:
+            result.load_state_dict(self.best_state)
+        return result.eval()
+
+    def _one_epoch(self, progress: Progress) -> tuple[float, float]:
+        o = self.options
+        # Streams of their own for each epoch: a resumed run draws what an uninterrupted one would.
+        torch.manual_seed(o.seed * 1_000_003 + self.epoch)
+        generator = Generator().manual_seed(o.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.images), generator=generator)
+        self.model.train()
+        if self.epoch >= o.freeze_norm * o.epochs:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        total, right, shown = torch.zeros(()), torch.zeros((), dtype=torch.long), time.monotonic()
+        for step in range(self.steps):
+            index = order[step * o.batch : (step + 1) * o.batch]
+            loss, correct = self._step(index, generator, (self.epoch + step / self.steps) / o.epochs)
+            total += loss
+            right += correct
+            if step % 20 == 19 or step == self.steps - 1:
+                if not torch.isfinite(total):
+                    raise DataError(f"the loss is no longer finite in epoch {self.epoch + 1}; try a lower --lr than {o.lr:g}")
+                seen = (step + 1) * len(index)
+                info = f"epoch {self.epoch + 1}/{o.epochs} loss {total / (step + 1):.3f} accuracy {right / seen:.2%}"
+                progress((20 if step % 20 == 19 else step % 20 + 1) / self.steps, info)
+        del shown
+        return (total / self.steps).item(), right.item() / (self.steps * min(o.batch, len(self.images)))
+
+    def _step(self, index: Tensor, generator: Generator, t: float) -> tuple[Tensor, Tensor]:
+        o = self.options
+        labels = self.labels[index].to(self.where)
+        x = o.augment(_prepared(self.images[index], self.where), generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = o.lr * SCHEDULES[o.schedule](t)
+        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.bf16):
+            out = self.model(x)
+        out = out.float()
+        loss = F.cross_entropy(out, labels, label_smoothing=o.label_smoothing)
+        if self.teacher:
+            loss = self._distilled(x, out, loss)
+        if o.l1:
+            loss = loss + o.l1 * torch.stack([p.abs().sum() for p in self.decayed]).sum()
+        if o.l2 and o.optimizer != "adamw":
+            loss = loss + 0.5 * o.l2 * torch.stack([p.square().sum() for p in self.decayed]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if o.clip:
+            nn.utils.clip_grad_norm_(self.parameters, o.clip)
+        if o.l2 and o.optimizer == "adamw":
+            torch._foreach_mul_([p.data for p in self.decayed], 1 - o.l2 * self.optimizer.param_groups[0]["lr"])
+        self.optimizer.step()
+        if self.average is not None:
+            # A short average at first, so that the start is forgotten.
+            done = self.epoch * self.steps + int(round((t * o.epochs - self.epoch) * self.steps))
+            decay = min(o.ema, (1 + done) / (10 + done))
+            torch._foreach_lerp_([p.data for p in self.average.parameters()], [p.data for p in self.parameters], 1 - decay)
+        return loss.detach().cpu(), (out.argmax(1) == labels).sum().cpu()
+
+    def _distilled(self, x: Tensor, out: Tensor, hard_loss: Tensor) -> Tensor:
+        """Hinton et al., Distilling the Knowledge in a Neural Network, 2015."""
+        assert self.teacher is not None
+        bf16 = self.where.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        with torch.no_grad(), torch.autocast(self.where.type, torch.bfloat16, enabled=bool(bf16)):
+            target = self.teacher.model(x)
+        t, hard = self.teacher.temperature, self.teacher.hard
+        target = F.log_softmax(target.float() / t, 1)
+        soft = F.kl_div(F.log_softmax(out / t, 1), target, reduction="batchmean", log_target=True)
+        return (1 - hard) * t * t * soft + hard * hard_loss
+
+    def _save(self, history: list[dict[str, float]]) -> None:
+        if self.checkpoint is None:
+            return
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "best": (self.best, self.best_epoch),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "best_state": self.best_state,
+            "history": history,
+        }
+        temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.checkpoint)
+
+    def _resume(self, history: list[dict[str, float]]) -> None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        except Exception:  # torch raises many kinds for a damaged file; starting over is right for all of them
+            return
+        if state["identity"] != self.identity:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.epoch, (self.best, self.best_epoch) = state["epoch"], state["best"]
+        self.best_state = state["best_state"]
+        history[:] = state["history"]
+
+
+OPTIONS = {f.name: f for f in fields(Training)}
