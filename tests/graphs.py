@@ -56,8 +56,8 @@ def artifact_of(pair: Pair) -> Artifact:
     return Artifact(graph, tensors, {"classes": [str(i) for i in range(classes)]})
 
 
-def small_artifact(*, integer: bool = True, seed: int = 0) -> Artifact:
-    """A fixed small network: 1x12x10 images to three classes."""
+def small_artifact(*, integer: bool = True, seed: int = 19) -> Artifact:
+    """A fixed small network, 1x12x10 images to three classes; its logits differ from image to image."""
     build = _Build(_seeded(seed), (1, 12, 10), integer)
     convolve = build.qconv if integer else build.conv
     convolve(4, (3, 3), padding=(1, 1, 1, 1))
@@ -131,7 +131,7 @@ class _Build:
 
     def bias(self, bound: np.ndarray) -> np.ndarray:
         room = INT32_MAX - bound
-        limit = room if self.extreme and self.pick(0, 3) == 0 else np.minimum(bound + 1, room)
+        limit = room if self.extreme and self.pick(0, 3) == 0 else np.minimum(bound // 16 + 1, room)
         return self.rng.integers(-limit, limit + 1).astype(np.int32)
 
     def requantized(self, weight: np.ndarray, bits: int) -> dict[str, np.ndarray]:
@@ -234,8 +234,9 @@ class _Build:
         return values[self.pick(0, len(values) - 1)]
 
     def same(self) -> str:
-        """An earlier map of the newest one's shape, or itself."""
-        return self.pick_from([op.name for op in self.ops if self.types[op.name].shape == self.x.shape])
+        """An earlier output of the newest one's shape, or itself."""
+        fits = [op.name for op in self.ops if self.types[op.name].shape == self.x.shape]
+        return self.pick_from([name for name in fits if self.types[name].dtype != "i32"])
 
 
 def _shape(pick: Pick) -> tuple[int, int, int]:
@@ -258,7 +259,10 @@ def _integer(pick: Pick) -> Pair:
     build.extreme = pick(0, 3) == 0
     build.op("sumpool" if pick(0, 2) == 0 else "flatten", {})
     if pick(0, 1):
-        build.qdense(pick(1, 6), signed=bool(pick(0, 1)))
+        wide = pick(0, 3) == 0  # as wide as its input, so that the two can be added
+        build.qdense(min(build.x.elements, 64) if wide else pick(1, 6), signed=bool(pick(0, 1)))
+    if build.x.dtype != "i32" and pick(0, 1):
+        _qadd(build)
     if pick(0, 9):  # else the graph ends on what it has: wide sums, a map, a hidden layer
         build.qlogits(pick(1, 5))
     return build.done()
