@@ -1,0 +1,108 @@
+"""Portable C99 from an integer graph: one NAME.h and one NAME.c, static memory, no libc, no float, no int64.
+
+`docs/export-c.md` tells how to use the files. `kernels.py` is the definition that they meet, bit for bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from netsuke.artifact import Artifact
+from netsuke.errors import ArtifactError, GraphError, MissingExtra
+from netsuke.export.c.header import header, identifier
+from netsuke.export.c.source import check_supported, source
+
+STANDARD = ("-std=c99",)
+
+
+def write(artifact: Artifact, folder: str | Path, name: str | None = None) -> Path:
+    """Write NAME.h and NAME.c into `folder` and return the path of NAME.c.
+
+    `name` becomes a C identifier; without one, the manifest's `name` is taken, or "model".
+    Raises UnsupportedOp for a float graph and ArtifactError where the folder cannot be written.
+    """
+    check_supported(artifact.graph)
+    name = identifier(name or str(artifact.manifest.get("name") or "model"))
+    folder = Path(folder)
+    _place(folder / f"{name}.h", header(artifact, name))
+    path = folder / f"{name}.c"
+    _place(path, source(artifact, name))
+    return path
+
+
+def _place(path: Path, text: str) -> None:
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="ascii", newline="\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def run(
+    path: str | Path, images: np.ndarray, *, compiler: str = "cc", flags: Sequence[str] = ("-O2",)
+) -> np.ndarray:
+    """Logits int32 [n, classes] of raw uint8 images [n, C, H, W] by NAME.c, compiled for this machine.
+
+    Raises MissingExtra where there is no compiler, ArtifactError where it refuses the file, GraphError for
+    images of another shape.
+    """
+    path = Path(path)
+    macros = figures(path)
+    shape = tuple(macros[f"INPUT_{side}"] for side in ("CHANNELS", "HEIGHT", "WIDTH"))
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        want = ", ".join(map(str, shape))
+        raise GraphError(f"needs uint8 images [n, {want}]; got {images.dtype} {list(images.shape)}")
+    images = np.ascontiguousarray(images)
+    logits = np.zeros((len(images), macros["CLASSES"]), np.int32)
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / f"{path.stem}.so"
+        compiled(path, library, compiler, ("-shared", "-fPIC", *flags))
+        call = getattr(ctypes.CDLL(str(library)), f"{path.stem}_run")
+        call.argtypes, call.restype = (ctypes.c_void_p, ctypes.c_void_p), None
+        for image, row in zip(images, logits, strict=True):
+            call(image.ctypes.data, row.ctypes.data)
+    return logits
+
+
+def figures(path: str | Path) -> dict[str, int]:
+    """The macros of NAME.h beside NAME.c, without the NAME: FLASH_BYTES, RAM_BYTES, MACS, CLASSES, …"""
+    path = Path(path)
+    try:
+        text = path.with_suffix(".h").read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ArtifactError(
+            f"{path.with_suffix('.h')} cannot be read; it must lie beside {path.name}"
+        ) from error
+    found = re.findall(rf"^#define {path.stem.upper()}_(\w+) (\d+)\b", text, re.MULTILINE)
+    return {key: int(value) for key, value in found}
+
+
+def compiled(path: Path, target: Path, compiler: str, flags: Sequence[str]) -> None:
+    """Compile NAME.c to `target`; raises MissingExtra or ArtifactError with the compiler's first complaint."""
+    try:
+        done = subprocess.run(
+            [compiler, *STANDARD, *flags, str(path), "-o", str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise MissingExtra(
+            f"no C compiler {compiler!r}: install gcc or clang, or name another one"
+        ) from error
+    if done.returncode:
+        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+        raise ArtifactError(f"{compiler} cannot compile {path.name}: {complaint}")

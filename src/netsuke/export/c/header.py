@@ -1,0 +1,102 @@
+"""NAME.h: what the model takes, gives and costs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+from netsuke import packing
+from netsuke.artifact import Artifact
+from netsuke.graph import Graph, Tensors
+from netsuke.measure.cost import macs
+from netsuke.memory import ram_bytes
+
+SELF_TEST_IMAGES = 3
+
+
+def identifier(name: str) -> str:
+    """A C identifier out of any name: ASCII letters, digits and underscores, a letter first."""
+    clean = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")[:40].strip("_")
+    return clean if clean[:1].isalpha() else f"model_{clean}".strip("_")
+
+
+def header(artifact: Artifact, name: str) -> str:
+    """The text of NAME.h."""
+    graph, tensors = artifact.graph, artifact.tensors
+    upper, (channels, high, wide) = name.upper(), graph.input_shape
+    figures = {
+        "FLASH_BYTES": (packing.size_bytes(graph, tensors), "constant data; the code comes on top"),
+        "RAM_BYTES": (ram_bytes(graph, tensors), "static working memory; image and logits are the caller's"),
+        "MACS": (sum(macs(graph, tensors).values()), "multiply-accumulates for one image"),
+        "CLASSES": (graph.types(tensors)[graph.output].elements, "logits"),
+        "INPUT_CHANNELS": (channels, "planes of the image"),
+        "INPUT_HEIGHT": (high, "rows of a plane"),
+        "INPUT_WIDTH": (wide, "bytes of a row"),
+        "INPUT_BYTES": (channels * high * wide, "the whole image"),
+    }
+    lines = [f"#define {upper}_{key} {value} /* {text} */" for key, (value, text) in figures.items()]
+    return f"""\
+/* {name}: a classifier written by netsuke. Do not edit.
+
+   Classes: {comment(artifact.classes)}
+
+{layer_table(graph, tensors)}
+*/
+#ifndef {upper}_H
+#define {upper}_H
+
+#include <stdint.h>
+
+{chr(10).join(lines)}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* image: {channels} x {high} x {wide} bytes, plane after plane, row by row; bright ink on dark ground, 0 to 255.
+   logits: {upper}_CLASSES integers, the largest one at the most likely class.
+   Not re-entrant: all calls share one static block of memory. */
+void {name}_run(const uint8_t *image, int32_t *logits);
+
+#ifdef {upper}_SELF_TEST
+/* Runs {SELF_TEST_IMAGES} built-in images; how many logits differ from the reference (0 = all is well). */
+int {name}_self_test(void);
+#endif
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def comment(names: Iterable[str]) -> str:
+    """Names as ASCII text that cannot end a comment or open another; lines of about 100 characters."""
+    text = ", ".join(json.dumps(name) for name in names).replace("*/", "* /").replace("/*", "/ *")
+    return "\n   ".join(re.findall(r".{1,100}(?:\s|$)|.{1,100}", text)) or "none"
+
+
+def layer_table(graph: Graph, tensors: Tensors) -> str:
+    """Op, output shape, weights, bits, MACs and stored bytes, a line a layer and a last one for the sum."""
+    types, products = graph.types(tensors), macs(graph, tensors)
+    owner = {tensor: op for tensor, (op, _) in graph.roles().items()}
+    sizes: dict[str, int] = {}
+    for row in packing.stored(graph, tensors):
+        sizes[owner[row.tensor]] = sizes.get(owner[row.tensor], 0) + row.size_bytes
+    rows = [("op", "output", "weights", "bits", "MACs", "bytes")]
+    for op in graph.ops:
+        weight = tensors.get(op.tensor("weight"))
+        shape = "x".join(map(str, types[op.name].shape))
+        bits = str(op.attrs.get("bits", "-"))
+        count = "-" if weight is None else str(weight.size)
+        rows.append((op.kind, shape, count, bits, str(products.get(op.name, 0)), str(sizes.get(op.name, 0))))
+    weights = sum(array.size for tensor, array in tensors.items() if tensor.endswith(".weight"))
+    rows.append(("total", "", str(weights), "", str(sum(products.values())), str(sum(sizes.values()))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[0] = -widths[0]  # names to the left, numbers to the right
+    aligned = [
+        [f"{c:{'<' if w < 0 else '>'}{abs(w)}}" for c, w in zip(row, widths, strict=True)] for row in rows
+    ]
+    return "\n".join("   " + "  ".join(row) for row in aligned)
