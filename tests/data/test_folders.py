@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from netsuke import data
-from netsuke.data.header import dimensions
+from netsuke.data.header import dimensions, truncated
 from netsuke.errors import DataError, OptionError
 
 
@@ -38,6 +38,12 @@ def test_flat_folder(root: Path) -> None:
         np.testing.assert_array_equal(split.images[:, 0, 0, 0] >= 100, split.labels == 1)
     everything = np.concatenate([pets.train.images, pets.val.images, pets.test.images])[:, 0, 0, 0]
     assert sorted(everything) == [*range(10), *range(100, 110)]
+
+
+def test_test_images_do_not_depend_on_the_seed(root: Path) -> None:
+    first, other = data.load(root, seed=0), data.load(root, seed=1)
+    np.testing.assert_array_equal(first.test.images, other.test.images)
+    assert (first.val.images != other.val.images).any()
 
 
 def test_split_folder(tmp_path: Path) -> None:
@@ -210,3 +216,12 @@ def test_options_out_of_range(root: Path, options: dict[str, float]) -> None:
 )
 def test_headers_cut_short(junk: bytes) -> None:
     assert dimensions(junk) is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_missing_end_is_seen_without_the_decoder(suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    whole = cv2.imencode(suffix, noise)[1].tobytes()
+    assert not truncated(whole)
+    assert not truncated(whole + b"trailing")
+    assert truncated(whole[:-10])
