@@ -32,23 +32,23 @@ def write(artifact: Artifact, folder: str | Path, name: str | None = None) -> Pa
     """
     check_supported(artifact.graph)
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
-    folder = Path(folder)
-    _place(folder / f"{name}.h", header(artifact, name))
-    path = folder / f"{name}.c"
-    _place(path, source(artifact, name))
-    return path
+    texts = {f"{name}.h": header(artifact, name), f"{name}.c": source(artifact, name)}
+    for file, text in texts.items():
+        _place(Path(folder) / file, text)
+    return Path(folder) / f"{name}.c"
 
 
 def _place(path: Path, text: str) -> None:
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="ascii", newline="\n")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(text, encoding="ascii", newline="\n")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def run(
