@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,16 @@ def test_a_residual_cnn_with_batch_norm(tmp_path):
     artifact = check(net, tmp_path, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4], classes=list("abcdefghij"))
     assert artifact.classes == tuple("abcdefghij")
     assert kinds(artifact).count("conv2d") == 3  # every batch norm went into its convolution
-    assert artifact.manifest["input"] == {"scale": 1 / 255, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    assert artifact.manifest["input"] == {
+        "channels": 3,
+        "height": 16,
+        "width": 14,
+        "polarity": "bright-ink",
+        "centring": "none",
+        "scale": 1 / 255,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+    }
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
@@ -402,3 +412,45 @@ def test_damaged_files_never_crash(tmp_path):
             lines.append(str(error))
     assert len(lines) > 50
     assert not any("\n" in line for line in lines)
+
+
+def test_import_verb(netsuke_cli, tmp_path):
+    net = Net(3, 6, 6)
+    net.conv(4, 3)
+    net.add("Flatten")
+    net.gemm(2, 64)
+    net.save(tmp_path)
+    args = ("import", "model.onnx", "--classes", "cat, dog", "--mean", "0.5,0.4,0.3", "--std", "0.2")
+    done = netsuke_cli(*args, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["artifact"] == "model.netsuke"
+    assert document["ops"] == ["normalize", "conv2d", "flatten", "dense"]
+    artifact = Artifact.load(tmp_path / "model.netsuke")
+    assert artifact.classes == ("cat", "dog")
+    assert artifact.manifest["input"]["mean"] == [0.5, 0.4, 0.3]
+    assert artifact.manifest["input"]["std"] == 0.2
+    done = netsuke_cli(*args, "-o", "again.netsuke", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3x6x6" in done.stdout
+    assert (tmp_path / "again.netsuke").read_bytes() == (tmp_path / "model.netsuke").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("none.onnx",), "none.onnx: does not exist"),
+        (("bad.onnx",), "bad.onnx: is not a sound ONNX file"),
+        (
+            ("bad.onnx", "--mean", "dark"),
+            "--mean must be a number, or numbers separated by commas; got 'dark'",
+        ),
+    ],
+)
+def test_import_verb_refuses_in_one_line(args, text, netsuke_cli, tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"bad")
+    done = netsuke_cli("import", *args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]

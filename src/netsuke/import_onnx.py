@@ -49,8 +49,18 @@ def load(
     names = [str(i) for i in range(count)] if classes is None else list(classes)
     if len(names) != count:
         raise OptionError(f"{path} gives {count} logits; got {len(names)} class names")
-    pixel = {"scale": reader.scale, "mean": _listed(mean), "std": _listed(std)}
-    manifest = {"classes": names, "input": pixel, "imported": {"from": Path(path).name, "format": "onnx"}}
+    channels, height, width = graph.input_shape
+    contract = {
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "polarity": "bright-ink",  # what raw images are here; the file itself cannot say
+        "centring": "none",
+        "scale": reader.scale,
+        "mean": _listed(mean),
+        "std": _listed(std),
+    }
+    manifest = {"classes": names, "input": contract, "imported": {"from": Path(path).name, "format": "onnx"}}
     return Artifact(graph, tensors, manifest)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import onnx
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 
 from graphs import artifact_of, float_graphs, integer_graphs, random_graph, random_images, small_artifact
 from netsuke.artifact import Artifact
+from netsuke.cli import export as cli
 from netsuke.errors import ArtifactError, GraphError, OptionError
 from netsuke.export import onnx as target
 from netsuke.export.onnx import rounding_scales
@@ -185,3 +189,47 @@ def test_importing_the_exporter_loads_no_onnx():
     )
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert got.stdout == "False\n"
+
+
+# --- netsuke export ---------------------------------------------------------------------------------
+
+
+def test_export_verb(netsuke_cli, tmp_path):
+    small_artifact().save(tmp_path / "small.netsuke")
+    images = tmp_path / "set"
+    for label, shade in (("dark", 40), ("light", 220), ("mid", 120)):
+        (images / label).mkdir(parents=True)
+        for i in range(12):
+            image = np.random.default_rng(i).integers(shade - 30, shade + 30, (12, 10)).astype(np.uint8)
+            cv2.imwrite(str(images / label / f"{i}.png"), image)
+    args = ("export", "small.netsuke", "--to", "onnx,c", "-o", "out", "--verify", "./set")
+    done = netsuke_cli(*args, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["exports"]
+    assert [row["target"] for row in rows] == ["onnx", "c"]
+    assert all(row["verified"] and row["max_difference"] == 0 and row["n"] > 0 for row in rows)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["small.c", "small.h", "small.onnx"]
+    assert rows[1]["flash_bytes"] > 0
+    assert rows[0]["files"][0]["bytes"] == (tmp_path / "out/small.onnx").stat().st_size
+    done = netsuke_cli(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "flash bytes" in done.stdout
+    assert "largest difference" in done.stdout
+
+
+def test_export_verb_notices_a_difference(monkeypatch, tmp_path):
+    artifact = small_artifact()
+    artifact.save(tmp_path / "small.netsuke")
+    monkeypatch.setattr(cli, "test_images", lambda name: random_images(artifact.graph, 4))
+    monkeypatch.setattr(target, "run", lambda path, images: artifact.logits(images) + 1)
+    with pytest.raises(typer.Exit) as caught:
+        cli.export(tmp_path / "small.netsuke", to="onnx", out=tmp_path, verify="any")
+    assert caught.value.exit_code == 1
+
+
+def test_export_verb_refuses_an_unknown_target(netsuke_cli, tmp_path):
+    small_artifact().save(tmp_path / "small.netsuke")
+    done = netsuke_cli("export", "small.netsuke", "--to", "onnx,coreml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "netsuke: unknown target 'coreml'; choose from c, onnx\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["small.netsuke"]

@@ -25,12 +25,12 @@ BATCH = 256
 
 
 def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, opset: int = OPSET) -> Path:
-    """Write `folder/NAME.onnx` (name: "model") in one step and return its path.
+    """Write `folder/NAME.onnx` in one step and return its path; NAME is by default the manifest's, or "model".
 
     A float graph agrees with `Artifact.logits` to 1e-4, an integer graph is bit-identical with it.
     Raises UnsupportedOp, GraphError, OptionError, MissingExtra, or ArtifactError where it cannot write.
     """
-    path = Path(folder) / f"{name or 'model'}.onnx"
+    path = Path(folder) / f"{name or artifact.manifest.get('name') or 'model'}.onnx"
     data = encode(artifact, opset=opset)
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
