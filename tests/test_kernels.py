@@ -1,0 +1,245 @@
+"""Integer kernels against loops over Python integers; float kernels against torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from graphs import float_graphs, integer_graphs, random_graph, random_images
+from netsuke import kernels
+from netsuke.errors import GraphError
+from netsuke.graph import INPUT, INT32_MAX, Graph, Op
+
+Tensors = dict[str, np.ndarray]
+Nested = Any  # lists of Python integers: exact, and nothing of NumPy's rules
+
+
+# --- the slow reference: one image, one op at a time -------------------------------------------------
+
+
+def checked(value: int) -> int:
+    """Every intermediate value must fit int32: that is what the graph's bounds promise."""
+    assert -INT32_MAX - 1 <= value <= INT32_MAX
+    return value
+
+
+def requantized(acc: int, m: int, s: int, signed: bool) -> int:
+    half = 2 ** (s - 1) if s else 0
+    value = checked(checked(acc * m) + half) // 2**s  # // floors, as an arithmetic shift does
+    return max(-127 if signed else 0, min(127, value))
+
+
+def windows(
+    x: Nested, attrs: dict, kernel: tuple[int, int]
+) -> Iterator[tuple[int, int, list[tuple[int, int, int, int]]]]:
+    """Output row and column with the (kernel row, kernel column, row, column) that lie inside the map."""
+    high, wide = len(x[0]), len(x[0][0])
+    top, left, bottom, right = attrs.get("padding", (0, 0, 0, 0))
+    for row, r0 in enumerate(range(-top, high + bottom - kernel[0] + 1, attrs["stride"][0])):
+        for column, c0 in enumerate(range(-left, wide + right - kernel[1] + 1, attrs["stride"][1])):
+            taps = [(i, j, r0 + i, c0 + j) for i in range(kernel[0]) for j in range(kernel[1])]
+            yield row, column, [t for t in taps if 0 <= t[2] < high and 0 <= t[3] < wide]
+
+
+def grid(cells: list[tuple[int, int, int]]) -> Nested:
+    rows = max(row for row, _, _ in cells) + 1
+    return [[value for r, _, value in cells if r == row] for row in range(rows)]
+
+
+def qconv2d(a: dict, x: Nested, w: dict) -> Nested:
+    depth, kernel = len(w["weight"][0]), (len(w["weight"][0][0]), len(w["weight"][0][0][0]))
+    maps = []
+    for o, filter_ in enumerate(w["weight"]):
+        first = o // (len(w["weight"]) // a["groups"]) * depth
+        cells = []
+        for row, column, taps in windows(x, a, kernel):
+            acc = w["bias"][o]
+            for d in range(depth):
+                for i, j, r, c in taps:
+                    acc = checked(acc + filter_[d][i][j] * x[first + d][r][c])
+            cells.append((row, column, requantized(acc, w["multiplier"][o], w["shift"][o], a["signed"])))
+        maps.append(grid(cells))
+    return maps
+
+
+def pooled(a: dict, x: Nested, reduce: Callable[[list[int]], int]) -> Nested:
+    return [
+        grid([(row, column, reduce([plane[r][c] for _, _, r, c in taps]))
+              for row, column, taps in windows([plane], a, a["kernel"])])
+        for plane in x
+    ]  # fmt: skip
+
+
+def sums(x: Nested, w: dict) -> list[int]:
+    out = []
+    for row, bias in zip(w["weight"], w["bias"], strict=True):
+        acc = bias
+        for weight, value in zip(row, x, strict=True):
+            acc = checked(acc + weight * value)
+        out.append(acc)
+    return out
+
+
+def qdense(a: dict, x: Nested, w: dict) -> Nested:
+    rows = zip(sums(x, w), w["multiplier"], w["shift"], strict=True)
+    return [requantized(acc, m, s, a["signed"]) for acc, m, s in rows]
+
+
+def qadd(a: dict, x: Nested, y: Nested) -> Nested:
+    if isinstance(x, list):
+        return [qadd(a, i, j) for i, j in zip(x, y, strict=True)]
+    ma, mb = a["multipliers"]
+    return requantized(checked(checked(x * ma) + checked(y * mb)), 1, a["shift"], a["signed"])
+
+
+def deep(x: Nested, f: Callable[[int], int]) -> Nested:
+    return [deep(i, f) for i in x] if isinstance(x, list) else f(x)
+
+
+def flat(x: Nested) -> list[int]:
+    return [v for i in x for v in flat(i)] if isinstance(x, list) else [x]
+
+
+SLOW: dict[str, Callable[[dict, list[Nested], dict], Nested]] = {
+    "halve": lambda a, x, w: deep(x[0], lambda v: v // 2),
+    "qconv2d": lambda a, x, w: qconv2d(a, x[0], w),
+    "qdense": lambda a, x, w: qdense(a, x[0], w),
+    "qlogits": lambda a, x, w: sums(x[0], w),
+    "qavgpool": lambda a, x, w: pooled(
+        a, x[0], lambda v: requantized(sum(v), a["multiplier"], a["shift"], signed=True)
+    ),
+    "maxpool": lambda a, x, w: pooled(a, x[0], max),
+    "sumpool": lambda a, x, w: [sum(flat(plane)) for plane in x[0]],
+    "qadd": lambda a, x, w: qadd(a, x[0], x[1]),
+    "flatten": lambda a, x, w: flat(x[0]),
+}
+
+
+def slow(graph: Graph, tensors: Tensors, image: np.ndarray) -> dict[str, Nested]:
+    values: dict[str, Nested] = {INPUT: image.tolist()}
+    for op in graph.ops:
+        own = {
+            name[len(op.name) + 1 :]: a.tolist()
+            for name, a in tensors.items()
+            if name.startswith(f"{op.name}.")
+        }
+        values[op.name] = SLOW[op.kind](dict(op.attrs), [values[i] for i in op.inputs], own)
+    return values
+
+
+@settings(max_examples=60)
+@given(pair=integer_graphs())
+def test_integer_kernels_equal_the_loops(pair: tuple) -> None:
+    graph, tensors = pair
+    images = random_images(graph, 3)[1:]
+    got = kernels.activations(graph, tensors, images)
+    types = graph.types(tensors)
+    for n, image in enumerate(images):
+        for name, value in slow(graph, tensors, image).items():
+            assert got[name][n].tolist() == value, name
+            x = types[name]
+            assert x.lo <= min(flat(value)) <= max(flat(value)) <= x.hi, name
+
+
+@pytest.mark.parametrize(
+    ("acc", "m", "s", "signed", "want"),
+    [
+        (3, 1, 1, False, 2),  # 1.5 rounds up
+        (-3, 1, 1, True, -1),  # -1.5 rounds up too
+        (-5, 1, 2, True, -1),
+        (-1, 1, 0, True, -1),
+        (5, 0, 7, True, 0),
+        (-5, 1, 0, False, 0),
+        (1000, 1, 0, True, 127),
+        (-1000, 1, 0, True, -127),
+        (INT32_MAX - (1 << 29), 1, 30, False, 1),
+    ],
+)
+def test_requantize(acc: int, m: int, s: int, signed: bool, want: int) -> None:
+    got = kernels.requantize(np.int64([acc]), np.int64([m]), np.int64([s]), signed=signed)
+    assert got.tolist() == [want] == [requantized(acc, m, s, signed)]
+
+
+# --- float -------------------------------------------------------------------------------------------
+
+
+def torch_run(graph: Graph, tensors: Tensors, images: np.ndarray) -> dict[str, np.ndarray]:
+    torch = pytest.importorskip("torch", reason="needs torch: pip install 'netsuke[lab]'")
+    from torch.nn import functional as F
+
+    def padded(x: Any, a: dict, value: float = 0.0) -> Any:
+        top, left, bottom, right = a.get("padding", (0, 0, 0, 0))
+        return F.pad(x, (left, right, top, bottom), value=value)
+
+    def channels(values: list[float]) -> Any:
+        return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+    run: dict[str, Callable] = {
+        "normalize": lambda a, x, w: x * channels(a["scales"]) + channels(a["offsets"]),
+        "conv2d": lambda a, x, w: F.conv2d(padded(x, a), **w, stride=a["stride"], groups=a["groups"]),
+        "dense": lambda a, x, w: F.linear(x, **w),
+        "relu": lambda a, x, w: F.relu(x),
+        "relu6": lambda a, x, w: F.relu6(x),
+        "sigmoid": lambda a, x, w: torch.sigmoid(x),
+        "tanh": lambda a, x, w: torch.tanh(x),
+        "avgpool": lambda a, x, w: F.avg_pool2d(x, a["kernel"], a["stride"]),
+        "globalavgpool": lambda a, x, w: x.mean((2, 3)),
+        "add": lambda a, x, w, y: x + y,
+        "maxpool": lambda a, x, w: F.max_pool2d(padded(x, a, float("-inf")), a["kernel"], a["stride"]),
+        "flatten": lambda a, x, w: x.flatten(1),
+    }
+    values = {INPUT: torch.from_numpy(images).float()}
+    for op in graph.ops:
+        own = {
+            n[len(op.name) + 1 :]: torch.from_numpy(t)
+            for n, t in tensors.items()
+            if n.startswith(f"{op.name}.")
+        }
+        first, *rest = (values[i] for i in op.inputs)
+        values[op.name] = run[op.kind](dict(op.attrs), first, own, *rest)
+    return {name: value.numpy() for name, value in values.items()}
+
+
+@settings(max_examples=60)
+@given(pair=float_graphs())
+def test_float_kernels_agree_with_torch(pair: tuple) -> None:
+    graph, tensors = pair
+    images = random_images(graph, 3)
+    want = torch_run(graph, tensors, images)
+    got = kernels.activations(graph, tensors, images)
+    for op in graph.ops:
+        assert got[op.name].dtype == np.float32, op.kind
+        np.testing.assert_allclose(got[op.name], want[op.name], rtol=1e-4, atol=1e-4, err_msg=op.kind)
+
+
+def test_sigmoid_of_large_values() -> None:
+    op = Op("sigmoid", "s", ("x",))
+    with np.errstate(all="raise", under="ignore"):
+        got = kernels.KERNELS["sigmoid"](op, [np.array([-1e4, 0, 1e4], np.float32)], {})
+    np.testing.assert_allclose(got, [0, 0.5, 1], atol=1e-30)
+
+
+# --- run ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_run_is_the_same_in_any_batch(integer: bool) -> None:
+    graph, tensors = random_graph(11, integer=integer)
+    images = random_images(graph, 7)
+    whole = kernels.run(graph, tensors, images)
+    assert whole.dtype == (np.int32 if integer else np.float32)
+    np.testing.assert_allclose(kernels.run(graph, tensors, images, batch=2), whole, rtol=1e-5, atol=1e-5)
+    empty = kernels.run(graph, tensors, images[:0])
+    assert (empty.shape, empty.dtype) == ((0, whole.shape[1]), whole.dtype)
+
+
+def test_run_names_images_it_cannot_take() -> None:
+    graph = Graph((1, 4, 3), (Op("halve", "h", ("input",)), Op("flatten", "f", ("h",))))
+    with pytest.raises(GraphError, match=r"needs uint8 images \[n, 1, 4, 3\]; got float32 \[2, 1, 4, 3\]"):
+        kernels.run(graph, {}, np.zeros((2, 1, 4, 3), np.float32))
+    with pytest.raises(GraphError, match=r"got uint8 \[2, 1, 3, 4\]"):
+        kernels.run(graph, {}, np.zeros((2, 1, 3, 4), np.uint8))
