@@ -222,11 +222,12 @@ class _Need:
     def accumulate(self, weight: np.ndarray, x: Type) -> np.ndarray:
         """The largest |accumulator| each output channel can reach in any order of summation, int64."""
         bias = np.abs(self.weight("bias", weight.shape[:1], np.int32).astype(np.int64))
-        flat = weight.reshape(len(weight), -1).astype(np.int64)
-        top, bottom = np.maximum(flat, 0).sum(1), np.maximum(-flat, 0).sum(1)
+        flat = weight.reshape(len(weight), -1)
+        top = np.maximum(flat, 0).sum(1, dtype=np.int64)
+        bottom = -np.minimum(flat, 0).sum(1, dtype=np.int64)
         bound = bias + np.maximum(top * x.hi - bottom * x.lo, bottom * x.hi - top * x.lo)
         limit = (1 << (self.op.attrs["bits"] - 1)) - 1 if self.op.attrs["bits"] > 1 else 1
-        if flat.size and np.abs(flat).max() > limit:
+        if flat.size and max(int(flat.max()), -int(flat.min())) > limit:
             raise self.fail(f"a weight exceeds ±{limit}, the range of {self.op.attrs['bits']} bits")
         if (bound > INT32_MAX).any():
             raise self.fail("its sums can overflow int32")

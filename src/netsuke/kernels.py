@@ -44,7 +44,9 @@ def activations(graph: Graph, tensors: Tensors, images: np.ndarray) -> dict[str,
 # --- shared arithmetic ------------------------------------------------------------------------------
 
 
-def requantize(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, signed: bool) -> np.ndarray:
+def requantize(
+    acc: np.ndarray, multiplier: np.ndarray | np.int64, shift: np.ndarray | np.int64, *, signed: bool
+) -> np.ndarray:
     """int64 sums to activations: `(acc*m + (1 << (s-1))) >> s`, clipped to 0..127 or -127..127.
 
     Round half up (an arithmetic shift floors), as DESIGN's integer contract says. For s = 0 nothing is added.
@@ -55,7 +57,7 @@ def requantize(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, si
 
 def _windows(x: np.ndarray, kernel: Sequence[int], stride: Sequence[int]) -> np.ndarray:
     """[n, C, H, W] -> a view [n, C, rows, columns, kernel rows, kernel columns]."""
-    view = np.lib.stride_tricks.sliding_window_view(x, tuple(kernel), axis=(2, 3))  # type: ignore[call-overload]
+    view = np.lib.stride_tricks.sliding_window_view(x, tuple(kernel), axis=(2, 3))
     return view[:, :, :: stride[0], :: stride[1]]
 
 

@@ -23,12 +23,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     """A table on stdout; every column but the first is right-aligned."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text  # plain text: a class may be called "[bold]"
 
-    view = Table(title=title, title_justify="left", title_style="bold")
+    view = Table(title=Text(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        view.add_column(column, justify="left" if i == 0 else "right")
+        view.add_column(Text(column), justify="left" if i == 0 else "right")
     for row in rows:
-        view.add_row(*map(str, row))
+        view.add_row(*(Text(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120).print(view)
 
 
@@ -61,7 +62,9 @@ def progress(label: str, total: float) -> Iterator[Bar]:
         task = view.add_task(label, total=total, info="")
 
         def advance(n: float = 1, info: str | None = None) -> None:
-            view.update(task, advance=n, **({} if info is None else {"info": info}))
+            view.update(task, advance=n)
+            if info is not None:
+                view.update(task, info=info)
 
         yield Bar(advance)
 

@@ -222,7 +222,7 @@ class QuantLogits(nn.Module):
 
     @torch.no_grad()
     def arrays(self) -> dict[str, np.ndarray]:
-        bias = (self.bias / self.scale).round()
+        bias = (self.bias / self.scale).round().clamp(-(2.0**24), 2.0**24)
         return {"weight": self.integers().cpu().numpy().astype(np.int8), "bias": bias.cpu().numpy().astype(np.int32)}
 
 

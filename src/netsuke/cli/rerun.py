@@ -1,0 +1,155 @@
+"""`netsuke rerun`: repeat a record, a folder whose record.json holds commands, seeds and what they gave.
+
+    {"title": "...", "command": "train --model lenet5 --data mnist --seed {seed} -o {out}", "seeds": [0, 1, 2],
+     "results": {"0": {...}}, "summary": {...}, "hardware": "...", "threads": 1, ...}
+
+`{out}` becomes a file in the folder that takes the runs. A result is the command's own JSON document.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def rerun(
+    record: Annotated[Path, typer.Argument(help="A folder with a record.json.")],
+    seeds: Annotated[str, typer.Option(help="Only these seeds: 0,1")] = "",
+    folder: Annotated[Path | None, typer.Option(help="Where the runs go; default runs/RECORD.")] = None,
+    jobs: Annotated[int, typer.Option(help="Runs side by side, with one thread each if more than one.")] = 1,
+    save: Annotated[bool, typer.Option("--save", help="Write what was measured into record.json.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Run a record again and set what comes out beside what it says; finished runs are not repeated.
+
+    Example: netsuke rerun records/mnist-lenet5 --seeds 0
+    """
+    from netsuke.cli import console
+    from netsuke.errors import OptionError
+
+    path = record / "record.json"
+    said = _read(path)
+    try:
+        chosen = [int(s) for s in seeds.split(",")] if seeds else list(said["seeds"])
+    except ValueError:
+        raise OptionError(f"--seeds takes whole numbers with commas between; got {seeds!r}") from None
+    if jobs < 1:
+        raise OptionError(f"--jobs must be at least 1; got {jobs}")
+    folder = folder or Path("runs") / record.resolve().name
+    folder.mkdir(parents=True, exist_ok=True)
+    results = _run(said["command"], chosen, folder, jobs)
+    document = summarised(said, results, threads=1 if jobs > 1 else 0)
+    if save:
+        _write(path, {**said, **document})
+    if json:
+        console.print_json({"record": str(record), "said": said.get("summary", {}), "now": document["summary"]})
+        return
+    rows = []
+    for key, now in document["summary"].items():
+        before = said.get("summary", {}).get(key)
+        rows.append((key, _shown(before) if before else "-", _shown(now)))
+    console.table(said.get("title", str(record)), ("figure", "recorded", "now"), rows)
+
+
+def _shown(figure: dict[str, Any]) -> str:
+    return f"{figure['mean']:,.6g} ± {figure['stdev']:.3g} (n={figure['n']})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import json
+
+    from netsuke.errors import DataError
+
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path.parent} holds no record.json") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    command, seeds = record.get("command"), record.get("seeds")
+    if not isinstance(command, str) or not isinstance(seeds, list) or not all(isinstance(s, int) for s in seeds):
+        raise DataError(f"{path}: needs a command and a list of seeds")
+    return record
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    import json
+    import os
+
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _run(command: str, seeds: list[int], folder: Path, jobs: int) -> dict[str, Any]:
+    """One process a seed, `jobs` at a time; each leaves seed-N.json when it has finished."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(jobs) as pool:
+        runs = {str(seed): pool.submit(_one, command, seed, folder, jobs) for seed in seeds}
+        return {seed: run.result() for seed, run in runs.items()}
+
+
+def _one(command: str, seed: int, folder: Path, jobs: int) -> Any:
+    import json
+    import os
+    import shlex
+    import subprocess
+    import sys
+
+    from netsuke.cli import console
+    from netsuke.errors import NetsukeError
+
+    done = folder / f"seed-{seed}.json"
+    if not done.exists():
+        out = folder / f"seed-{seed}.netsuke"
+        words = [w.replace("{seed}", str(seed)).replace("{out}", str(out)) for w in shlex.split(command)]
+        console.note(f"netsuke {shlex.join(words)}")
+        environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})}
+        run = subprocess.run(
+            [sys.executable, "-m", "netsuke", *words, "--json"], env=environment, stdout=subprocess.PIPE, text=True, check=False
+        )
+        if run.returncode:
+            raise NetsukeError(f"the run of seed {seed} failed with exit code {run.returncode}")
+        temporary = done.with_suffix(".tmp")
+        temporary.write_text(run.stdout, encoding="utf-8")
+        os.replace(temporary, done)
+    return json.loads(done.read_text(encoding="utf-8"))
+
+
+def summarised(said: dict[str, Any], results: dict[str, Any], threads: int) -> dict[str, Any]:
+    """The record's measured half: the figures of each seed, their means and deviations, and the circumstances."""
+    from statistics import mean, stdev
+
+    from netsuke import __version__
+    from netsuke.measure.latency import hardware
+
+    plain = {seed: _figures(document) for seed, document in results.items()}
+    keys = list(dict.fromkeys(key for figures in plain.values() for key in figures))
+    summary = {}
+    for key in keys:
+        values = [figures[key] for figures in plain.values() if key in figures]
+        spread = stdev(values) if len(values) > 1 else 0.0
+        summary[key] = {"mean": mean(values), "stdev": spread, "n": len(values)}
+    return {
+        "results": plain,
+        "summary": summary,
+        "hardware": hardware(),
+        "threads": threads,
+        "version": __version__,
+    }
+
+
+def _figures(document: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Every top figure of a verb's document; those of teacher and result with their name before."""
+    wanted = ("accuracy", "loss", "errors", "n", "parameters", "macs", "size_bytes", "ram_bytes")
+    found = {prefix + key: document[key] for key in wanted if isinstance(document.get(key), int | float)}
+    for part in ("result", "teacher"):
+        if isinstance(document.get(part), dict):
+            found |= _figures(document[part], "" if part == "result" else "teacher_")
+    if document.get("history"):
+        seconds = [row["seconds"] for row in document["history"]]
+        found["seconds_per_epoch"] = sorted(seconds)[len(seconds) // 2]
+    return found

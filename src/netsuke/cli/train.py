@@ -1,0 +1,106 @@
+"""`netsuke train`: one network from labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train(
+    data: Annotated[str, typer.Option(help="A catalogue name or a folder of images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .netsuke file to write.")],
+    model: Annotated[str, typer.Option(help="convnet, lenet5 or separable.")] = "convnet",
+    option: Annotated[str, typer.Option(help="Options of the model: width=0.5,norm=true")] = "",
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw or rmsprop.")] = "adam",
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    momentum: Annotated[float, typer.Option(help="Of sgd; the first beta of adam and adamw.")] = 0.9,
+    schedule: Annotated[str, typer.Option(help="constant, step, cosine or one-cycle.")] = "one-cycle",
+    label_smoothing: Annotated[float, typer.Option(help="Share of the target spread over all classes.")] = 0.0,
+    l1: Annotated[float, typer.Option(help="L1 penalty on weights.")] = 0.0,
+    l2: Annotated[float, typer.Option(help="L2 penalty on weights; decoupled with adamw.")] = 0.0,
+    ema: Annotated[float, typer.Option(help="Decay of an average of the weights, such as 0.998; 0 is off.")] = 0.0,
+    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 is off.")] = 0.0,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better validation; 0 is off.")] = 0,
+    augment: Annotated[str, typer.Option(help="none, handwriting, or rotate=10,shift=0.1,...")] = "none",
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    threads: Annotated[int, typer.Option(help="Processor threads; 0 takes what there is.")] = 0,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    teacher: Annotated[Path | None, typer.Option(help="A float .netsuke to distil from.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of distillation.")] = 2.0,
+    hard: Annotated[float, typer.Option(help="Weight of the true labels in distillation.")] = 0.5,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Train a network; a killed run goes on when the same command is given again.
+
+    Example: netsuke train --model lenet5 --data mnist --epochs 10 -o lenet5.netsuke
+    """
+    from netsuke import data as catalogue
+    from netsuke.cli import options
+
+    options.check_out(out)
+    from netsuke.lab.models import build
+    from netsuke.lab.steps.train import Training
+
+    dataset = catalogue.load(data).require("train")
+    chosen = Training(
+        epochs=epochs, batch=batch, optimizer=optimizer, lr=lr, momentum=momentum, schedule=schedule,
+        label_smoothing=label_smoothing, l1=l1, l2=l2, ema=ema, clip=clip, patience=patience,
+        best=patience > 0, seed=seed, threads=threads, precision=precision, augment=options.augmentation(augment),
+    )  # fmt: skip
+    import torch
+
+    torch.manual_seed(seed)
+    settings = {key: options.value(v) for key, v in options.pairs(option, "options").items()}
+    module = build(model, dataset.image_shape, len(dataset.classes), **settings)
+    recipe: dict[str, Any] = {"verb": "train", "model": model, "options": settings}
+    finish(module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard)
+
+
+def finish(
+    module: Any,
+    dataset: Any,
+    chosen: Any,
+    out: Path,
+    recipe: dict[str, Any],
+    *,
+    json: bool,
+    teacher: Path | None = None,
+    temperature: float = 2.0,
+    hard: float = 0.5,
+) -> None:
+    """Train `module`, write its artifact, measure it on the test half once, and say so."""
+    import shutil
+    from dataclasses import asdict
+
+    from netsuke.artifact import Artifact
+    from netsuke.cli import console, evaluate, options
+    from netsuke.lab.carve import carve
+    from netsuke.lab.steps.distil import as_module
+    from netsuke.lab.steps.train import Teacher, train
+
+    guide = None
+    if teacher is not None:
+        loaded = Artifact.load(teacher)
+        evaluate.check_fit(loaded, dataset, str(teacher))
+        guide = Teacher(as_module(loaded), temperature, hard)
+        recipe |= {"teacher": loaded.weight_hash, "temperature": temperature, "hard": hard}
+    history: list[dict[str, float]] = []
+    work = options.work_folder(out)
+    with console.progress("training", chosen.epochs) as bar:
+        module = train(module, dataset, chosen, teacher=guide, work=work, history=history, progress=bar.advance)
+    recipe |= {"training": asdict(chosen)}
+    artifact = carve(module, dataset, recipe=recipe, seed=chosen.seed).with_manifest(history=history)
+    document = evaluate.measured(artifact, dataset, "test")
+    artifact = artifact.with_manifest(report={k: document[k] for k in ("accuracy", "loss", "n", "size_bytes", "macs")})
+    artifact.save(out)
+    shutil.rmtree(work, ignore_errors=True)
+    document |= {"artifact": str(out), "file_bytes": out.stat().st_size, "history": history}
+    if json:
+        console.print_json(document)
+        return
+    evaluate.show(document)
+    console.note(f"wrote {out}; next: netsuke compress {out} --data {dataset.name} -o small.netsuke")

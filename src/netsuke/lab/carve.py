@@ -1,0 +1,69 @@
+"""A trained module becomes an artifact: lowered, with the manifest that says where it came from."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import netsuke
+from netsuke.artifact import Artifact
+from netsuke.data import Dataset
+from netsuke.lab.lower import lower
+
+# How a photo becomes the input (image.py): MNIST's digits are centred by mass in a 20-pixel box,
+# the 8x8 digits fill their field; images of a folder are only resized.
+_CENTRING: dict[str, dict[str, Any]] = {
+    "mnist": {"centring": "mass", "box": 20},
+    "emnist-digits": {"centring": "mass", "box": 20},
+    "digits": {"centring": "box", "box": 8},
+}
+
+
+def carve(model: nn.Module, data: Dataset, *, recipe: dict[str, Any], seed: int) -> Artifact:
+    """Lower a module trained on `data`; `recipe` (plain JSON) and `seed` say how it was made."""
+    graph, tensors = lower(model.cpu(), data.image_shape)
+    channels, height, width = data.image_shape
+    manifest = {
+        "classes": list(data.classes),
+        "input": {
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "polarity": "bright-ink",
+            **_CENTRING.get(data.name, {"centring": "none"}),
+        },
+        "recipe": recipe,
+        "seed": seed,
+        "data": data.name,
+        "data_hash": data.hash,
+        "versions": versions(),
+        "commit": commit(),
+    }
+    return Artifact(graph, tensors, manifest)
+
+
+def versions() -> dict[str, str]:
+    return {
+        "netsuke": netsuke.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+@cache
+def commit() -> str:
+    """The commit of the source tree in use, or "" for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

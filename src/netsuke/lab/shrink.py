@@ -1,0 +1,264 @@
+"""The main job: the best classifier of the `separable` family that fits a budget of bytes.
+
+Choose the widest network that fits, train a teacher, distil it into the student, train on through the integer
+arithmetic, lower, and measure on the test half once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netsuke import packing
+from netsuke.artifact import Artifact
+from netsuke.data import Dataset, Split
+from netsuke.errors import OptionError
+from netsuke.lab.augment import HANDWRITING, Augment
+from netsuke.lab.carve import carve
+from netsuke.lab.lower import lower
+from netsuke.lab.models import build
+from netsuke.lab.steps.distil import as_module
+from netsuke.lab.steps.quantize import QuantGraph, quantize
+from netsuke.lab.steps.train import Teacher, Training, train
+
+MAX_WIDTH = 160  # wider ones win nothing on 28x28 images and train for hours
+MIN_WIDTH = 4
+DEPTH = 2
+FULL_EPOCH = 55_000  # images: MNIST's training split, in which the efforts are counted
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Epochs of MNIST's size for each phase."""
+
+    teacher: float
+    student: float
+    quantised: float
+
+
+EFFORTS = {"quick": Effort(3, 4, 5), "normal": Effort(14, 14, 26), "long": Effort(30, 80, 140)}
+
+# Drawn pictures bear what handwriting bears; of photographs nothing is known, so only the mildest.
+_AUGMENT = {"fashion-mnist": Augment(shift=0.06, scale=0.08, flip=0.5, clean=0.3)}
+_FOLDER = Augment(rotate=6, shift=0.06, scale=0.1, clean=0.3)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What fits the budget: the student's width and the bits of its weights, and what they will take."""
+
+    width: int
+    depth: int
+    bits: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training of the road: its name and its options."""
+
+    name: str
+    options: Training
+
+
+def plan(data: Dataset, max_bytes: int) -> Plan:
+    """The widest student within `max_bytes` at 4 bits, or at more once 4 bits would leave the budget unused.
+
+    Raises OptionError where even the narrowest does not fit.
+    """
+    best = _widest(data, max_bytes, 4)
+    if best is None:
+        least = _sized(data, MIN_WIDTH, 4).size_bytes
+        raise OptionError(
+            f"{max_bytes} bytes are too few for {len(data.classes)} classes of "
+            f"{'x'.join(map(str, data.image_shape))} images; the least is {least}"
+        )
+    # At equal bytes the wider net at 4 bits wins; more bits only where width is at its end.
+    for bits in (8, 7, 6, 5):
+        if best.width == MAX_WIDTH and (roomy := _sized(data, MAX_WIDTH, bits)).size_bytes <= max_bytes:
+            return roomy
+    return best
+
+
+def _widest(data: Dataset, max_bytes: int, bits: int) -> Plan | None:
+    low, high, best = MIN_WIDTH, MAX_WIDTH, None
+    while low <= high:
+        middle = (low + high) // 2
+        tried = _sized(data, middle, bits)
+        if tried.size_bytes <= max_bytes:
+            best, low = tried, middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _sized(data: Dataset, width: int, bits: int) -> Plan:
+    """Count the bytes of an untrained student, its biases at the full width they may reach."""
+    student = build("separable", data.image_shape, len(data.classes), width=width, depth=DEPTH)
+    graph, weights = lower(student, data.image_shape)
+    sample = torch.rand(2, *data.image_shape, generator=torch.Generator().manual_seed(0))
+    twin = QuantGraph(graph, weights, sample, bits=bits, bias_bits=_bias_bits(bits)).eval()
+    graph, tensors = lower(twin, data.image_shape)
+    size = 0
+    for row in packing.stored(graph, tensors):
+        size += row.count * _bias_bits(bits) // 8 if row.tensor.endswith(".bias") else row.size_bytes
+    return Plan(width, DEPTH, bits, size)
+
+
+def _bias_bits(bits: int) -> int:
+    return 16 if bits <= 4 else 32
+
+
+def phases(data: Dataset, effort: str, seed: int, threads: int = 0) -> list[Phase]:
+    """The three trainings of an effort; small sets get more epochs, so that about as many images are seen."""
+    if effort not in EFFORTS:
+        raise OptionError(f"no effort {effort!r}; there are {', '.join(EFFORTS)}")
+    chosen = EFFORTS[effort]
+    # A small set is seen more often, but not so often that it is learnt by heart.
+    factor = min(30.0, FULL_EPOCH / max(1, len(data.train))) ** 0.8
+    batch = 128 if len(data.train) > 5000 else 64
+    shared = Training(batch=batch, seed=seed, threads=threads, augment=augmentation(data))
+
+    def epochs(n: float) -> int:
+        return max(2, round(n * factor))
+
+    ema = 0.998 if len(data.train) > 5000 else 0.99
+    return [
+        Phase("teacher", replace(shared, epochs=epochs(chosen.teacher), optimizer="adamw", l2=0.02, ema=ema)),
+        Phase("student", replace(shared, epochs=epochs(chosen.student), lr=6e-3, ema=ema)),
+        Phase(
+            "quantised",
+            replace(shared, epochs=epochs(chosen.quantised), lr=4e-3, schedule="cosine", ema=ema, freeze_norm=0.9),
+        ),
+    ]
+
+
+def augmentation(data: Dataset) -> Augment:
+    """What the images bear: by the catalogue's name, mild for folders and unknown sets."""
+    if data.name in _AUGMENT:
+        return _AUGMENT[data.name]
+    if min(data.image_shape[1:]) < 14:  # at 8x8 a pixel is a stroke
+        return Augment(rotate=8, shift=0.06, scale=0.08, shear=6, clean=0.3)
+    return HANDWRITING if data.role != "any" or data.name in _HANDWRITTEN else _FOLDER
+
+
+_HANDWRITTEN = {"mnist", "emnist-digits", "usps", "optdigits", "semeion", "kmnist", "digits"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The artifact, the teacher it learnt from, and the accuracy on validation after each phase."""
+
+    artifact: Artifact
+    teacher: Artifact
+    validation: dict[str, float]
+
+
+Report = Callable[[str, float, str], None]  # phase, epochs done since the last call, what to show
+
+
+class Shrink:
+    """One run of the main job; with the same `work` folder a killed run goes on where it stopped."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        max_bytes: int,
+        *,
+        effort: str = "normal",
+        seed: int = 0,
+        threads: int = 0,
+        work: Path | None = None,
+        teacher: Artifact | None = None,
+    ):
+        data.require("train")
+        self.data, self.effort, self.seed, self.work, self.given = data, effort, seed, work, teacher
+        if teacher is not None and (len(teacher.classes), teacher.graph.input_shape) != (
+            len(data.classes),
+            data.image_shape,
+        ):
+            raise OptionError("the teacher takes other images or knows other classes than the data")
+        self.max_bytes = max_bytes
+        self.plan = plan(data, max_bytes)
+        self.phases = phases(data, effort, seed, threads)[1 if teacher else 0 :]
+
+    def student(self) -> nn.Module:
+        torch.manual_seed(self.seed)
+        p = self.plan
+        return build("separable", self.data.image_shape, len(self.data.classes), width=p.width, depth=p.depth)
+
+    def teacher(self) -> nn.Module:
+        torch.manual_seed(self.seed)
+        return build("convnet", self.data.image_shape, len(self.data.classes), norm=True)
+
+    def estimate(self) -> float:
+        """Seconds that the run will take here, from timing a few steps of each phase."""
+        count = 6 * self.phases[0].options.batch
+        train_part, empty = self.data.train, self.data.train
+        piece = Split(train_part.images[:count], train_part.labels[:count])
+        tiny = replace(self.data, train=piece, val=Split(empty.images[:0], empty.labels[:0]))
+        teacher = as_module(self.given) if self.given else self.teacher()
+        student = self.student()
+        models = {"teacher": teacher, "student": student, "quantised": quantize(student, tiny, bits=self.plan.bits)}
+        total = 0.0
+        for phase in self.phases:
+            guide = None if phase.name == "teacher" else Teacher(teacher)
+            options = replace(phase.options, epochs=1)
+            train(models[phase.name], tiny, options, teacher=guide)  # warm caches and code paths
+            start = time.monotonic()
+            train(models[phase.name], tiny, options, teacher=guide)
+            passes = phase.options.epochs * len(train_part) / max(1, len(piece))
+            total += (time.monotonic() - start) * passes
+        return total
+
+    def run(self, report: Report | None = None) -> Result:
+        """Train, distil, quantise, lower. The test half is not touched here."""
+        say = report or (lambda phase, done, info: None)
+        histories: dict[str, list[dict[str, float]]] = {phase.name: [] for phase in self.phases}
+        models: dict[str, nn.Module] = {}
+        if self.given:
+            models["teacher"] = as_module(self.given)
+        for phase in self.phases:
+            if phase.name == "teacher":
+                start, guide = self.teacher(), None
+            else:
+                start, guide = self._start(phase.name, models), Teacher(models["teacher"])
+            models[phase.name] = train(
+                start,
+                self.data,
+                phase.options,
+                teacher=guide,
+                work=self._folder(phase.name),
+                history=histories[phase.name],
+                progress=lambda done, info, name=phase.name: say(name, done, info),
+            )
+        recipe = self.recipe()
+        artifact = carve(models["quantised"], self.data, recipe=recipe, seed=self.seed)
+        if artifact.size_bytes > self.max_bytes:
+            raise AssertionError(f"planned {self.plan.size_bytes} bytes, got {artifact.size_bytes}")
+        teacher = self.given or carve(models["teacher"], self.data, recipe=recipe, seed=self.seed)
+        validation = {name: rows[-1].get("val_accuracy", float("nan")) for name, rows in histories.items() if rows}
+        return Result(artifact.with_manifest(history=histories), teacher, validation)
+
+    def _start(self, name: str, models: dict[str, nn.Module]) -> nn.Module:
+        if name == "student":
+            return self.student()
+        bits = self.plan.bits
+        return quantize(models["student"], self.data, bits=bits, bias_bits=_bias_bits(bits))
+
+    def _folder(self, phase: str) -> Path | None:
+        """A folder a phase; the teacher's serves every budget."""
+        if self.work is None:
+            return None
+        p = self.plan
+        return self.work / (phase if phase == "teacher" else f"{phase}-width{p.width}-bits{p.bits}")
+
+    def recipe(self) -> dict[str, Any]:
+        steps = [{"step": p.name, **asdict(p.options)} for p in self.phases]
+        return {"verb": "shrink", "effort": self.effort, "max_bytes": self.max_bytes, **asdict(self.plan), "steps": steps}
