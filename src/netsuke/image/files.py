@@ -1,0 +1,252 @@
+"""Image files to pixels. The header is read here first, so that no decoder is asked for more than is reasonable."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from netsuke.errors import DataError
+
+MAX_PIXELS = (
+    50_000_000  # 150 MB as RGB: the largest mode of a phone's camera passes, a decompression bomb does not
+)
+MAX_BYTES = 1 << 28  # of a file
+MAX_PARTS = 4096  # segments of a JPEG, chunks of a PNG or WebP that are looked at
+HIDDEN = 16  # grey levels: an image that varies by less shows nothing
+
+
+def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
+    """An image file, or its bytes, as uint8 [H, W] or RGB [H, W, 3], upright and without alpha.
+
+    Exif rotation is applied; transparency lies over white (over black where white would hide everything);
+    16 bits become 8; of an animation comes the first frame.
+    Raises DataError, naming the file, where it cannot be read, is no image, is damaged or is over MAX_PIXELS.
+    """
+    name, data = ("image", source) if isinstance(source, bytes) else (os.fspath(source), _read(Path(source)))
+    kind = next((kind for kind, (starts, _) in FORMATS.items() if data.startswith(starts)), None)
+    if kind is None:
+        raise DataError(f"{name}: not an image that netsuke reads; it reads {', '.join(FORMATS)}")
+    damaged = DataError(f"{name}: truncated or damaged {kind} file")
+    try:
+        width, height = FORMATS[kind][1](data)
+    except _BROKEN:
+        raise damaged from None
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{name}: {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} million")
+    pixels = _imdecode(data)
+    if pixels is None or 0 in pixels.shape:
+        raise damaged
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{name}: pixels are {pixels.dtype}; save it with 8 or 16 bits a channel")
+    return np.ascontiguousarray(_turn(_flat(pixels), _orientation(kind, data)))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{path}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
+    return data
+
+
+# --- headers: (width, height), or one of _BROKEN -----------------------------------------------------
+
+_BROKEN = (struct.error, ValueError, KeyError, IndexError)
+_EXIF = b"Exif\0\0"
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)  # 12: the header of OS/2
+    return abs(width), abs(height)  # a negative height means rows from the top
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        sizes = int.from_bytes(data[24:27], "little"), int.from_bytes(data[27:30], "little")
+        return sizes[0] + 1, sizes[1] + 1
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and length of each segment up to the first scan."""
+    at = 2
+    for _ in range(MAX_PARTS):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == 0xFFFF:  # a fill byte
+            at += 1
+            continue
+        if marker < 0xFF00 or marker == 0xFFDA or length < 2:
+            return
+        yield marker & 0xFF, at + 4, length - 2
+        at += 2 + length
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    for marker, start, _ in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame, not a table
+            if data.find(b"\xff\xd9", start) < 0:
+                raise ValueError("no end of image: some decoders would paint the rest grey")
+            height, width = struct.unpack_from(">HH", data, start + 1)
+            return width, height
+    raise ValueError("no frame")
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """Tag to its first value, of the short and long tags in the first directory."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, at)
+    tags: dict[int, int] = {}
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if kind in (3, 4):
+            (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+            tags[tag] = max(tags.get(tag, 0), value)  # a tag given twice: believe the worse
+    return tags
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    tags = _tiff_tags(data)
+    width, height, tile_width, tile_height = 256, 257, 322, 323
+    return max(tags[width], tags.get(tile_width, 0)), max(tags[height], tags.get(tile_height, 0))
+
+
+# Format: how its files begin, and how to find width and height.
+FORMATS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes], tuple[int, int]]]] = {
+    "PNG": ((b"\x89PNG\r\n\x1a\n",), _png_size),
+    "JPEG": ((b"\xff\xd8\xff",), _jpeg_size),
+    "WebP": ((b"RIFF",), _webp_size),
+    "TIFF": ((b"II*\0", b"MM\0*"), _tiff_size),
+    "BMP": ((b"BM",), _bmp_size),
+    "GIF": ((b"GIF87a", b"GIF89a"), _gif_size),
+}
+
+
+# --- orientation -------------------------------------------------------------------------------------
+
+
+def _orientation(kind: str, data: bytes) -> int:
+    """1 to 8 as Exif has it; 1 (upright) where it says nothing or is damaged. A TIFF the decoder has turned."""
+    try:
+        return _tiff_tags(_exif(kind, data)).get(274, 1)
+    except _BROKEN:
+        return 1
+
+
+def _exif(kind: str, data: bytes) -> bytes:
+    """The Exif block, itself a small TIFF; empty where there is none."""
+    if kind == "JPEG":
+        for marker, start, length in _jpeg_segments(data):
+            if marker == 0xE1 and data.startswith(_EXIF, start):
+                return data[start + len(_EXIF) : start + length]
+    if kind == "PNG":
+        at = 8
+        for _ in range(MAX_PARTS):  # length, name, content, checksum
+            length, name = struct.unpack_from(">I4s", data, at)
+            if name == b"eXIf":
+                return data[at + 8 : at + 8 + length]
+            at += 12 + length
+    if kind == "WebP":
+        at = 12
+        for _ in range(MAX_PARTS):  # name, length, content, padding to an even length
+            name, length = struct.unpack_from("<4sI", data, at)
+            if name == b"EXIF":
+                return data[at + 8 : at + 8 + length].removeprefix(_EXIF)
+            at += 8 + length + (length & 1)
+    return b""
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+# --- pixels ------------------------------------------------------------------------------------------
+
+_STDERR = threading.Lock()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Send file descriptor 2 nowhere: libpng prints there, past OpenCV's own log level."""
+    with _STDERR:
+        try:
+            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # there is no stderr to keep clean
+            yield
+            return
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+
+def _imdecode(data: bytes) -> np.ndarray | None:
+    import cv2
+
+    with _silence():
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            return None
+
+
+def _flat(pixels: np.ndarray) -> np.ndarray:
+    """OpenCV's grey or BGR(A) of 8 or 16 bits -> uint8 grey or RGB."""
+    import cv2
+
+    if pixels.dtype == np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257).reshape(pixels.shape)
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] < 3:  # grey, or grey and alpha
+        pixels = np.dstack([pixels[..., :1]] * 3 + [pixels[..., 1:]])
+    colour = np.ascontiguousarray(pixels[..., 2::-1])
+    return colour if pixels.shape[2] == 3 else opaque(colour, pixels[..., 3])
+
+
+def opaque(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """uint8 RGB [H, W, 3] as its alpha [H, W] shows it over white."""
+    import cv2
+
+    if alpha.min() == 255:
+        return colour
+    cover = cv2.merge([alpha] * 3)
+    # Over white, what alpha scales is the distance from white.
+    over_white = cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(colour), cover, scale=1 / 255))
+    if np.ptp(over_white) >= HIDDEN:
+        return over_white
+    return cv2.multiply(colour, cover, scale=1 / 255)  # white strokes on nothing: white would hide them
