@@ -278,6 +278,7 @@ def test_our_own_float_export_comes_back(tmp_path_factory, pair):
     np.testing.assert_allclose(got, artifact.logits(images), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter is the older of two
 def test_torch_export(tmp_path):
     """The exporter of torch itself, the one that needs no onnxscript."""
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'netsuke[lab]'")

@@ -104,6 +104,28 @@ def test_ties_on_one_side_of_zero_use_the_fast_operator():
     assert "ConvInteger" in kinds(convolution(1, 1, signed=True, bias=-64))
 
 
+def test_dense_sums_just_below_a_tie_round_down():
+    """acc * m one part in 2**18 short of (j + 1/2) * 2**24, which float32 cannot tell from the tie itself."""
+    weight, m = np.arange(1, 128), np.arange(60_000, 133_000)
+    gap = ((1 << 23) - 127 * weight[:, None] * m) % (1 << 24)
+    best = np.where(gap == 0, 1 << 24, gap).argmin(1)
+    assert (gap[np.arange(127), best] < 64).sum() > 20
+    ops = (
+        Op("halve", "h", ("input",)),
+        Op("flatten", "f", ("h",)),
+        Op("qdense", "d", ("f",), {"bits": 8, "signed": False}),
+    )
+    tensors = {
+        "d.weight": weight[:, None].astype(np.int8),
+        "d.bias": np.zeros(127, np.int32),
+        "d.multiplier": m[best].astype(np.int32),
+        "d.shift": np.full(127, 24, np.int32),
+    }
+    artifact = Artifact(Graph((1, 1, 1), ops), tensors, {"classes": [str(i) for i in range(127)]})
+    images = EVERY.reshape(256, 1, 1, 1)
+    np.testing.assert_array_equal(predicted(artifact, images), artifact.logits(images))
+
+
 def brute(m: int, s: int, first: int, last: int, signed: bool, scale: np.float32) -> bool:
     acc = np.arange(first, last + 1)
     low = -127 if signed else 0
