@@ -74,6 +74,30 @@ def test_any_graph_equals_the_reference(pair: tuple, tmp_path: Path) -> None:
     np.testing.assert_array_equal(c.run(path, images, flags=["-O1"]), kernels.run(graph, tensors, images))
 
 
+@needs_cc
+def test_sum_of_vectors_in_two_orders(tmp_path: Path) -> None:
+    """A flattened map lies pixel by pixel, a dense layer does not: their sum may not overwrite the dense one."""
+    rng = np.random.default_rng(0)
+    conv = {"stride": [2, 2], "padding": [0, 0, 0, 0], "groups": 1, "bits": 8, "signed": True}
+    both = {"multipliers": [60, 70], "shift": 7, "signed": True}
+    ops = (
+        Op("halve", "h", ("input",)),
+        Op("qconv2d", "q", ("h",), conv),
+        Op("flatten", "f", ("q",)),
+        Op("qdense", "d", ("f",), {"bits": 8, "signed": True}),
+        Op("qadd", "a", ("d", "f"), both),
+        Op("qadd", "b", ("a", "f"), both),
+    )
+    tensors = {}
+    for name, shape in {"q": (4, 1, 2, 2), "d": (24, 24)}.items():
+        tensors[f"{name}.weight"] = rng.integers(-99, 100, shape, np.int8)
+        tensors |= {f"{name}.{role}": np.full(shape[0], v, np.int32) for role, v in
+                    {"bias": 3, "multiplier": 40, "shift": 12}.items()}  # fmt: skip
+    artifact = artifact_of((Graph((1, 4, 6), ops), tensors))
+    images = random_images(artifact.graph, 9)
+    np.testing.assert_array_equal(c.run(c.write(artifact, tmp_path), images), artifact.logits(images))
+
+
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
 def test_compiles_without_a_warning(
     batch: list[tuple[Artifact, Path]], compiler: str, level: str, tmp_path: Path
