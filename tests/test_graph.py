@@ -137,6 +137,7 @@ def test_weight_errors() -> None:
     refuses_conv(r"weight must be int8 .* is int32", ones(1, 2, 1, 1).astype(np.int32))
     refuses_conv("a weight exceeds ±7, the range of 4 bits", ones(1, 2, 1, 1) * 8, bits=4)
     refuses_conv("a weight exceeds ±1, the range of 1 bits", ones(1, 2, 1, 1) * 2, bits=1)
+    refuses_conv("a weight is 0; one bit", ones(1, 2, 1, 1) * 0, bits=1)
     refuses_conv("a weight exceeds ±127", ones(1, 2, 1, 1) * -128)
     arguments = conv(ones(1, 2, 1, 1))
     op = arguments.pop("op")

@@ -229,6 +229,8 @@ class _Need:
         limit = (1 << (self.op.attrs["bits"] - 1)) - 1 if self.op.attrs["bits"] > 1 else 1
         if flat.size and max(int(flat.max()), -int(flat.min())) > limit:
             raise self.fail(f"a weight exceeds ±{limit}, the range of {self.op.attrs['bits']} bits")
+        if self.op.attrs["bits"] == 1 and (flat == 0).any():
+            raise self.fail("a weight is 0; one bit means -1 or +1")
         if (bound > INT32_MAX).any():
             raise self.fail("its sums can overflow int32")
         return bound

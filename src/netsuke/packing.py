@@ -30,8 +30,12 @@ def unpack(stream: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of `pack`, as int8 of `shape`. Raises ArtifactError where the stream has another length."""
     count = int(np.prod(shape, dtype=np.int64))
     if stream.dtype != np.uint8 or stream.shape != ((count * bits + 7) // 8,):
-        raise ArtifactError(f"{count} weights of {bits} bits take {(count * bits + 7) // 8} bytes, not {stream.size}")
-    planes = np.unpackbits(stream, bitorder="little", count=count * bits).reshape(count, bits).astype(np.int16)
+        raise ArtifactError(
+            f"{count} weights of {bits} bits take {(count * bits + 7) // 8} bytes, not {stream.size}"
+        )
+    planes = (
+        np.unpackbits(stream, bitorder="little", count=count * bits).reshape(count, bits).astype(np.int16)
+    )
     code = (planes << np.arange(bits, dtype=np.int16)).sum(1, dtype=np.int16)
     value = code * 2 - 1 if bits == 1 else np.where(code >= 1 << (bits - 1), code - (1 << bits), code)
     return value.astype(np.int8).reshape(shape)

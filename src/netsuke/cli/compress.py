@@ -10,13 +10,19 @@ import typer
 
 def compress(
     artifact: Annotated[Path, typer.Argument(help="A float .netsuke file.")],
-    data: Annotated[str, typer.Option(help="What it was trained on: a catalogue name or a folder of images.")],
+    data: Annotated[
+        str, typer.Option(help="What it was trained on: a catalogue name or a folder of images.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .netsuke file to write.")],
     bits: Annotated[int, typer.Option(help="Width of the weights, 1 to 8.")] = 8,
-    epochs: Annotated[int, typer.Option(help="Epochs of quantisation-aware training; 0 only calibrates.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(help="Epochs of quantisation-aware training; 0 only calibrates.")
+    ] = 0,
     lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     augment: Annotated[str, typer.Option(help="none, handwriting, or rotate=10,shift=0.1,...")] = "none",
-    teacher: Annotated[Path | None, typer.Option(help="A float .netsuke to distil from; the input itself will do.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A float .netsuke to distil from; the input itself will do.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of order and augmentation.")] = 0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes what there is.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

@@ -44,7 +44,9 @@ def rerun(
     if save:
         _write(path, {**said, **document})
     if json:
-        console.print_json({"record": str(record), "said": said.get("summary", {}), "now": document["summary"]})
+        console.print_json(
+            {"record": str(record), "said": said.get("summary", {}), "now": document["summary"]}
+        )
         return
     rows = []
     for key, now in document["summary"].items():
@@ -69,7 +71,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     command, seeds = record.get("command"), record.get("seeds")
-    if not isinstance(command, str) or not isinstance(seeds, list) or not all(isinstance(s, int) for s in seeds):
+    if (
+        not isinstance(command, str)
+        or not isinstance(seeds, list)
+        or not all(isinstance(s, int) for s in seeds)
+    ):
         raise DataError(f"{path}: needs a command and a list of seeds")
     return record
 
@@ -109,7 +115,11 @@ def _one(command: str, seed: int, folder: Path, jobs: int) -> Any:
         console.note(f"netsuke {shlex.join(words)}")
         environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})}
         run = subprocess.run(
-            [sys.executable, "-m", "netsuke", *words, "--json"], env=environment, stdout=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-m", "netsuke", *words, "--json"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         if run.returncode:
             raise NetsukeError(f"the run of seed {seed} failed with exit code {run.returncode}")

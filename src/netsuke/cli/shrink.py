@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 
 def shrink(
     data: Annotated[str, typer.Option(help="A catalogue name or a folder of images.")],
-    max_bytes: Annotated[int, typer.Option(help="The most the model may store: weights, biases, multipliers.")],
+    max_bytes: Annotated[
+        int, typer.Option(help="The most the model may store: weights, biases, multipliers.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .netsuke file to write.")],
-    effort: Annotated[str, typer.Option(help="quick, normal or long: about 3, 15, 90 minutes for MNIST.")] = "normal",
+    effort: Annotated[
+        str, typer.Option(help="quick, normal or long: about 3, 15, 90 minutes for MNIST.")
+    ] = "normal",
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes what there is.")] = 0,
-    teacher: Annotated[Path | None, typer.Option(help="A float .netsuke to learn from, instead of a new one.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A float .netsuke to learn from, instead of a new one.")
+    ] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Keep checkpoints here, for other budgets too; else beside OUT, until done.")
+        Path | None,
+        typer.Option(help="Keep checkpoints here, for other budgets too; else beside OUT, until done."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -101,7 +108,11 @@ def _figures(artifact: Artifact, dataset: Dataset) -> dict[str, Any]:
 
     engine = Engine(artifact)
     clock = latency(engine.run, dataset.test.images[:256], seconds=0.5)
-    return {**measured(artifact, dataset, "test"), "latency_us": clock["latency_us"], "backend": engine.backend}
+    return {
+        **measured(artifact, dataset, "test"),
+        "latency_us": clock["latency_us"],
+        "backend": engine.backend,
+    }
 
 
 def _show(d: dict[str, Any]) -> None:

@@ -19,12 +19,18 @@ def train(
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     momentum: Annotated[float, typer.Option(help="Of sgd; the first beta of adam and adamw.")] = 0.9,
     schedule: Annotated[str, typer.Option(help="constant, step, cosine or one-cycle.")] = "one-cycle",
-    label_smoothing: Annotated[float, typer.Option(help="Share of the target spread over all classes.")] = 0.0,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of the target spread over all classes.")
+    ] = 0.0,
     l1: Annotated[float, typer.Option(help="L1 penalty on weights.")] = 0.0,
     l2: Annotated[float, typer.Option(help="L2 penalty on weights; decoupled with adamw.")] = 0.0,
-    ema: Annotated[float, typer.Option(help="Decay of an average of the weights, such as 0.998; 0 is off.")] = 0.0,
+    ema: Annotated[
+        float, typer.Option(help="Decay of an average of the weights, such as 0.998; 0 is off.")
+    ] = 0.0,
     clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 is off.")] = 0.0,
-    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better validation; 0 is off.")] = 0,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many epochs without a better validation; 0 is off.")
+    ] = 0,
     augment: Annotated[str, typer.Option(help="none, handwriting, or rotate=10,shift=0.1,...")] = "none",
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes what there is.")] = 0,
@@ -57,7 +63,9 @@ def train(
     settings = {key: options.value(v) for key, v in options.pairs(option, "options").items()}
     module = build(model, dataset.image_shape, len(dataset.classes), **settings)
     recipe: dict[str, Any] = {"verb": "train", "model": model, "options": settings}
-    finish(module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard)
+    finish(
+        module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard
+    )
 
 
 def finish(
@@ -91,11 +99,15 @@ def finish(
     history: list[dict[str, float]] = []
     work = options.work_folder(out)
     with console.progress("training", chosen.epochs) as bar:
-        module = train(module, dataset, chosen, teacher=guide, work=work, history=history, progress=bar.advance)
+        module = train(
+            module, dataset, chosen, teacher=guide, work=work, history=history, progress=bar.advance
+        )
     recipe |= {"training": asdict(chosen)}
     artifact = carve(module, dataset, recipe=recipe, seed=chosen.seed).with_manifest(history=history)
     document = evaluate.measured(artifact, dataset, "test")
-    artifact = artifact.with_manifest(report={k: document[k] for k in ("accuracy", "loss", "n", "size_bytes", "macs")})
+    artifact = artifact.with_manifest(
+        report={k: document[k] for k in ("accuracy", "loss", "n", "size_bytes", "macs")}
+    )
     artifact.save(out)
     shutil.rmtree(work, ignore_errors=True)
     document |= {"artifact": str(out), "file_bytes": out.stat().st_size, "history": history}

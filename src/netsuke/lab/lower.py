@@ -86,16 +86,22 @@ class _Lowering:
         if rule is None:
             name = getattr(node.target, "__name__", node.target)
             known = sorted({getattr(t, "__name__", str(t)) for t in FUNCTIONS})
-            raise UnsupportedLayer(f"cannot lower {name!r} at {node.name!r}; netsuke knows {', '.join(known)}")
+            raise UnsupportedLayer(
+                f"cannot lower {name!r} at {node.name!r}; netsuke knows {', '.join(known)}"
+            )
         return rule(self, self._value(0), node)
 
     def _value(self, index: int) -> str:
         argument = self.node.args[index]
         if not isinstance(argument, fx.Node):
-            raise UnsupportedLayer(f"cannot lower {self.node.name!r}: {argument!r} is not the output of a layer")
+            raise UnsupportedLayer(
+                f"cannot lower {self.node.name!r}: {argument!r} is not the output of a layer"
+            )
         return self.values[argument]
 
-    def emit(self, kind: str, inputs: tuple[str, ...], attrs: Mapping[str, Any] = {}, **weights: np.ndarray) -> str:
+    def emit(
+        self, kind: str, inputs: tuple[str, ...], attrs: Mapping[str, Any] = {}, **weights: np.ndarray
+    ) -> str:
         name = self.node.name.strip("_")
         name = f"layer{name}" if name[:1].isdigit() else name
         op = Op(kind, name, inputs, dict(attrs))
@@ -109,11 +115,15 @@ class _Lowering:
 
     def conv(self, x: str, layer: nn.Conv2d) -> str:
         if _pair(layer.dilation) != [1, 1] or layer.padding_mode != "zeros":
-            raise UnsupportedLayer(f"cannot lower {self.node.target!r}: dilation and padding modes but zeros are unknown")
+            raise UnsupportedLayer(
+                f"cannot lower {self.node.target!r}: dilation and padding modes but zeros are unknown"
+            )
         kernel = _pair(layer.kernel_size)
         if isinstance(layer.padding, str):
             pad = [0, 0] if layer.padding == "valid" else [(k - 1) // 2 for k in kernel]
-            extra = [0, 0] if layer.padding == "valid" else [k - 1 - p for k, p in zip(kernel, pad, strict=True)]
+            extra = (
+                [0, 0] if layer.padding == "valid" else [k - 1 - p for k, p in zip(kernel, pad, strict=True)]
+            )
             padding = [*pad, *extra]
         else:
             padding = _pair(layer.padding) * 2
@@ -130,16 +140,27 @@ class _Lowering:
         """Fold into the layer before, which nothing else may read."""
         before = self.node.args[0]
         op = next((op for op in self.ops if op.name == x), None)
-        if op is None or op.kind not in ("conv2d", "dense") or not isinstance(before, fx.Node) or len(before.users) > 1:
-            raise UnsupportedLayer(f"cannot fold {self.node.target!r}: it must follow a convolution or dense layer")
+        if (
+            op is None
+            or op.kind not in ("conv2d", "dense")
+            or not isinstance(before, fx.Node)
+            or len(before.users) > 1
+        ):
+            raise UnsupportedLayer(
+                f"cannot fold {self.node.target!r}: it must follow a convolution or dense layer"
+            )
         assert layer.running_mean is not None and layer.running_var is not None
         mean, variance = layer.running_mean.double(), layer.running_var.double()
-        gain = (variance + layer.eps).rsqrt() * (1 if layer.weight is None else layer.weight.detach().double())
+        gain = (variance + layer.eps).rsqrt() * (
+            1 if layer.weight is None else layer.weight.detach().double()
+        )
         offset = 0 if layer.bias is None else layer.bias.detach().double()
         weight, bias = self.tensors[op.tensor("weight")], self.tensors[op.tensor("bias")]
         factor = gain.numpy().reshape(-1, *[1] * (weight.ndim - 1))
         self.tensors[op.tensor("weight")] = (weight * factor).astype(np.float32)
-        self.tensors[op.tensor("bias")] = ((bias - mean.numpy()) * gain.numpy() + np.asarray(offset)).astype(np.float32)
+        self.tensors[op.tensor("bias")] = ((bias - mean.numpy()) * gain.numpy() + np.asarray(offset)).astype(
+            np.float32
+        )
         return x
 
     def pool(self, x: str, layer: nn.MaxPool2d | nn.AvgPool2d) -> str:
@@ -169,8 +190,10 @@ class _Lowering:
     def mean(self, x: str, node: fx.Node) -> str:
         axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
-        if not isinstance(axes, list | tuple) or sorted(int(a) % 4 for a in axes) != [2, 3] or keep:  # type: ignore[call-overload]
-            raise UnsupportedLayer(f"cannot lower {node.name!r}: a mean only over both image axes, keepdim off")
+        if not isinstance(axes, list | tuple) or sorted(int(a) % 4 for a in axes) != [2, 3] or keep:
+            raise UnsupportedLayer(
+                f"cannot lower {node.name!r}: a mean only over both image axes, keepdim off"
+            )
         return self.emit("globalavgpool", (x,))
 
 

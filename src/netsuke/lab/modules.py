@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from netsuke.errors import UnsupportedOp
 from netsuke.graph import INPUT, Graph, Op
 
-Weights = dict[str, Tensor]
+Weights = Mapping[str, Tensor]
 
 
 def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
@@ -55,6 +55,11 @@ TORCH: dict[str, Callable[[Op, Sequence[Tensor], Weights], Tensor]] = {
 }
 
 
+def _key(name: str) -> str:
+    """Torch takes no dots in the names of modules; foreign graphs have them."""
+    return name.replace(".", "\u00b7")
+
+
 class FloatGraph(nn.Module):
     """The torch twin of a float graph: images in 0..1 [n, C, H, W] to logits, its weights as parameters.
 
@@ -65,18 +70,23 @@ class FloatGraph(nn.Module):
         super().__init__()
         unknown = sorted({op.kind for op in graph.ops} - set(TORCH))
         if unknown:
-            raise UnsupportedOp(f"cannot train {unknown[0]!r}; only float graphs train: {', '.join(sorted(TORCH))}")
+            raise UnsupportedOp(
+                f"cannot train {unknown[0]!r}; only float graphs train: {', '.join(sorted(TORCH))}"
+            )
         self.graph = graph
         self.layers = nn.ModuleDict()
         for name, (op, role) in graph.roles().items():
-            if op not in self.layers:
-                self.layers[op] = nn.Module()
-            self.layers[op].register_parameter(role, nn.Parameter(torch.from_numpy(tensors[name].copy())))
+            if _key(op) not in self.layers:
+                self.layers[_key(op)] = nn.Module()
+            self.layers[_key(op)].register_parameter(
+                role, nn.Parameter(torch.from_numpy(tensors[name].copy()))
+            )
 
     def activations(self, x: Tensor) -> dict[str, Tensor]:
         values = {INPUT: x}
         for op in self.graph.ops:
-            weights = dict(self.layers[op.name].named_parameters()) if op.name in self.layers else {}
+            key = _key(op.name)
+            weights = dict(self.layers[key].named_parameters()) if key in self.layers else {}
             values[op.name] = TORCH[op.kind](op, [values[i] for i in op.inputs], weights)
         return values
 
@@ -85,5 +95,5 @@ class FloatGraph(nn.Module):
 
     def to_graph(self) -> tuple[Graph, dict[str, np.ndarray]]:
         roles = self.graph.roles()
-        found = {name: getattr(self.layers[op], role) for name, (op, role) in roles.items()}
+        found = {name: getattr(self.layers[_key(op)], role) for name, (op, role) in roles.items()}
         return self.graph, {name: p.detach().cpu().numpy().copy() for name, p in found.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,9 @@ def phases(data: Dataset, effort: str, seed: int, threads: int = 0) -> list[Phas
         Phase("student", replace(shared, epochs=epochs(chosen.student), lr=6e-3, ema=ema)),
         Phase(
             "quantised",
-            replace(shared, epochs=epochs(chosen.quantised), lr=4e-3, schedule="cosine", ema=ema, freeze_norm=0.9),
+            replace(
+                shared, epochs=epochs(chosen.quantised), lr=4e-3, schedule="cosine", ema=ema, freeze_norm=0.9
+            ),
         ),
     ]
 
@@ -205,7 +208,11 @@ class Shrink:
         tiny = replace(self.data, train=piece, val=Split(empty.images[:0], empty.labels[:0]))
         teacher = as_module(self.given) if self.given else self.teacher()
         student = self.student()
-        models = {"teacher": teacher, "student": student, "quantised": quantize(student, tiny, bits=self.plan.bits)}
+        models = {
+            "teacher": teacher,
+            "student": student,
+            "quantised": quantize(student, tiny, bits=self.plan.bits),
+        }
         total = 0.0
         for phase in self.phases:
             guide = None if phase.name == "teacher" else Teacher(teacher)
@@ -236,14 +243,16 @@ class Shrink:
                 teacher=guide,
                 work=self._folder(phase.name),
                 history=histories[phase.name],
-                progress=lambda done, info, name=phase.name: say(name, done, info),
+                progress=partial(say, phase.name),
             )
         recipe = self.recipe()
         artifact = carve(models["quantised"], self.data, recipe=recipe, seed=self.seed)
         if artifact.size_bytes > self.max_bytes:
             raise AssertionError(f"planned {self.plan.size_bytes} bytes, got {artifact.size_bytes}")
         teacher = self.given or carve(models["teacher"], self.data, recipe=recipe, seed=self.seed)
-        validation = {name: rows[-1].get("val_accuracy", float("nan")) for name, rows in histories.items() if rows}
+        validation = {
+            name: rows[-1].get("val_accuracy", float("nan")) for name, rows in histories.items() if rows
+        }
         return Result(artifact.with_manifest(history=histories), teacher, validation)
 
     def _start(self, name: str, models: dict[str, nn.Module]) -> nn.Module:
@@ -261,4 +270,10 @@ class Shrink:
 
     def recipe(self) -> dict[str, Any]:
         steps = [{"step": p.name, **asdict(p.options)} for p in self.phases]
-        return {"verb": "shrink", "effort": self.effort, "max_bytes": self.max_bytes, **asdict(self.plan), "steps": steps}
+        return {
+            "verb": "shrink",
+            "effort": self.effort,
+            "max_bytes": self.max_bytes,
+            **asdict(self.plan),
+            "steps": steps,
+        }

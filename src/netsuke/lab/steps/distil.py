@@ -36,6 +36,8 @@ def distil(
     quantisation-aware training with distillation. Raises OptionError where the class counts differ.
     """
     if isinstance(teacher, Artifact) and len(teacher.classes) != len(data.classes):
-        raise OptionError(f"the teacher knows {len(teacher.classes)} classes; the data have {len(data.classes)}")
+        raise OptionError(
+            f"the teacher knows {len(teacher.classes)} classes; the data have {len(data.classes)}"
+        )
     guide = Teacher(as_module(teacher), temperature, hard)
     return train(model, data, options, teacher=guide, work=work, history=history, progress=progress)

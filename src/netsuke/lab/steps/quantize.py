@@ -17,7 +17,9 @@ from netsuke.lab.modules import FloatGraph, convolve, maxpool
 from netsuke.lab.steps.train import tensors
 
 MULTIPLIER_MAX = 255  # one stored byte
-SHIFT_MAX = 14  # with 8-bit multipliers: float32 then holds every product in range exactly, as ONNX Runtime needs
+SHIFT_MAX = (
+    14  # with 8-bit multipliers: float32 then holds every product in range exactly, as ONNX Runtime needs
+)
 KNOWN = frozenset(
     {"normalize", "conv2d", "dense", "relu", "relu6", "maxpool", "avgpool", "globalavgpool", "flatten", "add"}
 )
@@ -72,14 +74,14 @@ class _Activation(torch.autograd.Function):
     """Round half up and clip to lo..hi; the gradient passes inside the range."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor, lo: int, hi: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor, lo: int, hi: int) -> Tensor:
         out = (z + 0.5).floor_().clamp_(lo, hi)
         ctx.save_for_backward(out)
         ctx.range = (lo, hi)  # type: ignore[attr-defined]
         return out
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
         lo, hi = ctx.range  # type: ignore[attr-defined]
         return grad * ((out > lo) & (out < hi)), None, None
@@ -95,10 +97,30 @@ def best_steps(weight: Tensor, bits: int, per_channel: bool = True) -> Tensor:
     best, error = full.clone(), torch.full_like(full, torch.inf)
     for share in torch.linspace(0.4, 1.0, 25):
         step = full * share
-        rounded = (flat / step[:, None]).round().clamp(-limit, limit) * step[:, None]
-        now = (rounded - flat).square().sum(1)
+        near = (flat / step[:, None]).round().clamp(-limit, limit) * step[:, None]
+        now = (near - flat).square().sum(1)
         best, error = torch.where(now < error, step, best), torch.minimum(now, error)
     return best
+
+
+import os
+
+
+def rounded(weight: Tensor, step: Tensor, bits: int) -> Tensor:
+    """Weights in whole steps, within the range of `bits`, with the gradient of the real ones inside it."""
+    if os.environ.get("DYN") and bits > 1:
+        f = (
+            weight.detach().reshape(len(weight), -1).abs().amax(1)
+            if len(step) > 1
+            else weight.detach().abs().max().reshape(1)
+        )
+        step = f.clamp(min=1e-8) / (weight_limit(bits) + (float(os.environ["DYN"])))
+    real = weight / step.reshape(-1, *[1] * (weight.ndim - 1))
+    if bits == 1:
+        return ste(torch.where(real >= 0, 1.0, -1.0), real.clamp(-1, 1))
+    limit = weight_limit(bits)
+    real = real.clamp(-limit, limit)
+    return ste(real.round(), real)
 
 
 def multipliers(gain: Tensor, bound: Tensor) -> tuple[Tensor, int]:
@@ -134,23 +156,21 @@ class QuantLayer(nn.Module):
         self.weight = nn.Parameter(weight.clone())
         self.step: Tensor
         self.register_buffer("step", best_steps(weight, bits))
+        self.unit = (
+            1.0  # activation steps in a real one: set by start; keeps the norm's own parameters near 1
+        )
         self.norm = (nn.BatchNorm1d if self.dense else nn.BatchNorm2d)(len(weight))
 
     def integers(self) -> Tensor:
-        """Weights in steps, rounded, with the gradient of the real ones."""
-        real = self.weight / self.step.reshape(-1, *[1] * (self.weight.ndim - 1))
-        if self.bits == 1:
-            return ste(torch.where(real >= 0, 1.0, -1.0), real.clamp(-1, 1))
-        limit = weight_limit(self.bits)
-        real = real.clamp(-limit, limit)
-        return ste(real.round(), real)
+        return rounded(self.weight, self.step, self.bits)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight) if self.dense else convolve(x, weight, None, self.op)
 
     @torch.no_grad()
-    def start(self, x: Tensor, gain: Tensor, bias: Tensor) -> None:
-        """Set the norm so that on inputs `x` it yields `gain * sum + bias`."""
+    def start(self, x: Tensor, gain: Tensor, bias: Tensor, unit: float) -> None:
+        """Set the norm so that on inputs `x` the layer yields `(gain * sum + bias) * unit`."""
+        self.unit = unit
         sums = self.sums(x, self.integers()).transpose(0, 1).flatten(1)
         variance, mean = torch.var_mean(sums, 1, unbiased=False)
         norm = self.norm
@@ -167,8 +187,8 @@ class QuantLayer(nn.Module):
         """
         norm = self.norm
         assert norm.running_mean is not None and norm.running_var is not None
-        slope = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        offset = norm.bias - slope * norm.running_mean
+        slope = self.unit * norm.weight * (norm.running_var + norm.eps).rsqrt()
+        offset = self.unit * norm.bias - slope * norm.running_mean
         weight, gain = self.integers(), slope.abs()
         sign = torch.where(slope < 0, -1.0, 1.0)
         bound = weight.detach().abs().flatten(1).sum(1) * self.reach + min(self.bias_limit, 2.0**24)
@@ -185,12 +205,23 @@ class QuantLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm.training:
-            z = self.norm(self.sums(x, self.integers()))
+            z = self._normed(self.sums(x, self.integers()))
         else:
             weight, bias, factor, _, _ = self.stored()
             axes = (1, -1) if self.dense else (1, -1, 1, 1)
             z = (self.sums(x, weight) + bias.reshape(axes)) * factor.reshape(axes)
         return _Activation.apply(z, self.lo, 127)
+
+    def _normed(self, sums: Tensor) -> Tensor:
+        """The batch norm, its result in activation steps."""
+        norm = self.norm
+        weight, bias = norm.weight * self.unit, norm.bias * self.unit
+        if norm.momentum is None:  # a plain average while it is recalibrated
+            norm(sums)
+            return F.batch_norm(sums, None, None, weight, bias, True, 0.0, norm.eps)
+        return F.batch_norm(
+            sums, norm.running_mean, norm.running_var, weight, bias, True, norm.momentum, norm.eps
+        )
 
     @torch.no_grad()
     def arrays(self) -> dict[str, np.ndarray]:
@@ -212,9 +243,17 @@ class QuantLogits(nn.Module):
         self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
         self.step: Tensor
         self.register_buffer("step", best_steps(weight, bits, per_channel=False))
-        self.scale = nn.Parameter(self.step[0] * input_scale)
+        self.unit: Tensor
+        self.register_buffer("unit", self.step[0] * input_scale)
+        self.stretch = nn.Parameter(torch.zeros(()))  # the logarithm of what training makes of the unit
 
-    integers = QuantLayer.integers
+    @property
+    def scale(self) -> Tensor:
+        """The real value of one unit of the integer logits."""
+        return self.unit * self.stretch.exp()
+
+    def integers(self) -> Tensor:
+        return rounded(self.weight, self.step, self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         real = self.bias / self.scale.detach()
@@ -223,7 +262,10 @@ class QuantLogits(nn.Module):
     @torch.no_grad()
     def arrays(self) -> dict[str, np.ndarray]:
         bias = (self.bias / self.scale).round().clamp(-(2.0**24), 2.0**24)
-        return {"weight": self.integers().cpu().numpy().astype(np.int8), "bias": bias.cpu().numpy().astype(np.int32)}
+        return {
+            "weight": self.integers().cpu().numpy().astype(np.int8),
+            "bias": bias.cpu().numpy().astype(np.int32),
+        }
 
 
 class QuantGraph(nn.Module):
@@ -266,7 +308,9 @@ class QuantGraph(nn.Module):
         if op.kind == "maxpool":
             return maxpool(x[0], op)
         if op.kind == "qavgpool":
-            total = F.avg_pool2d(x[0], tuple(op.attrs["kernel"]), tuple(op.attrs["stride"]), divisor_override=1)
+            total = F.avg_pool2d(
+                x[0], tuple(op.attrs["kernel"]), tuple(op.attrs["stride"]), divisor_override=1
+            )
             return _Activation.apply(total * (op.attrs["multiplier"] / 2.0 ** op.attrs["shift"]), -127, 127)
         if op.kind == "sumpool":
             return x[0].sum((2, 3))
@@ -317,14 +361,24 @@ def _hoist_relu(graph: Graph) -> Graph:
 class _Builder:
     """Turns each float op, with the ReLU behind it, into one integer op."""
 
-    def __init__(self, owner: QuantGraph, graph: Graph, weights: dict[str, np.ndarray], bits: int, bias_bits: int):
+    def __init__(
+        self, owner: QuantGraph, graph: Graph, weights: dict[str, np.ndarray], bits: int, bias_bits: int
+    ):
         for op in graph.ops:
             if op.kind not in KNOWN:
-                raise UnsupportedOp(f"cannot quantise {op.kind!r} ({op.name}); it knows {', '.join(sorted(KNOWN))}")
+                raise UnsupportedOp(
+                    f"cannot quantise {op.kind!r} ({op.name}); it knows {', '.join(sorted(KNOWN))}"
+                )
         first = graph.ops[0]
         if first.kind != "normalize" or any(first.attrs["offsets"]) or len(set(first.attrs["scales"])) != 1:
             raise UnsupportedOp("quantising needs pixels scaled by one factor, without an offset")
-        self.owner, self.graph, self.weights, self.bits, self.bias_bits = owner, graph, weights, bits, bias_bits
+        self.owner, self.graph, self.weights, self.bits, self.bias_bits = (
+            owner,
+            graph,
+            weights,
+            bits,
+            bias_bits,
+        )
         self.users = _users(graph)
         self.group = {op.name: op.name for op in graph.ops}
 
@@ -397,9 +451,16 @@ class _Builder:
         if op.kind == "avgpool":
             area = int(np.prod(op.attrs["kernel"]))
             shift = 14
-            while shift and round(2.0 ** (shift - 1) / area) * area == round(2.0**shift / area) * area / 2 == 2.0 ** (shift - 1):
+            while shift and round(2.0 ** (shift - 1) / area) * area == round(
+                2.0**shift / area
+            ) * area / 2 == 2.0 ** (shift - 1):
                 shift -= 1  # a power of two needs no multiplier
-            return Op("qavgpool", op.name, inputs, {**op.attrs, "multiplier": round(2.0**shift / area), "shift": shift})
+            return Op(
+                "qavgpool",
+                op.name,
+                inputs,
+                {**op.attrs, "multiplier": round(2.0**shift / area), "shift": shift},
+            )
         if op.kind == "globalavgpool":
             return Op("sumpool", op.name, inputs)
         if op.kind == "add":
@@ -407,7 +468,9 @@ class _Builder:
             return Op("qadd", op.name, inputs, {"multipliers": [1, 1], "shift": 0, "signed": signed})
         if op.kind in ("relu", "relu6"):
             if float(self.values[inputs[0]].min()) < 0:
-                raise UnsupportedOp(f"cannot quantise {op.kind!r} ({op.name}): it must follow a layer or a sum of its own")
+                raise UnsupportedOp(
+                    f"cannot quantise {op.kind!r} ({op.name}): it must follow a layer or a sum of its own"
+                )
             return None
         return Op(op.kind, op.name, inputs, op.attrs)
 
@@ -422,7 +485,7 @@ class _Builder:
         new = Op(kind, op.name, inputs, {**op.attrs, "bits": self.bits, "signed": relu is None})
         layer = QuantLayer(new, weight, self.bits, reach, self.bias_bits)
         out = self.unit(relu.name if relu else op.name)
-        layer.start(self.values[inputs[0]], layer.step * unit / out, bias / out)
+        layer.start(self.values[inputs[0]], layer.step * unit, bias, 1 / out)
         self.owner.layers[op.name] = layer
         return new
 

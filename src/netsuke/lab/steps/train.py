@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Generator, Tensor, nn
 from netsuke.data import Dataset, Split
 from netsuke.errors import DataError, OptionError
 from netsuke.lab.augment import Augment
+from netsuke.lab.views import Views, bf16_pays
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p, o: torch.optim.SGD(p, o.lr, momentum=o.momentum, nesterov=o.momentum > 0),
@@ -35,7 +38,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "step": lambda t: 0.1 ** (int(t >= 0.5) + int(t >= 0.8)),
     "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
     # Smith & Topin, Super-Convergence, 2018: up for a quarter of the run, then down to nothing.
-    "one-cycle": lambda t: 0.04 + 0.96 * t / 0.25 if t < 0.25 else 0.5 * (1 + math.cos(math.pi * (t - 0.25) / 0.75)),
+    "one-cycle": lambda t: (
+        0.04 + 0.96 * t / 0.25 if t < 0.25 else 0.5 * (1 + math.cos(math.pi * (t - 0.25) / 0.75))
+    ),
 }
 
 
@@ -122,7 +127,9 @@ def logits(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
     """Logits of uint8 images, in evaluation mode; the model's mode is put back."""
     was, where = model.training, next(model.parameters()).device
     model.eval()
-    parts = [model(_prepared(images[i : i + batch], where)).float().cpu() for i in range(0, len(images), batch)]
+    parts = [
+        model(_prepared(images[i : i + batch], where)).float().cpu() for i in range(0, len(images), batch)
+    ]
     model.train(was)
     return torch.cat(parts)
 
@@ -169,6 +176,7 @@ def train(
     options: Training | None = None,
     *,
     teacher: Teacher | None = None,
+    views: Views | None = None,
     work: Path | None = None,
     history: list[dict[str, float]] | None = None,
     progress: Progress | None = None,
@@ -177,26 +185,58 @@ def train(
 
     With `work`, a checkpoint is written there after every epoch and a killed run goes on from it; it ends with
     the same weights as an uninterrupted one, since each epoch draws from its own random streams. `history`
-    receives a row an epoch. Raises DataError where there is nothing to train on, or the loss is not finite.
+    receives a row an epoch. `views` stand for fresh augmentation and for asking the teacher. Raises DataError where there is nothing to train on, or the loss is not finite.
     """
-    run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, work)
+    run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, views, work)
     return run.go(history if history is not None else [], progress or (lambda done, info: None))
+
+
+@cache
+def _keep_memory() -> None:
+    """Ask glibc to keep freed memory: giving it back after every step costs a tenth to a third of the time."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: activations come from the heap
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
+    except (OSError, AttributeError):
+        return  # another libc has its own ways
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    """In place; typed, which nn.Module.to's overloads are not for a memory format alone."""
+    return nn.Module.to(model, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _weights(model: nn.Module) -> str:
+    """A hash of everything the model has learnt."""
+    return sha256(
+        b"".join(v.detach().cpu().numpy().tobytes() for v in model.state_dict().values())
+    ).hexdigest()
 
 
 class _Run:
     """The state of one training, so that the loop reads as a loop."""
 
-    def __init__(self, model: nn.Module, data: Dataset, options: Training, teacher: Teacher | None, work: Path | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        options: Training,
+        teacher: Teacher | None,
+        views: Views | None,
+        work: Path | None,
+    ):
         data.require("train")
+        _keep_memory()
         self.options, self.data = options, data
         if options.threads:
             torch.set_num_threads(options.threads)
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = _channels_last(model)
         self.images, self.labels = tensors(data.train)
         self.where = next(model.parameters()).device
-        self.teacher = teacher
+        self.teacher, self.views = teacher, views
         if teacher:
-            teacher.model.to(self.where, memory_format=torch.channels_last).eval()
+            _channels_last(teacher.model.to(self.where)).eval()
         named = list(self.model.named_parameters())
         self.decayed = [p for _, p in named if p.ndim > 1]
         self.parameters = [p for _, p in named]
@@ -205,23 +245,15 @@ class _Run:
         self.steps = max(1, len(self.images) // options.batch)
         self.epoch, self.best, self.best_epoch = 0, -1.0, 0
         self.best_state: dict[str, Tensor] | None = None
-        self.bf16 = options.precision == "bfloat16" or (options.precision == "auto" and self._bf16_pays())
+        self.bf16 = options.precision == "bfloat16" or (options.precision == "auto" and bf16_pays(self.model))
         self.checkpoint = work / "checkpoint.pt" if work else None
         # What must be equal for a checkpoint to belong to this run.
-        start = sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in self.model.state_dict().values()))
-        identity = [asdict(options), data.hash, start.hexdigest(), teacher and [teacher.temperature, teacher.hard]]
-        identity[0].pop("threads")
-        self.identity = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-    def _bf16_pays(self) -> bool:
-        """Dense convolutions gain from bf16 where the processor multiplies it; depthwise ones do not."""
-        if self.where.type != "cpu":
-            return True
-        if any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.model.modules()):
-            return False
-        if getattr(self.model, "exact", False):
-            return False
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        chosen = {key: value for key, value in asdict(options).items() if key != "threads"}
+        guided = [teacher.temperature, teacher.hard, _weights(teacher.model)] if teacher else []
+        identity = json.dumps(
+            [chosen, data.hash, _weights(self.model), guided, views and views.key], sort_keys=True
+        )
+        self.identity = sha256(identity.encode()).hexdigest()
 
     def go(self, history: list[dict[str, float]], progress: Progress) -> nn.Module:
         self._resume(history)
@@ -272,33 +304,54 @@ class _Run:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-        total, right, shown = torch.zeros(()), torch.zeros((), dtype=torch.long), time.monotonic()
+        total, right = torch.zeros(()), torch.zeros((), dtype=torch.long)
+        view = self.views.get(self.epoch) if self.views else None
         for step in range(self.steps):
             index = order[step * o.batch : (step + 1) * o.batch]
-            loss, correct = self._step(index, generator, (self.epoch + step / self.steps) / o.epochs)
+            x, target = self._batch(index, generator, view)
+            loss, correct = self._step(
+                x, self.labels[index], target, (self.epoch + step / self.steps) / o.epochs
+            )
             total += loss
             right += correct
             if step % 20 == 19 or step == self.steps - 1:
                 if not torch.isfinite(total):
-                    raise DataError(f"the loss is no longer finite in epoch {self.epoch + 1}; try a lower --lr than {o.lr:g}")
+                    raise DataError(
+                        f"the loss of epoch {self.epoch + 1} is not finite; try a lower --lr than {o.lr:g}"
+                    )
                 seen = (step + 1) * len(index)
                 info = f"epoch {self.epoch + 1}/{o.epochs} loss {total / (step + 1):.3f} accuracy {right / seen:.2%}"
                 progress((20 if step % 20 == 19 else step % 20 + 1) / self.steps, info)
-        del shown
         return (total / self.steps).item(), right.item() / (self.steps * min(o.batch, len(self.images)))
 
-    def _step(self, index: Tensor, generator: Generator, t: float) -> tuple[Tensor, Tensor]:
+    def _batch(
+        self, index: Tensor, generator: Generator, view: tuple[Tensor, Tensor | None] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Augmented images in 0..1, and the teacher's logits for them if there is one."""
+        if view is not None:
+            images, answers = view
+            x = _prepared(images[index], self.where)
+            if answers is not None and self.teacher:
+                return x, answers[index].to(self.where)
+        else:
+            x = self.options.augment(_prepared(self.images[index], self.where), generator)
+        if self.teacher is None:
+            return x, None
+        bf16 = bf16_pays(self.teacher.model)
+        with torch.no_grad(), torch.autocast(self.where.type, torch.bfloat16, enabled=bf16):
+            return x, self.teacher.model(x).float()
+
+    def _step(self, x: Tensor, labels: Tensor, target: Tensor | None, t: float) -> tuple[Tensor, Tensor]:
         o = self.options
-        labels = self.labels[index].to(self.where)
-        x = o.augment(_prepared(self.images[index], self.where), generator)
+        labels = labels.to(self.where)
         for group in self.optimizer.param_groups:
             group["lr"] = o.lr * SCHEDULES[o.schedule](t)
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.bf16):
             out = self.model(x)
         out = out.float()
         loss = F.cross_entropy(out, labels, label_smoothing=o.label_smoothing)
-        if self.teacher:
-            loss = self._distilled(x, out, loss)
+        if target is not None:
+            loss = self._distilled(target, out, loss)
         if o.l1:
             loss = loss + o.l1 * torch.stack([p.abs().sum() for p in self.decayed]).sum()
         if o.l2 and o.optimizer != "adamw":
@@ -308,23 +361,23 @@ class _Run:
         if o.clip:
             nn.utils.clip_grad_norm_(self.parameters, o.clip)
         if o.l2 and o.optimizer == "adamw":
-            torch._foreach_mul_([p.data for p in self.decayed], 1 - o.l2 * self.optimizer.param_groups[0]["lr"])
+            torch._foreach_mul_(
+                [p.data for p in self.decayed], 1 - o.l2 * self.optimizer.param_groups[0]["lr"]
+            )
         self.optimizer.step()
         if self.average is not None:
             # A short average at first, so that the start is forgotten.
-            done = self.epoch * self.steps + int(round((t * o.epochs - self.epoch) * self.steps))
+            done = t * o.epochs * self.steps
             decay = min(o.ema, (1 + done) / (10 + done))
-            torch._foreach_lerp_([p.data for p in self.average.parameters()], [p.data for p in self.parameters], 1 - decay)
+            average = [p.data for p in self.average.parameters()]
+            torch._foreach_lerp_(average, [p.data for p in self.parameters], 1 - decay)
         return loss.detach().cpu(), (out.argmax(1) == labels).sum().cpu()
 
-    def _distilled(self, x: Tensor, out: Tensor, hard_loss: Tensor) -> Tensor:
+    def _distilled(self, target: Tensor, out: Tensor, hard_loss: Tensor) -> Tensor:
         """Hinton et al., Distilling the Knowledge in a Neural Network, 2015."""
         assert self.teacher is not None
-        bf16 = self.where.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        with torch.no_grad(), torch.autocast(self.where.type, torch.bfloat16, enabled=bool(bf16)):
-            target = self.teacher.model(x)
         t, hard = self.teacher.temperature, self.teacher.hard
-        target = F.log_softmax(target.float() / t, 1)
+        target = F.log_softmax(target / t, 1)
         soft = F.kl_div(F.log_softmax(out / t, 1), target, reduction="batchmean", log_target=True)
         return (1 - hard) * t * t * soft + hard * hard_loss
 
@@ -351,7 +404,9 @@ class _Run:
             return
         try:
             state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
-        except Exception:  # torch raises many kinds for a damaged file; starting over is right for all of them
+        except (
+            Exception
+        ):  # torch raises many kinds for a damaged file; starting over is right for all of them
             return
         if state["identity"] != self.identity:
             return
@@ -362,6 +417,3 @@ class _Run:
         self.epoch, (self.best, self.best_epoch) = state["epoch"], state["best"]
         self.best_state = state["best_state"]
         history[:] = state["history"]
-
-
-OPTIONS = {f.name: f for f in fields(Training)}
