@@ -1,6 +1,6 @@
 """Photo to ink to the model's input: the decoder, and the one normaliser that every reader shares."""
 
-from netsuke.image.files import decode
+from netsuke.image.files import MAX_BYTES, decode
 from netsuke.image.ink import Ink, find_ink, fit, grey, normalize
 
-__all__ = ["Ink", "decode", "find_ink", "fit", "grey", "normalize"]
+__all__ = ["MAX_BYTES", "Ink", "decode", "find_ink", "fit", "grey", "normalize"]

@@ -17,7 +17,8 @@ MAX_PIXELS = (
     50_000_000  # 150 MB as RGB: the largest mode of a phone's camera passes, a decompression bomb does not
 )
 MAX_BYTES = 1 << 28  # of a file
-MAX_PARTS = 4096  # segments of a JPEG, chunks of a PNG or WebP that are looked at
+MAX_PARTS = 4096  # segments of a JPEG, chunks of a WebP that are looked at
+MAX_CHUNKS = 1 << 17  # of a PNG; writers cut its pixels into chunks of 8 KiB
 HIDDEN = 16  # grey levels: an image that varies by less shows nothing
 
 
@@ -29,6 +30,8 @@ def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
     Raises DataError, naming the file, where it cannot be read, is no image, is damaged or is over MAX_PIXELS.
     """
     name, data = ("image", source) if isinstance(source, bytes) else (os.fspath(source), _read(Path(source)))
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{name}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
     kind = next((kind for kind, (starts, _) in FORMATS.items() if data.startswith(starts)), None)
     if kind is None:
         raise DataError(f"{name}: not an image that netsuke reads; it reads {', '.join(FORMATS)}")
@@ -50,12 +53,9 @@ def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{path}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
-    return data
 
 
 # --- headers: (width, height), or one of _BROKEN -----------------------------------------------------
@@ -64,7 +64,24 @@ _BROKEN = (struct.error, ValueError, KeyError, IndexError)
 _EXIF = b"Exif\0\0"
 
 
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and length of each chunk's content, up to the end of the image."""
+    at = 8
+    for _ in range(MAX_CHUNKS):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if at + 12 + length > len(data):
+            raise ValueError("a chunk longer than the file")
+        yield name, at + 8, length
+        if name == b"IEND":
+            return
+        at += 12 + length
+    raise ValueError("no end")
+
+
 def _png_size(data: bytes) -> tuple[int, int]:
+    chunks = list(_png_chunks(data))  # all of them: OpenCV allocates what a chunk claims before it reads it
+    if chunks[0][0] != b"IHDR":
+        raise ValueError("no header")
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
 
@@ -165,12 +182,9 @@ def _exif(kind: str, data: bytes) -> bytes:
             if marker == 0xE1 and data.startswith(_EXIF, start):
                 return data[start + len(_EXIF) : start + length]
     if kind == "PNG":
-        at = 8
-        for _ in range(MAX_PARTS):  # length, name, content, checksum
-            length, name = struct.unpack_from(">I4s", data, at)
+        for name, start, length in _png_chunks(data):
             if name == b"eXIf":
-                return data[at + 8 : at + 8 + length]
-            at += 12 + length
+                return data[start : start + length]
     if kind == "WebP":
         at = 12
         for _ in range(MAX_PARTS):  # name, length, content, padding to an even length

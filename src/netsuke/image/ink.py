@@ -38,7 +38,7 @@ class Ink:
 
 
 def normalize(image: np.ndarray, *, size: int = 28, box: int = 20, centring: str = "mass") -> np.ndarray:
-    """A uint8 image of one digit, any size and polarity, as the input uint8 [size, size]; all 0 if it is blank."""
+    """A uint8 image of one digit, any size and polarity, as uint8 [size, size], all 0 if it is blank."""
     ink = find_ink(image)
     if ink is None:
         return np.zeros((size, size), np.uint8)
@@ -51,14 +51,11 @@ def find_ink(image: np.ndarray) -> Ink | None:
     Ink is what stands out from the paper, on whichever side more does. What is surely ink grows into what is
     likely ink (hysteresis: Canny, 1986); specks, and lines along the border, are left out.
     """
-    import cv2
 
     full = grey(image)
     high, wide = full.shape
     scale = max(1.0, max(full.shape) / WORK)
-    if scale > 1:
-        size = (max(1, round(wide / scale)), max(1, round(high / scale)))
-        full = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
+    full = _shrunk(full, WORK)
     contrast, noise = _contrast(full.astype(np.float32))
     mask, solid = _ink(contrast, noise)
     if not mask.any():
@@ -88,6 +85,17 @@ def grey(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.reshape(image.shape[:2]))
 
 
+def _shrunk(full: np.ndarray, longer: int) -> np.ndarray:
+    """The image with a longer side of `longer` pixels at most, and no side below one."""
+    import cv2
+
+    scale = longer / max(full.shape)
+    if scale >= 1:
+        return full
+    size = (max(1, round(full.shape[1] * scale)), max(1, round(full.shape[0] * scale)))
+    return cv2.resize(full, size, interpolation=cv2.INTER_AREA)
+
+
 # --- paper -------------------------------------------------------------------------------------------
 
 
@@ -110,12 +118,8 @@ def _noise(rest: np.ndarray) -> float:
 
 def _paper(full: np.ndarray) -> np.ndarray:
     """The brightness of the background, float32 [H, W]: one level, or a surface where that explains it better."""
-    import cv2
 
-    step = max(1.0, max(full.shape) / 64)
-    small = (
-        cv2.resize(full, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA) if step > 1 else full
-    )
+    small = _shrunk(full, 64)
     high, wide = small.shape
     ring = ~_inside(small.shape, max(1, round(RING * min(high, wide))))
     border = small[ring]
@@ -228,25 +232,30 @@ def fit(ink: np.ndarray, *, size: int = 28, box: int = 20, centring: str = "mass
 
     if not 1 <= box <= size or centring not in ("mass", "box"):
         raise OptionError(f"box must be 1 to {size} and centring mass or box; got {box} and {centring!r}")
-    longer = max(ink.shape)
-    if abs(longer - box) > box // 20:  # ink that fits already would only be blurred
-        h, w = (max(1, round(side * box / longer)) for side in ink.shape)
-        ink = cv2.resize(ink, (w, h), interpolation=cv2.INTER_AREA if longer > box else cv2.INTER_CUBIC)
-    ink = ink[:size, :size]
+    grain = 1 if centring == "mass" else 4
+    ink = _boxed(ink, box * grain)[: size * grain, : size * grain]
     h, w = ink.shape
-    if centring == "mass":
+    if centring == "mass":  # MNIST's own centres of mass lie from 14.0 to 15.0 of 28: it rounded up
         total = max(float(ink.sum()), 1.0)
-        middle = (
-            float(ink.sum(1) @ np.arange(h)) / total + 0.5,
-            float(ink.sum(0) @ np.arange(w)) / total + 0.5,
-        )
-    else:
-        middle = (h / 2, w / 2)
-    # MNIST's own centres of mass lie from 14.0 to 15.0 of 28: it rounded up.
-    top, left = (
-        int(np.clip(np.ceil(size / 2 - m), 0, size - n)) for m, n in zip(middle, (h, w), strict=True)
-    )
-    out = np.zeros((size, size), np.uint8)
+        y, x = float(ink.sum(1) @ np.arange(h)) / total + 0.5, float(ink.sum(0) @ np.arange(w)) / total + 0.5
+        top, left = int(np.ceil(size / 2 - y)), int(np.ceil(size / 2 - x))
+    else:  # the 8x8 digits count ink in blocks of 4x4, which places them to a quarter of a pixel
+        top, left = (size * grain - h) // 2, (size * grain - w) // 2
+    top, left = min(max(top, 0), size * grain - h), min(max(left, 0), size * grain - w)
+    out: np.ndarray = np.zeros((size * grain, size * grain), np.uint8)
     out[top : top + h, left : left + w] = ink
-    solid = float(np.percentile(out[out > 0], FULL)) if out.any() else 255.0
+    if grain > 1:
+        out = cv2.resize(out, (size, size), interpolation=cv2.INTER_AREA)
+    solid = float(np.percentile(out[out > 0], FULL if centring == "mass" else 100)) if out.any() else 255.0
     return (out * (255 / solid)).clip(0, 255).round().astype(np.uint8)
+
+
+def _boxed(ink: np.ndarray, box: int) -> np.ndarray:
+    """Ink scaled so that its longer side is `box`."""
+    import cv2
+
+    longer = max(ink.shape)
+    if abs(longer - box) <= box // 20:  # ink that fits already would only be blurred
+        return ink
+    h, w = (max(1, round(side * box / longer)) for side in ink.shape)
+    return cv2.resize(ink, (w, h), interpolation=cv2.INTER_AREA if longer > box else cv2.INTER_CUBIC)

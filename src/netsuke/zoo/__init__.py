@@ -1,0 +1,23 @@
+"""Artifacts that ship inside the package, each with its record."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from netsuke.errors import OptionError
+
+_SUFFIX = ".netsuke"
+
+
+def names() -> tuple[str, ...]:
+    """The shipped artifacts, in alphabetical order."""
+    found = (entry.name for entry in files(__name__).iterdir())
+    return tuple(sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)))
+
+
+def path(name: str) -> Path:
+    """The file of a shipped artifact. Raises OptionError, listing what there is, for another name."""
+    if name not in names():
+        raise OptionError(f"no shipped model is named {name!r}; there is {', '.join(names()) or 'none yet'}")
+    return Path(str(files(__name__) / f"{name}{_SUFFIX}"))
