@@ -32,7 +32,7 @@ ALLOWED = {
     "export": CORE | {"artifact", "measure"},
     "import_onnx": CORE | {"artifact"},
     "measure": CORE | {"artifact", "data", "engine"},
-    "reader": CORE | {"artifact", "engine", "image"},
+    "reader": CORE | {"artifact", "engine", "image", "zoo"},
     "lab": CORE | {"artifact", "data", "engine", "export", "image", "measure"},
 }
 SHELL = {

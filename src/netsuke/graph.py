@@ -358,9 +358,8 @@ def _flatten(n: _Need) -> Type:
 def _same(n: _Need, *dtypes: str) -> Type:
     a, b = n.inputs
     if a.shape != b.shape or a.dtype not in dtypes or b.dtype not in dtypes:
-        raise n.fail(
-            f"needs two equal shapes of {' or '.join(dtypes)}; gets {a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}"
-        )
+        got = f"{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}"
+        raise n.fail(f"needs two equal shapes of {' or '.join(dtypes)}; gets {got}")
     return a
 
 

@@ -51,6 +51,6 @@ def compress(
         epochs=epochs, lr=lr, schedule="cosine", ema=0.998 if epochs else 0.0, freeze_norm=0.8,
         seed=seed, threads=threads, augment=options.augmentation(augment),
     )  # fmt: skip
-    module = quantize(FloatGraph(model.graph, model.tensors), dataset, bits=bits)
+    module = quantize(FloatGraph(model.graph, model.tensors), dataset, bits=bits, clip=epochs == 0)
     recipe: dict[str, Any] = {"verb": "compress", "from": model.weight_hash, "bits": bits}
     finish(module, dataset, chosen, out, recipe, json=json, teacher=teacher)

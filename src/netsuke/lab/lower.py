@@ -149,7 +149,8 @@ class _Lowering:
             raise UnsupportedLayer(
                 f"cannot fold {self.node.target!r}: it must follow a convolution or dense layer"
             )
-        assert layer.running_mean is not None and layer.running_var is not None
+        if layer.running_mean is None or layer.running_var is None:
+            raise UnsupportedLayer(f"cannot fold {self.node.target!r}: it keeps no running statistics")
         mean, variance = layer.running_mean.double(), layer.running_var.double()
         gain = (variance + layer.eps).rsqrt() * (
             1 if layer.weight is None else layer.weight.detach().double()

@@ -24,13 +24,16 @@ from netsuke.lab.augment import HANDWRITING, Augment
 from netsuke.lab.carve import carve
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
+from netsuke.lab.modules import FloatGraph
 from netsuke.lab.steps.distil import as_module
-from netsuke.lab.steps.quantize import QuantGraph, quantize
+from netsuke.lab.steps.quantize import QuantGraph, Widths, quantize
 from netsuke.lab.steps.train import Teacher, Training, train
+from netsuke.lab.views import Views
 
 MAX_WIDTH = 160  # wider ones win nothing on 28x28 images and train for hours
 MIN_WIDTH = 4
 DEPTH = 2
+MIN_VIEWS = 8  # augmented copies; more win nothing in tens of epochs
 FULL_EPOCH = 55_000  # images: MNIST's training split, in which the efforts are counted
 
 
@@ -43,7 +46,7 @@ class Effort:
     quantised: float
 
 
-EFFORTS = {"quick": Effort(3, 4, 5), "normal": Effort(14, 14, 26), "long": Effort(30, 80, 140)}
+EFFORTS = {"quick": Effort(3, 4, 5), "normal": Effort(12, 8, 24), "long": Effort(30, 20, 160)}
 
 # Drawn pictures bear what handwriting bears; of photographs nothing is known, so only the mildest.
 _AUGMENT = {"fashion-mnist": Augment(shift=0.06, scale=0.08, flip=0.5, clean=0.3)}
@@ -104,7 +107,7 @@ def _sized(data: Dataset, width: int, bits: int) -> Plan:
     student = build("separable", data.image_shape, len(data.classes), width=width, depth=DEPTH)
     graph, weights = lower(student, data.image_shape)
     sample = torch.rand(2, *data.image_shape, generator=torch.Generator().manual_seed(0))
-    twin = QuantGraph(graph, weights, sample, bits=bits, bias_bits=_bias_bits(bits)).eval()
+    twin = QuantGraph(graph, weights, sample, Widths(bits, _bias_bits(bits))).eval()
     graph, tensors = lower(twin, data.image_shape)
     size = 0
     for row in packing.stored(graph, tensors):
@@ -132,11 +135,11 @@ def phases(data: Dataset, effort: str, seed: int, threads: int = 0) -> list[Phas
     ema = 0.998 if len(data.train) > 5000 else 0.99
     return [
         Phase("teacher", replace(shared, epochs=epochs(chosen.teacher), optimizer="adamw", l2=0.02, ema=ema)),
-        Phase("student", replace(shared, epochs=epochs(chosen.student), lr=6e-3, ema=ema)),
+        Phase("student", replace(shared, epochs=epochs(chosen.student), lr=8e-3, ema=ema)),
         Phase(
             "quantised",
             replace(
-                shared, epochs=epochs(chosen.quantised), lr=4e-3, schedule="cosine", ema=ema, freeze_norm=0.9
+                shared, epochs=epochs(chosen.quantised), lr=6e-3, schedule="cosine", ema=ema, freeze_norm=0.9
             ),
         ),
     ]
@@ -215,11 +218,12 @@ class Shrink:
         }
         total = 0.0
         for phase in self.phases:
-            guide = None if phase.name == "teacher" else Teacher(teacher)
-            options = replace(phase.options, epochs=1)
-            train(models[phase.name], tiny, options, teacher=guide)  # warm caches and code paths
+            # Views take the teacher's part but for the first copies; augmentation is left to the teacher's phase.
+            mild = phase.options if phase.name == "teacher" else replace(phase.options, augment=Augment())
+            options = replace(mild, epochs=1)
+            train(models[phase.name], tiny, options)  # warm caches and code paths
             start = time.monotonic()
-            train(models[phase.name], tiny, options, teacher=guide)
+            train(models[phase.name], tiny, options)
             passes = phase.options.epochs * len(train_part) / max(1, len(piece))
             total += (time.monotonic() - start) * passes
         return total
@@ -229,18 +233,20 @@ class Shrink:
         say = report or (lambda phase, done, info: None)
         histories: dict[str, list[dict[str, float]]] = {phase.name: [] for phase in self.phases}
         models: dict[str, nn.Module] = {}
-        if self.given:
-            models["teacher"] = as_module(self.given)
+        guide, views = None, None
         for phase in self.phases:
             if phase.name == "teacher":
-                start, guide = self.teacher(), None
+                start = self.teacher()
             else:
-                start, guide = self._start(phase.name, models), Teacher(models["teacher"])
+                start = self._start(phase.name, models)
+                if guide is None:
+                    guide, views = self._guide(models.get("teacher"))
             models[phase.name] = train(
                 start,
                 self.data,
                 phase.options,
                 teacher=guide,
+                views=views,
                 work=self._folder(phase.name),
                 history=histories[phase.name],
                 progress=partial(say, phase.name),
@@ -255,11 +261,22 @@ class Shrink:
         }
         return Result(artifact.with_manifest(history=histories), teacher, validation)
 
+    def _guide(self, trained: nn.Module | None) -> tuple[Teacher, Views]:
+        """The teacher with its norms folded away, and the copies of the data it has answered."""
+        artifact = self.given
+        shape = self.data.image_shape
+        module = (
+            FloatGraph(*lower(trained.cpu(), shape)) if trained else as_module(artifact) if artifact else None
+        )
+        assert module is not None
+        count = min(64, max(MIN_VIEWS, round(MIN_VIEWS * FULL_EPOCH / len(self.data.train))))
+        return Teacher(module), Views(self.data, augmentation(self.data), count, self.seed, module)
+
     def _start(self, name: str, models: dict[str, nn.Module]) -> nn.Module:
         if name == "student":
             return self.student()
         bits = self.plan.bits
-        return quantize(models["student"], self.data, bits=bits, bias_bits=_bias_bits(bits))
+        return quantize(models["student"], self.data, bits=bits, bias_bits=_bias_bits(bits), clip=False)
 
     def _folder(self, phase: str) -> Path | None:
         """A folder a phase; the teacher's serves every budget."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,22 +32,21 @@ def quantize(
     *,
     bits: int = 8,
     bias_bits: int = 32,
+    clip: bool = True,
     calibration: int = 2000,
     percentile: float = 99.99,
 ) -> QuantGraph:
     """Post-training quantisation: `bits`-bit weights per channel, 7-bit activations; `model` is untouched.
 
     Activation ranges are the given percentile of |values| over `calibration` training images; weight steps
-    minimise each channel's squared error. The result simulates the integer arithmetic bit for bit in
+    minimise each channel's squared error, or without `clip` cover its largest weight, which is the better
+    start where training follows. The result simulates the integer arithmetic bit for bit in
     evaluation mode, and trains: `train(quantize(model, data), data)` is quantisation-aware training
     (Jacob et al., 2018), with straight-through gradients and batch norms on the integer sums. `bias_bits`
     16 keeps every bias in two bytes.
     Raises UnsupportedOp where the model has an op outside the contract.
     """
-    if not 1 <= bits <= 8:
-        raise OptionError(f"weights take 1 to 8 bits; got {bits}")
-    if bias_bits not in (16, 32):
-        raise OptionError(f"biases take 16 or 32 bits; got {bias_bits}")
+    widths = Widths(bits, bias_bits, clip)
     if not 50 <= percentile <= 100:
         raise OptionError(f"percentile must be in 50..100; got {percentile}")
     data.require("train")
@@ -54,7 +54,22 @@ def quantize(
     images, _ = tensors(data.train)
     step = max(1, len(images) // calibration)
     sample = images[::step][:calibration].float() / 255
-    return QuantGraph(graph, weights, sample, bits=bits, bias_bits=bias_bits, percentile=percentile)
+    return QuantGraph(graph, weights, sample, widths, percentile)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How weights and biases are stored, and whether large weights may be clipped (see `shares`)."""
+
+    bits: int = 8
+    bias_bits: int = 32
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8:
+            raise OptionError(f"weights take 1 to 8 bits; got {self.bits}")
+        if self.bias_bits not in (16, 32):
+            raise OptionError(f"biases take 16 or 32 bits; got {self.bias_bits}")
 
 
 # --- arithmetic -------------------------------------------------------------------------------------
@@ -87,35 +102,39 @@ class _Activation(torch.autograd.Function):
         return grad * ((out > lo) & (out < hi)), None, None
 
 
-def best_steps(weight: Tensor, bits: int, per_channel: bool = True) -> Tensor:
-    """The step of each output channel [O] (or of all) that minimises the squared rounding error."""
-    flat = weight.detach().reshape(len(weight), -1) if per_channel else weight.detach().reshape(1, -1)
-    if bits == 1:
-        return flat.abs().mean(1).clamp(min=1e-8)  # Rastegari et al., XNOR-Net, 2016
+def steps(weight: Tensor, bits: int, share: Tensor) -> Tensor:
+    """The real value of one step of each channel's weights [O], or of all alike where `share` is [1].
+
+    The last level stands at `share` of the largest magnitude, so steps follow the weights as they train. At one
+    bit a step is the mean magnitude (Rastegari et al., XNOR-Net, 2016).
+    """
+    flat = weight.detach().reshape(len(share), -1).abs()
+    reach = flat.mean(1) if bits == 1 else flat.amax(1) * share / weight_limit(bits)
+    return reach.clamp(min=1e-8)
+
+
+def shares(weight: Tensor, bits: int, channels: int, clip: bool) -> Tensor:
+    """For each channel [channels] the share of its largest magnitude at which the last level stands.
+
+    With `clip` the one in 0.4 to 1 that minimises the squared rounding error; without, the largest weight
+    rounds to the last level with room to spare, so that training finds none stuck beyond it.
+    """
     limit = weight_limit(bits)
-    full = flat.abs().amax(1).clamp(min=1e-8) / limit
-    best, error = full.clone(), torch.full_like(full, torch.inf)
+    if not clip:
+        return weight.new_full((channels,), limit / (limit + 0.4))
+    best, error = weight.new_ones(channels), weight.new_full((channels,), torch.inf)
+    flat = weight.detach().reshape(channels, -1)
     for share in torch.linspace(0.4, 1.0, 25):
-        step = full * share
+        step = steps(weight, bits, torch.full_like(best, float(share)))
         near = (flat / step[:, None]).round().clamp(-limit, limit) * step[:, None]
         now = (near - flat).square().sum(1)
-        best, error = torch.where(now < error, step, best), torch.minimum(now, error)
+        best, error = torch.where(now < error, share, best), torch.minimum(now, error)
     return best
 
 
-import os
-
-
-def rounded(weight: Tensor, step: Tensor, bits: int) -> Tensor:
+def rounded(weight: Tensor, bits: int, share: Tensor) -> Tensor:
     """Weights in whole steps, within the range of `bits`, with the gradient of the real ones inside it."""
-    if os.environ.get("DYN") and bits > 1:
-        f = (
-            weight.detach().reshape(len(weight), -1).abs().amax(1)
-            if len(step) > 1
-            else weight.detach().abs().max().reshape(1)
-        )
-        step = f.clamp(min=1e-8) / (weight_limit(bits) + (float(os.environ["DYN"])))
-    real = weight / step.reshape(-1, *[1] * (weight.ndim - 1))
+    real = weight / steps(weight, bits, share).reshape(-1, *[1] * (weight.ndim - 1))
     if bits == 1:
         return ste(torch.where(real >= 0, 1.0, -1.0), real.clamp(-1, 1))
     limit = weight_limit(bits)
@@ -147,22 +166,20 @@ class QuantLayer(nn.Module):
     frozen, sums go through the very multipliers, shifts and biases that will be stored.
     """
 
-    def __init__(self, op: Op, weight: Tensor, bits: int, reach: float, bias_bits: int):
+    def __init__(self, op: Op, weight: Tensor, widths: Widths, reach: float):
         super().__init__()
-        self.op, self.bits, self.dense = op, bits, op.kind == "qdense"
+        self.op, self.bits, self.dense = op, widths.bits, op.kind == "qdense"
         self.lo = -127 if op.attrs["signed"] else 0
         self.reach = reach  # the largest |input|
-        self.bias_limit = 2.0 ** (bias_bits - 1) - 1
+        self.bias_limit = 2.0 ** (widths.bias_bits - 1) - 1
         self.weight = nn.Parameter(weight.clone())
-        self.step: Tensor
-        self.register_buffer("step", best_steps(weight, bits))
-        self.unit = (
-            1.0  # activation steps in a real one: set by start; keeps the norm's own parameters near 1
-        )
+        self.share: Tensor
+        self.register_buffer("share", shares(weight, self.bits, len(weight), widths.clip))
+        self.unit = 1.0  # activation steps in a real one, so that the norm's own parameters stay near 1
         self.norm = (nn.BatchNorm1d if self.dense else nn.BatchNorm2d)(len(weight))
 
     def integers(self) -> Tensor:
-        return rounded(self.weight, self.step, self.bits)
+        return rounded(self.weight, self.bits, self.share)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight) if self.dense else convolve(x, weight, None, self.op)
@@ -173,22 +190,27 @@ class QuantLayer(nn.Module):
         self.unit = unit
         sums = self.sums(x, self.integers()).transpose(0, 1).flatten(1)
         variance, mean = torch.var_mean(sums, 1, unbiased=False)
-        norm = self.norm
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        norm, (running_mean, running_variance) = self.norm, self.statistics()
+        running_mean.copy_(mean)
+        running_variance.copy_(variance)
         norm.weight.copy_(gain * (variance + norm.eps).sqrt())
         norm.bias.copy_(bias + gain * mean)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the sums, as the norm has followed them."""
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert isinstance(mean, Tensor)
+        assert isinstance(variance, Tensor)
+        return mean, variance
 
     def stored(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
         """Sign-corrected weight integers, sign, bias, multiplier and shift as they will be stored.
 
         Everything carries a gradient: bias and multiplier of the norm, weights of the real weights.
         """
-        norm = self.norm
-        assert norm.running_mean is not None and norm.running_var is not None
-        slope = self.unit * norm.weight * (norm.running_var + norm.eps).rsqrt()
-        offset = self.unit * norm.bias - slope * norm.running_mean
+        norm, (mean, variance) = self.norm, self.statistics()
+        slope = self.unit * norm.weight * (variance + norm.eps).rsqrt()
+        offset = self.unit * norm.bias - slope * mean
         weight, gain = self.integers(), slope.abs()
         sign = torch.where(slope < 0, -1.0, 1.0)
         bound = weight.detach().abs().flatten(1).sum(1) * self.reach + min(self.bias_limit, 2.0**24)
@@ -237,14 +259,14 @@ class QuantLayer(nn.Module):
 class QuantLogits(nn.Module):
     """The last layer: integer logits, and the real value of one unit for those who want probabilities."""
 
-    def __init__(self, op: Op, weight: Tensor, bias: Tensor, bits: int, input_scale: float):
+    def __init__(self, op: Op, weight: Tensor, bias: Tensor, widths: Widths, input_scale: float):
         super().__init__()
-        self.op, self.bits = op, bits
+        self.op, self.bits = op, widths.bits
         self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
-        self.step: Tensor
-        self.register_buffer("step", best_steps(weight, bits, per_channel=False))
+        self.share: Tensor
+        self.register_buffer("share", shares(weight, self.bits, 1, widths.clip))
         self.unit: Tensor
-        self.register_buffer("unit", self.step[0] * input_scale)
+        self.register_buffer("unit", steps(weight, self.bits, self.share)[0] * input_scale)
         self.stretch = nn.Parameter(torch.zeros(()))  # the logarithm of what training makes of the unit
 
     @property
@@ -253,7 +275,7 @@ class QuantLogits(nn.Module):
         return self.unit * self.stretch.exp()
 
     def integers(self) -> Tensor:
-        return rounded(self.weight, self.step, self.bits)
+        return rounded(self.weight, self.bits, self.share)
 
     def forward(self, x: Tensor) -> Tensor:
         real = self.bias / self.scale.detach()
@@ -282,16 +304,14 @@ class QuantGraph(nn.Module):
         graph: Graph,
         weights: dict[str, np.ndarray],
         images: Tensor,
-        *,
-        bits: int = 8,
-        bias_bits: int = 32,
+        widths: Widths,
         percentile: float = 99.99,
     ):
         super().__init__()
         self.layers = nn.ModuleDict()
         self.input_shape = graph.input_shape
         self.plan: list[Op] = []
-        _Builder(self, _hoist_relu(graph), weights, bits, bias_bits).build(images, percentile)
+        _Builder(self, _hoist_relu(graph), weights, widths).build(images, percentile)
 
     def forward(self, x: Tensor) -> Tensor:
         values: dict[str, Tensor] = {INPUT: x}
@@ -324,6 +344,7 @@ class QuantGraph(nn.Module):
         for op in self.plan:
             if op.name in self.layers:
                 layer = self.layers[op.name]
+                assert isinstance(layer, QuantLayer | QuantLogits)
                 found.update({op.tensor(role): array for role, array in layer.arrays().items()})
                 if isinstance(layer, QuantLogits):
                     op = Op(op.kind, op.name, op.inputs, {**op.attrs, "scale": float(layer.scale.detach())})
@@ -347,9 +368,9 @@ def _hoist_relu(graph: Graph) -> Graph:
     users, swap = _users(graph), {}
     for op in graph.ops:
         after = users[op.name]
-        if op.kind == "maxpool" and len(after) == 1 and after[0].kind in ("relu", "relu6"):
-            if not any(op.attrs["padding"]):
-                swap[op.name], swap[after[0].name] = after[0], op
+        lone = len(after) == 1 and after[0].kind in ("relu", "relu6")
+        if op.kind == "maxpool" and lone and not any(op.attrs["padding"]):
+            swap[op.name], swap[after[0].name] = after[0], op
     ops = []
     for op in graph.ops:
         other = swap.get(op.name)
@@ -361,9 +382,7 @@ def _hoist_relu(graph: Graph) -> Graph:
 class _Builder:
     """Turns each float op, with the ReLU behind it, into one integer op."""
 
-    def __init__(
-        self, owner: QuantGraph, graph: Graph, weights: dict[str, np.ndarray], bits: int, bias_bits: int
-    ):
+    def __init__(self, owner: QuantGraph, graph: Graph, weights: dict[str, np.ndarray], widths: Widths):
         for op in graph.ops:
             if op.kind not in KNOWN:
                 raise UnsupportedOp(
@@ -372,13 +391,7 @@ class _Builder:
         first = graph.ops[0]
         if first.kind != "normalize" or any(first.attrs["offsets"]) or len(set(first.attrs["scales"])) != 1:
             raise UnsupportedOp("quantising needs pixels scaled by one factor, without an offset")
-        self.owner, self.graph, self.weights, self.bits, self.bias_bits = (
-            owner,
-            graph,
-            weights,
-            bits,
-            bias_bits,
-        )
+        self.owner, self.graph, self.weights, self.widths = owner, graph, weights, widths
         self.users = _users(graph)
         self.group = {op.name: op.name for op in graph.ops}
 
@@ -478,14 +491,14 @@ class _Builder:
         weight, bias = (torch.from_numpy(self.weights[op.tensor(role)]) for role in ("weight", "bias"))
         unit, reach = self._input(op)
         if op.name == self.graph.output:
-            new = Op("qlogits", op.name, inputs, {"bits": self.bits, "scale": 1.0})
-            self.owner.layers[op.name] = QuantLogits(new, weight, bias, self.bits, unit)
+            new = Op("qlogits", op.name, inputs, {"bits": self.widths.bits, "scale": 1.0})
+            self.owner.layers[op.name] = QuantLogits(new, weight, bias, self.widths, unit)
             return new
         kind = "qconv2d" if op.kind == "conv2d" else "qdense"
-        new = Op(kind, op.name, inputs, {**op.attrs, "bits": self.bits, "signed": relu is None})
-        layer = QuantLayer(new, weight, self.bits, reach, self.bias_bits)
+        new = Op(kind, op.name, inputs, {**op.attrs, "bits": self.widths.bits, "signed": relu is None})
+        layer = QuantLayer(new, weight, self.widths, reach)
         out = self.unit(relu.name if relu else op.name)
-        layer.start(self.values[inputs[0]], layer.step * unit, bias, 1 / out)
+        layer.start(self.values[inputs[0]], steps(weight, layer.bits, layer.share) * unit, bias, 1 / out)
         self.owner.layers[op.name] = layer
         return new
 

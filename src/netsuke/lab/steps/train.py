@@ -185,7 +185,8 @@ def train(
 
     With `work`, a checkpoint is written there after every epoch and a killed run goes on from it; it ends with
     the same weights as an uninterrupted one, since each epoch draws from its own random streams. `history`
-    receives a row an epoch. `views` stand for fresh augmentation and for asking the teacher. Raises DataError where there is nothing to train on, or the loss is not finite.
+    receives a row an epoch. `views` stand for fresh augmentation and for asking the teacher.
+    Raises DataError where there is nothing to train on, or the loss is not finite.
     """
     run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, views, work)
     return run.go(history if history is not None else [], progress or (lambda done, info: None))

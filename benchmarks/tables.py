@@ -1,0 +1,79 @@
+"""Write the tables of the READMEs from the records: `python benchmarks/tables.py`; with --check only compare.
+
+A README holds `<!-- table: NAME -->` … `<!-- end -->`; everything between is made here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def summary(record: str) -> dict[str, Any]:
+    return json.loads((ROOT / "records" / record / "record.json").read_text(encoding="utf-8"))
+
+
+def share(figure: dict[str, float]) -> str:
+    return f"{figure['mean']:.2%} ± {figure['stdev'] * 100:.2f}"
+
+
+def mnist() -> str:
+    """Accuracy, size and cost of everything trained on MNIST."""
+    rows = [
+        "| MNIST | test accuracy | n | stored bytes | MACs | RAM, bytes | record |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, title in (
+        ("mnist-4096", "`shrink --max-bytes 4096`"),
+        ("mnist-16384", "`shrink --max-bytes 16384`"),
+        ("mnist-lenet5", "`train --model lenet5`, float"),
+        ("mnist-convnet", "`train --model convnet`, float"),
+    ):
+        record = summary(name)
+        s = record["summary"]
+        cells = (
+            title,
+            share(s["accuracy"]),
+            s["accuracy"]["n"],
+            f"{s['size_bytes']['mean']:,.0f}",
+            f"{s['macs']['mean']:,.0f}",
+            f"{s['ram_bytes']['mean']:,.0f}",
+            f"[{name}](records/{name}/record.json)",
+        )
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)
+
+
+TABLES = {"mnist": mnist}
+
+
+def filled(text: str) -> str:
+    """The text with every table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\S+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    stale = []
+    for name in READMES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        if filled(text) != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(filled(text), encoding="utf-8")
+    print(f"{'stale' if '--check' in sys.argv else 'written'}: {', '.join(stale) or 'none'}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
