@@ -47,6 +47,11 @@ def _part(file: Path) -> str:
     return file.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+def _for_types_only(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:`, which never runs."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def _imports(file: Path) -> Iterator[tuple[str, bool]]:
     """Every module a file imports, and whether it does so the moment it is itself imported."""
     package = ".".join(["netsuke", *file.relative_to(ROOT).parent.parts])
@@ -59,7 +64,8 @@ def _imports(file: Path) -> Iterator[tuple[str, bool]]:
                 base = resolve_name("." * child.level + (child.module or ""), package)
                 yield from ((f"{base}.{alias.name}", eager) for alias in child.names)
             else:
-                yield from walk(child, eager and not isinstance(child, ast.FunctionDef | ast.Lambda))
+                later = isinstance(child, ast.FunctionDef | ast.Lambda) or _for_types_only(child)
+                yield from walk(child, eager and not later)
 
     yield from walk(ast.parse(file.read_text()), True)
 

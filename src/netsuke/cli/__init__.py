@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -51,7 +52,7 @@ def _build() -> typer.Typer:
     ) -> None:
         pass
 
-    verbs = {
+    verbs: dict[str, Callable[..., None]] = {
         "shrink": shrink.shrink,
         "train": train.train,
         "compress": compress.compress,

@@ -57,11 +57,8 @@ def train(
         label_smoothing=label_smoothing, l1=l1, l2=l2, ema=ema, clip=clip, patience=patience,
         best=patience > 0, seed=seed, threads=threads, precision=precision, augment=options.augmentation(augment),
     )  # fmt: skip
-    import torch
-
-    torch.manual_seed(seed)
     settings = {key: options.value(v) for key, v in options.pairs(option, "options").items()}
-    module = build(model, dataset.image_shape, len(dataset.classes), **settings)
+    module = build(model, dataset.image_shape, len(dataset.classes), seed=seed, **settings)
     recipe: dict[str, Any] = {"verb": "train", "model": model, "options": settings}
     finish(
         module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard

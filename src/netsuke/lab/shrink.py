@@ -195,13 +195,11 @@ class Shrink:
         self.phases = phases(data, effort, seed, threads)[1 if teacher else 0 :]
 
     def student(self) -> nn.Module:
-        torch.manual_seed(self.seed)
-        p = self.plan
-        return build("separable", self.data.image_shape, len(self.data.classes), width=p.width, depth=p.depth)
+        p, shape = self.plan, self.data.image_shape
+        return build("separable", shape, len(self.data.classes), seed=self.seed, width=p.width, depth=p.depth)
 
     def teacher(self) -> nn.Module:
-        torch.manual_seed(self.seed)
-        return build("convnet", self.data.image_shape, len(self.data.classes), norm=True)
+        return build("convnet", self.data.image_shape, len(self.data.classes), seed=self.seed, norm=True)
 
     def estimate(self) -> float:
         """Seconds that the run will take here, from timing a few steps of each phase."""

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from netsuke.errors import OptionError
@@ -17,8 +18,10 @@ from netsuke.lab.models.separable import separable
 MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": convnet, "lenet5": lenet5, "separable": separable}
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) -> nn.Module:
-    """The named network for images [C, H, W], with its own options.
+def build(
+    name: str, shape: tuple[int, int, int], classes: int, *, seed: int = 0, **options: Any
+) -> nn.Module:
+    """The named network for images [C, H, W], with its own options and initial weights drawn by `seed`.
 
     Raises OptionError for an unknown name or option, naming the ones there are.
     """
@@ -30,4 +33,5 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **options: Any) 
     unknown = set(options) - set(known)
     if unknown:
         raise OptionError(f"{name} has no option {sorted(unknown)[0]!r}; it takes {', '.join(known)}")
+    torch.manual_seed(seed)
     return MODELS[name](shape=shape, classes=classes, **options)
