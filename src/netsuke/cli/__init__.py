@@ -13,6 +13,10 @@ from netsuke.errors import NetsukeError
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
+INTERRUPTED = 130
+STOPPED = "netsuke: stopped; what was finished is kept, and the same command goes on from there"
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"netsuke {__version__}")
@@ -77,12 +81,13 @@ def main() -> None:
     except NetsukeError as error:
         print(f"netsuke: {error}", file=sys.stderr)
         sys.exit(2)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer has caught the Ctrl-C
+            print(STOPPED, file=sys.stderr)
+        raise
     except KeyboardInterrupt:
-        print(
-            "netsuke: stopped; what was finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+        print(STOPPED, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import io
 import json
 import math
 import os
@@ -396,9 +397,14 @@ class _Run:
             "best_state": self.best_state,
             "history": history,
         }
+        buffer = io.BytesIO()  # so that a full disk is an OSError with a name, as everywhere else
+        torch.save(state, buffer)
         temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.checkpoint)
+        try:
+            temporary.write_bytes(buffer.getbuffer())
+            os.replace(temporary, self.checkpoint)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _resume(self, history: list[dict[str, float]]) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
