@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_flat_folder(root: Path) -> None:
     pets = data.load(root)
-    assert (pets.name, pets.classes, pets.image_shape) == ("pets", ("cat", "dog"), (1, 12, 10))
+    assert (pets.name, pets.classes, pets.image_shape) == ("pets/", ("cat", "dog"), (1, 12, 10))
     assert (len(pets.train), len(pets.val), len(pets.test)) == (14, 2, 4)
     for split in (pets.train, pets.val, pets.test):
         np.testing.assert_array_equal(split.images[:, 0, 0, 0] >= 100, split.labels == 1)

@@ -46,7 +46,7 @@ def load(
         raise DataError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
     absent = "" if "train" in splits else f"{path} holds no train/ folder"
     return assemble(
-        path.resolve().name or name, classes, splits,
+        f"{path.resolve().name}/", classes, splits,  # the slash tells it from a catalogue set of that name
         licence="not stated", role="any", seed=seed, val_share=val_share, absent=absent,
     )  # fmt: skip
 

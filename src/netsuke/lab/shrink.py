@@ -33,7 +33,8 @@ from netsuke.lab.views import Views
 MAX_WIDTH = 160  # wider ones win nothing on 28x28 images and train for hours
 MIN_WIDTH = 4
 DEPTH = 2
-MIN_VIEWS = 8  # augmented copies; more win nothing in tens of epochs
+MIN_VIEWS, MAX_VIEWS = 8, 64  # augmented copies: over 8 epochs 8 kept ones did as well as 8 fresh ones
+VIEWS_BYTES = 1 << 30  # of memory, at most
 FULL_EPOCH = 55_000  # images: MNIST's training split, in which the efforts are counted
 
 
@@ -267,7 +268,9 @@ class Shrink:
             FloatGraph(*lower(trained.cpu(), shape)) if trained else as_module(artifact) if artifact else None
         )
         assert module is not None
-        count = min(64, max(MIN_VIEWS, round(MIN_VIEWS * FULL_EPOCH / len(self.data.train))))
+        epochs = sum(phase.options.epochs for phase in self.phases if phase.name != "teacher")
+        room = VIEWS_BYTES // max(1, self.data.train.images.nbytes)
+        count = max(1, min(max(MIN_VIEWS, epochs // 6), MAX_VIEWS, room))
         return Teacher(module), Views(self.data, augmentation(self.data), count, self.seed, module)
 
     def _start(self, name: str, models: dict[str, nn.Module]) -> nn.Module:
