@@ -145,15 +145,19 @@ def rounded(weight: Tensor, bits: int, share: Tensor) -> Tensor:
 def multipliers(gain: Tensor, bound: Tensor) -> tuple[Tensor, int]:
     """Multipliers m [O] of one byte and the layer's shift s with m / 2^s near `gain` >= 0.
 
-    `bound` is the largest |sum| of each channel: m and s are lowered until no product can leave int32.
+    The shift is the one with the least squared relative error over the channels, so that a single channel of
+    outlying gain is cut rather than all others starved. `bound` is the largest |sum| of each channel: s and m
+    are such that no product can leave int32.
     """
-    top = float(gain.max().clamp(min=1e-9))
-    shift = int(min(SHIFT_MAX, max(0, np.floor(np.log2(MULTIPLIER_MAX / top)))))
-    while True:
+    best, least = (torch.zeros_like(gain), 0), torch.inf
+    for shift in range(SHIFT_MAX + 1):
         m = (gain * 2.0**shift).round().clamp(0, MULTIPLIER_MAX)
-        if shift == 0 or float((bound.double() * m.double()).max()) + 2.0**shift < INT32_MAX:
-            return m, shift
-        shift -= 1
+        if float((bound.double() * m.double()).max()) + 2.0**shift >= INT32_MAX:
+            break
+        error = float((m / 2.0**shift / gain.clamp(min=1e-12) - 1).square().sum())
+        if error < least:
+            best, least = (m, shift), error
+    return best
 
 
 # --- the trainable twin -----------------------------------------------------------------------------
@@ -176,7 +180,8 @@ class QuantLayer(nn.Module):
         self.share: Tensor
         self.register_buffer("share", shares(weight, self.bits, len(weight), widths.clip))
         self.unit = 1.0  # activation steps in a real one, so that the norm's own parameters stay near 1
-        self.norm = (nn.BatchNorm1d if self.dense else nn.BatchNorm2d)(len(weight))
+        # Sums are whole numbers: eps 1 is next to nothing, but keeps a channel that never changes from a huge gain.
+        self.norm = (nn.BatchNorm1d if self.dense else nn.BatchNorm2d)(len(weight), eps=1.0)
 
     def integers(self) -> Tensor:
         return rounded(self.weight, self.bits, self.share)
