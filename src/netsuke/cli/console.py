@@ -37,7 +37,9 @@ class Bar:
     """A running count with an estimate of what is left."""
 
     def __init__(self, advance: Any):
-        self.advance = advance  # advance(n=1, info="")
+        self.advance = (
+            advance  # advance(n=1, info=None, resumed=False): resumed work was done by a former run
+        )
 
 
 @contextmanager
@@ -61,8 +63,12 @@ def progress(label: str, total: float) -> Iterator[Bar]:
     with Progress(*columns, console=Console(stderr=True)) as view:
         task = view.add_task(label, total=total, info="")
 
-        def advance(n: float = 1, info: str | None = None) -> None:
-            view.update(task, advance=n)
+        def advance(n: float = 1, info: str | None = None, resumed: bool = False) -> None:
+            if resumed:
+                left = view.tasks[task].total
+                view.update(task, total=None if left is None else left - n)
+            else:
+                view.update(task, advance=n)
             if info is not None:
                 view.update(task, info=info)
 
@@ -79,7 +85,10 @@ class _Lines:
         self.clock = monotonic
         self.start = self.last = monotonic()
 
-    def advance(self, n: float = 1, info: str | None = None) -> None:
+    def advance(self, n: float = 1, info: str | None = None, resumed: bool = False) -> None:
+        if resumed:
+            self.total -= n
+            return
         self.done += n
         self.info = self.info if info is None else info
         now = self.clock()

@@ -82,7 +82,7 @@ def _run(job: Shrink) -> Result:
     from netsuke.cli import console
 
     with console.progress("shrinking", sum(phase.options.epochs for phase in job.phases)) as bar:
-        return job.run(lambda phase, done, info: bar.advance(done, f"{phase}: {info}"))
+        return job.run(lambda phase, done, info, resumed: bar.advance(done, f"{phase}: {info}", resumed))
 
 
 def _document(job: Shrink, result: Result, dataset: Dataset, out: str) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Result:
     validation: dict[str, float]
 
 
-Report = Callable[[str, float, str], None]  # phase, epochs done since the last call, what to show
+Report = Callable[[str, float, str, bool], None]  # the phase, then as train's Progress
 
 
 class Shrink:
@@ -229,7 +229,7 @@ class Shrink:
 
     def run(self, report: Report | None = None) -> Result:
         """Train, distil, quantise, lower. The test half is not touched here."""
-        say = report or (lambda phase, done, info: None)
+        say = report or (lambda phase, done, info, resumed: None)
         histories: dict[str, list[dict[str, float]]] = {phase.name: [] for phase in self.phases}
         models: dict[str, nn.Module] = {}
         guide, views = None, None

@@ -108,7 +108,9 @@ class Teacher:
             )
 
 
-Progress = Callable[[float, str], None]  # (epochs done since the last call, what to show)
+Progress = Callable[
+    [float, str, bool], None
+]  # epochs done since the last call, what to show, by a former run?
 
 
 def tensors(split: Split) -> tuple[Tensor, Tensor]:
@@ -190,7 +192,7 @@ def train(
     Raises DataError where there is nothing to train on, or the loss is not finite.
     """
     run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, views, work)
-    return run.go(history if history is not None else [], progress or (lambda done, info: None))
+    return run.go(history if history is not None else [], progress or (lambda done, info, resumed: None))
 
 
 @cache
@@ -260,7 +262,7 @@ class _Run:
     def go(self, history: list[dict[str, float]], progress: Progress) -> nn.Module:
         self._resume(history)
         if self.epoch:
-            progress(self.epoch, f"resumed after epoch {self.epoch}")
+            progress(self.epoch, f"resumed after epoch {self.epoch}", True)
         while self.epoch < self.options.epochs and not self._patience_over():
             start = time.monotonic()
             loss, correct = self._one_epoch(progress)
@@ -323,7 +325,7 @@ class _Run:
                     )
                 seen = (step + 1) * len(index)
                 info = f"epoch {self.epoch + 1}/{o.epochs} loss {total / (step + 1):.3f} accuracy {right / seen:.2%}"
-                progress((20 if step % 20 == 19 else step % 20 + 1) / self.steps, info)
+                progress((20 if step % 20 == 19 else step % 20 + 1) / self.steps, info, False)
         return (total / self.steps).item(), right.item() / (self.steps * min(o.batch, len(self.images)))
 
     def _batch(
