@@ -26,6 +26,9 @@ SHOWN = (
     "netsuke read seven.png --model digits.netsuke",
 )
 PROGRESS = re.compile(r"^\w+: +\d+%, .*\n", re.M)
+# Rich asks for a font from elsewhere; a picture should load nothing, and any monospaced font will do.
+FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.S)
+FONTS = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 
 def captured() -> str:
@@ -44,16 +47,17 @@ def captured() -> str:
                 encoding="utf-8",
                 check=True,
             )
-            text += f"$ {command}\n{done.stdout}"
-    return text
+            text += f"\033[1;32m$\033[0m \033[1m{command}\033[0m\n{done.stdout}\n"
+    return text.rstrip()
 
 
 def drawn(text: str) -> str:
     """The text as SVG."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=100, file=nowhere, force_terminal=True, color_system="truecolor")
+        console = Console(record=True, width=108, file=nowhere, force_terminal=True, color_system="truecolor")
         console.print(Text.from_ansi(PROGRESS.sub("", text)))
-        return console.export_svg(title="netsuke", unique_id="netsuke")
+        svg = console.export_svg(title="netsuke", unique_id="netsuke")
+    return FONT_FACE.sub("", svg).replace("Fira Code, monospace", FONTS)
 
 
 def main() -> None:
