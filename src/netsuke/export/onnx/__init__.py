@@ -1,0 +1,105 @@
+"""ONNX files: a float graph in float, an integer graph in exact integers; `docs/onnx.md` describes them.
+
+Input `image`, uint8 [batch, C, H, W], preprocessing inside; output `logits`, float32 or int32 [batch, classes].
+Integer activations travel as uint8: 0..127 with zero point 0, or -127..127 with zero point 128, since ONNX
+Runtime is slow on int8 activations.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from netsuke.artifact import Artifact
+from netsuke.errors import ArtifactError, MissingExtra, OptionError, UnsupportedOp
+from netsuke.export.onnx.floats import FLOATS
+from netsuke.export.onnx.integers import INTEGERS, as_int32, rounding_scales
+from netsuke.export.onnx.net import FLOAT, At, Net
+from netsuke.export.onnx.runtime import predict, session
+from netsuke.graph import INPUT
+
+__all__ = ["encode", "predict", "rounding_scales", "run", "session", "write"]
+
+OPSET = 17
+OPSETS = range(13, 22)  # 13 made the axes of ReduceSum an input; later than 21 is untried
+EMIT = {**FLOATS, **INTEGERS}
+
+
+def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, opset: int = OPSET) -> Path:
+    """Write `folder/NAME.onnx` in one step and return its path; NAME is by default the manifest's, or "model".
+
+    A float graph agrees with `Artifact.logits` to 1e-4, an integer graph is bit-identical with it.
+    Raises UnsupportedOp, GraphError, OptionError, MissingExtra, or ArtifactError where it cannot write.
+    """
+    path = Path(folder) / f"{name or artifact.manifest.get('name') or 'model'}.onnx"
+    data = encode(artifact, opset=opset)
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def run(path: str | Path, images: np.ndarray) -> np.ndarray:
+    """Logits [n, classes] of raw uint8 images [n, C, H, W], by ONNX Runtime on one thread."""
+    return predict(session(str(path)), images)
+
+
+def encode(artifact: Artifact, *, opset: int = OPSET) -> bytes:
+    """The ONNX file as bytes; raises as `write` does."""
+    try:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        raise MissingExtra("ONNX export needs onnx: pip install 'netsuke[onnx]'") from None
+    if opset not in OPSETS:
+        raise OptionError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}; got {opset}")
+    net = _net(artifact)
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output], **attrs) for kind, inputs, output, attrs in net.nodes],
+        "netsuke",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", *artifact.graph.input_shape])],
+        [
+            helper.make_tensor_value_info(
+                "logits",
+                TensorProto.INT32 if artifact.graph.integer else TensorProto.FLOAT,
+                ["batch", *net.types[artifact.graph.output].shape],
+            )
+        ],
+        [numpy_helper.from_array(array, name) for name, array in net.constants.items()],
+    )
+    imports = [helper.make_opsetid("", opset)]
+    ir = helper.find_min_ir_version_for(imports)  # the oldest: older runtimes load the file too
+    model = helper.make_model(graph, opset_imports=imports, ir_version=ir)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _net(artifact: Artifact) -> Net:
+    """Every op as nodes; the last of them gives "logits"."""
+    net = Net(artifact.graph, artifact.tensors)
+    values = {INPUT: "image"}
+    for op in net.graph.ops:
+        emit = EMIT.get(op.kind)
+        if emit is None:
+            raise UnsupportedOp(f"onnx cannot emit {op.kind!r}; it knows {', '.join(sorted(EMIT))}")
+        at = At(net, op, [values[name] for name in op.inputs], [net.types[name] for name in op.inputs])
+        values[op.name] = emit(at)
+    last, type_ = net.graph.ops[-1], net.types[net.graph.output]
+    if net.graph.integer and type_.dtype != "i32":
+        as_int32(At(net, last, [values[last.name]], [type_]))
+    elif type_.dtype == "u8":
+        At(net, last, [], []).add("Cast", [values[last.name]], "logits", to=FLOAT)
+    kind, inputs, _, attrs = net.nodes[-1]
+    net.nodes[-1] = (kind, inputs, "logits", attrs)
+    return net

@@ -1,0 +1,193 @@
+"""The emitters of integer ops, and the proof that each is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from netsuke.export.onnx.net import DOUBLE, FLOAT, INT32, UINT8, At, window
+from netsuke.graph import Op, Type
+
+
+def rounding_scales(
+    lowest: np.ndarray, highest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, signed: bool
+) -> np.ndarray | None:
+    """Scales, float32 [O], with which QLinearConv requantises exactly as the contract; None where there are none.
+
+    `lowest` and `highest` bound each channel's accumulator; `multiplier` and `shift` are the contract's m and s.
+
+    The contract gives `floor(acc * m / 2**s + 1/2)`, ONNX Runtime `rint(float32(acc) * scale)`: half to even,
+    and two roundings in float32. Both are step functions that never fall as acc grows. So they agree on all of
+    lowest..highest if and only if they agree at both ends of each of the contract's at most 255 plateaus, and that
+    is what is computed here, channel by channel: a proof for every input, whatever m and s. (A sufficient
+    condition in closed form, for unsigned outputs: |acc| < 2**24, s <= 14 and scale = m / 2**s * (1 + 2**-22). Sums
+    beside a step j + 1/2 < 2**7 then stay 2**-14 below it, more than the 2**-15 + 2**-18 of scaling and rounding,
+    and those on it rise above it by more than an ulp. The test below passes far more than that.)
+
+    The scale is the middle of the interval in which every step falls where it must.
+    """
+    low = -127 if signed else 0
+    m, s = multiplier.astype(np.int64)[:, None], shift.astype(np.int64)[:, None]
+    first, last = lowest.astype(np.int64)[:, None], highest.astype(np.int64)[:, None]
+    j = np.arange(low, 127)
+    step = -(-((2 * j + 1) << s) // (2 * np.maximum(m, 1)))  # the smallest sum that gives j + 1
+    reached = (step <= last) & (step > first)
+    with np.errstate(divide="ignore"):
+        at, below = np.abs((j + 0.5) / step), np.abs((j + 0.5) / (step - 1))
+    exact = m / np.exp2(s)
+    floor = np.where(reached, np.where(j < 0, below, at), 0).max(1, initial=0, keepdims=True)
+    ceiling = np.where(reached, np.where(j < 0, at, below), np.inf).min(1, initial=np.inf, keepdims=True)
+    margin = 2.0**-12  # where no step is near, stay near m / 2**s
+    scale = np.maximum(floor, exact * (1 - margin)) + np.minimum(ceiling, exact * (1 + margin))
+    scale = np.where(m == 0, 0, scale / 2).astype(np.float32)
+
+    acc = np.clip(np.concatenate([step, step - 1, first, last], 1), first, last)
+    want = np.clip((acc * m + ((np.int64(1) << s) >> 1)) >> s, low, 127)
+    single = acc.astype(np.float32)
+    rounded = np.rint(single * scale)
+    fused = np.rint(single.astype(np.float64) * scale)  # where a runtime contracts product and rounding
+    agrees = all((np.clip(got, low, 127) == want).all() for got in (rounded, fused))
+    return scale[:, 0] if agrees else None
+
+
+def _reach(weight: np.ndarray, bias: np.ndarray, x: Type) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest accumulator of each output channel, int64."""
+    flat = weight.reshape(len(weight), -1).astype(np.int64)
+    plus, minus = np.maximum(flat, 0).sum(1), np.maximum(-flat, 0).sum(1)
+    return bias + plus * x.lo - minus * x.hi, bias + plus * x.hi - minus * x.lo
+
+
+def _codes(at: At, weight: np.ndarray) -> tuple[np.ndarray, np.integer]:
+    """Weights as ONNX Runtime multiplies them without loss on every processor, and their zero point.
+
+    Processors without VNNI add pairs of u8 * s8 products in 16 bits, saturating. Activations of 0..127 cannot reach
+    that (2 * 127 * 127 < 2**15: hence the contract's 7 bits); -127..127 as 1..255 could, but u8 * u8 is
+    widened first.
+    """
+    if at.types[0].dtype == "s8":
+        return (weight.astype(np.int16) + 128).astype(np.uint8), np.uint8(128)
+    return weight, np.int8(0)
+
+
+def _convolution(
+    at: At, weight: np.ndarray, bias: np.ndarray, m: np.ndarray, s: np.ndarray, *, signed: bool
+) -> str:
+    """QLinearConv and a clip where that is provably exact, else ConvInteger and `_requantized`."""
+    reach = _reach(weight, bias, at.types[0])
+    scales = rounding_scales(*reach, m, s, signed=signed)
+    codes, zero = _codes(at, weight)
+    w, attrs = at.constant("weight", codes), window(at.op.attrs)
+    attrs.pop("kernel_shape", None)
+    if scales is None:
+        z = at.constant("weight_zero", zero)
+        acc = at.add("ConvInteger", [at.x[0], w, at.zero(at.types[0]), z], "sum", **attrs)
+        if bias.any():
+            acc = at.add("Add", [acc, at.constant("bias", bias[:, None, None])], "biased")
+        return _requantized(at, acc, reach, m, s, signed, axes=2)
+    one, z = at.scalar("one"), at.constant("weight_zero", np.full(len(weight), zero))
+    out = at.scalar("middle" if signed else "zero")
+    inputs = [at.x[0], one, at.zero(at.types[0]), w, at.constant("scale", scales), z, one, out]
+    y = at.add("QLinearConv", [*inputs, at.constant("bias", bias)], "wide", **attrs)
+    return at.add("Clip", [y, at.scalar("bit")] if signed else [y, "", at.scalar("top")])
+
+
+def _requantized(
+    at: At,
+    acc: str,
+    reach: tuple[np.ndarray, np.ndarray],
+    m: np.ndarray,
+    s: np.ndarray,
+    signed: bool,
+    axes: int = 0,
+) -> str:
+    """int32 sums to uint8 activations, exact by the width of the float type.
+
+    acc * m is below 2**31 (`Graph.types` checks it), so that no float64 step rounds; nor does a float32 step while
+    acc * m + 2**(s-1) stays below 2**24.
+    """
+    m, s = m.astype(np.int64), s.astype(np.int64)
+    bound = np.maximum(np.abs(reach[0]), np.abs(reach[1])) * m + (1 << s >> 1)
+    narrow = bound.max() < 1 << 24 and m.max() < 1 << 24
+    dtype, code = (np.float32, FLOAT) if narrow else (np.float64, DOUBLE)
+    offset = 128 if signed else 0
+    factor = (m / np.exp2(s)).astype(dtype).reshape(-1, *[1] * axes)
+    y = at.add("Cast", [acc], "cast", to=code)
+    y = at.add("Mul", [y, at.constant("factor", factor)], "scaled")
+    return _rounded(at, y, dtype(offset + 0.5), signed)
+
+
+def _rounded(at: At, y: str, half: Any, signed: bool) -> str:
+    """Round half up, clip, cast; `half` is 1/2 and the zero point."""
+    y = at.add("Floor", [at.add("Add", [y, at.constant("half", half)], "moved")], "floor")
+    low, high = (1, 255) if signed else (0, 127)
+    limits = [at.constant("min", type(half)(low)), at.constant("max", type(half)(high))]
+    return at.add("Cast", [at.add("Clip", [y, *limits], "clip")], to=UINT8)
+
+
+def _qconv2d(at: At) -> str:
+    w = at.weight
+    return _convolution(at, w("weight"), w("bias"), w("multiplier"), w("shift"), signed=at.op.attrs["signed"])
+
+
+def _qavgpool(at: At) -> str:
+    a, channels = at.op.attrs, at.types[0].shape[0]
+    at.op = Op("qavgpool", at.op.name, at.op.inputs, {**a, "groups": channels})
+    ones, m, s = (np.full(channels, v, np.int32) for v in (1, a["multiplier"], a["shift"]))
+    weight = np.ones((channels, 1, *a["kernel"]), np.int8)
+    return _convolution(at, weight, 0 * ones, m, s, signed=at.types[0].dtype == "s8")
+
+
+def _sums(at: At) -> str:
+    """int32 sums of a dense layer."""
+    weight, x = at.weight("weight"), at.types[0]
+    if x.dtype == "i32":  # the sums of a pooled map: as wide as int32, so int32 it is
+        w = at.add("Cast", [at.constant("weight", weight.T)], "wide_weight", to=INT32)
+        acc = at.add("MatMul", [*at.x, w], "sum")
+    else:
+        codes, zero = _codes(at, weight.T)
+        inputs = [*at.x, at.constant("weight", codes), at.zero(x), at.constant("weight_zero", zero)]
+        acc = at.add("MatMulInteger", inputs, "sum")
+    return at.add("Add", [acc, at.constant("bias", at.weight("bias"))], "biased")
+
+
+def _qdense(at: At) -> str:
+    reach = _reach(at.weight("weight"), at.weight("bias"), at.types[0])
+    m, s = at.weight("multiplier"), at.weight("shift")
+    return _requantized(at, _sums(at), reach, m, s, at.op.attrs["signed"])
+
+
+def as_int32(at: At) -> str:
+    """Activations as int32, their zero point taken off."""
+    y = at.add("Cast", at.x, "int32", to=INT32)
+    return at.add("Sub", [y, at.scalar("offset")], "signed") if at.types[0].dtype == "s8" else y
+
+
+def _sumpool(at: At) -> str:
+    axes = at.constant("axes", np.array([2, 3], np.int64))
+    return at.add("ReduceSum", [as_int32(at), axes], keepdims=0)
+
+
+def _qadd(at: At) -> str:
+    """Exact in float64: every term is a multiple of 2**-shift, and below 2**31."""
+    terms, offset = [], 0.0
+    for i, (x, type_, m) in enumerate(zip(at.x, at.types, at.op.attrs["multipliers"], strict=True)):
+        factor = m / (1 << at.op.attrs["shift"])
+        wide = at.add("Cast", [x], f"cast{i}", to=DOUBLE)
+        terms.append(at.add("Mul", [wide, at.constant(f"factor{i}", np.float64(factor))], f"scaled{i}"))
+        offset -= 128 * factor if type_.dtype == "s8" else 0
+    signed = at.op.attrs["signed"]
+    half = np.float64(0.5 + offset + (128 if signed else 0))
+    return _rounded(at, at.add("Add", terms, "sum"), half, signed)
+
+
+INTEGERS: dict[str, Callable[[At], str]] = {
+    "halve": lambda at: at.add("BitShift", [*at.x, at.scalar("bit")], direction="RIGHT"),
+    "qconv2d": _qconv2d,
+    "qdense": _qdense,
+    "qlogits": _sums,
+    "qavgpool": _qavgpool,
+    "sumpool": _sumpool,
+    "qadd": _qadd,
+}
