@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from netsuke import data
-from netsuke.data.header import dimensions, truncated
 from netsuke.errors import DataError, OptionError
+from netsuke.image.files import dimensions, truncated
 
 
 def draw(path: Path, value: int = 200, shape: tuple[int, ...] = (12, 10)) -> Path:
@@ -181,13 +181,52 @@ def test_text_named_png(root: Path) -> None:
         data.load(root)
 
 
-def test_huge_image_is_refused_before_decoding(root: Path) -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
+
+def test_huge_image_is_refused_before_decoding(root: Path) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0))
     (root / "dog" / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b""))
     with pytest.raises(DataError, match=r"huge\.png: 30000x30000 .* too large"):
+        data.load(root)
+
+
+@pytest.mark.parametrize("claims", [b"\x7f\0\0\0", b"\xf0\0\0\0", b"\0\1\0\0"])
+def test_a_chunk_that_claims_too_much_never_meets_the_decoder(
+    root: Path, claims: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (root / "dog" / "0.png").read_bytes()
+    at = whole.index(b"IDAT") - 4
+    (root / "dog" / "bomb.png").write_bytes(whole[:at] + claims + whole[at + 4 :])
+    decoder, seen = cv2.imdecode, []
+    monkeypatch.setattr(cv2, "imdecode", lambda data, mode: seen.append(bytes(data)) or decoder(data, mode))
+    with pytest.raises(DataError, match=r"bomb\.png: unreadable: damaged or truncated image"):
+        data.load(root)
+    assert seen
+    assert not any(claims + b"IDAT" in given for given in seen)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_images_are_turned_upright(tmp_path: Path, suffix: str) -> None:
+    image = np.zeros((16, 16), np.uint8)
+    image[:8] = 200  # the top half is bright, on what the camera held sideways
+    whole = cv2.imencode(suffix, image)[1].tobytes()
+    exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
+    block = b"Exif\0\0" + exif
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(block)) + block
+    turned = {".png": whole[:33] + chunk(b"eXIf", exif) + whole[33:], ".jpg": whole[:2] + segment + whole[2:]}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"1{suffix}").write_bytes(turned[suffix])
+    upright = data.load(tmp_path).train.images[0, 0]
+    assert upright[:, 8:].min() > 150  # a quarter turn clockwise brings the top to the right
+    assert upright[:, :8].max() < 50
+
+
+def test_a_gif_named_png(root: Path) -> None:
+    (root / "dog" / "bad.png").write_bytes(b"GIF89a\x08\0\x08\0\0\0\0;")
+    with pytest.raises(DataError, match=r"bad\.png: unreadable as an image; netsuke reads PNG, JPEG"):
         data.load(root)
 
 

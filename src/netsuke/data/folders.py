@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from netsuke.data.dataset import Split
-from netsuke.data.header import dimensions, truncated
 from netsuke.errors import DataError
+from netsuke.image.files import MAX_BYTES, MAX_PIXELS, dimensions, format_of, upright
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SPLITS = ("train", "val", "test")
-MAX_PIXELS = 50_000_000  # of one image: a phone's largest photo; a hostile header asks for more
-MAX_FILE_BYTES = 1 << 28
+FORMATS = ("PNG", "JPEG", "BMP", "WebP")  # what such a file may hold
 HEADER_BYTES = 1 << 20  # metadata in front of a JPEG's size can be long
 KEPT_SIDE = 64  # images that share a size up to this keep it
 DEFAULT_SIDE = 28
@@ -103,13 +102,14 @@ def _header(path: Path) -> tuple[int, int]:
     """Width and height, without decoding."""
     try:
         with open(path, "rb") as stream:
-            found = dimensions(stream.read(HEADER_BYTES))
+            start = stream.read(HEADER_BYTES)
         length = path.stat().st_size
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    found = dimensions(start) if format_of(start) in FORMATS else None
     if found is None or not all(found):
         raise DataError(f"{path}: unreadable as an image; netsuke reads PNG, JPEG, BMP and WebP")
-    if found[0] * found[1] > MAX_PIXELS or length > MAX_FILE_BYTES:
+    if found[0] * found[1] > MAX_PIXELS or length > MAX_BYTES:
         raise DataError(
             f"{path}: {found[0]}x{found[1]} in {length} bytes is too large; at most {MAX_PIXELS // 10**6} megapixels"
         )
@@ -133,20 +133,7 @@ def _decode_all(listed: Sequence[tuple[Path, int]], shape: tuple[int, int]) -> n
 
 def decode(path: Path) -> np.ndarray:
     """One image as RGB uint8 [H, W, 3], EXIF rotation applied, transparency laid on white. Raises DataError."""
-    import cv2
-
-    data = path.read_bytes()
-    level = cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # the error below says it in one line
-    try:
-        # OpenCV keeps either the alpha channel (which a JPEG has not) or the EXIF rotation, not both
-        mode = cv2.IMREAD_COLOR if data.startswith(b"\xff\xd8") else cv2.IMREAD_UNCHANGED
-        image = None if truncated(data) else cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:
-        image = None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    image = upright(path.read_bytes())
     if image is None:
         raise DataError(f"{path}: unreadable: damaged or truncated image")
     if image.dtype == np.uint16:

@@ -32,22 +32,58 @@ def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
     name, data = ("image", source) if isinstance(source, bytes) else (os.fspath(source), _read(Path(source)))
     if len(data) > MAX_BYTES:
         raise DataError(f"{name}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
-    kind = next((kind for kind, (starts, _) in FORMATS.items() if data.startswith(starts)), None)
+    kind, size = format_of(data), dimensions(data)
     if kind is None:
         raise DataError(f"{name}: not an image that netsuke reads; it reads {', '.join(FORMATS)}")
-    damaged = DataError(f"{name}: truncated or damaged {kind} file")
-    try:
-        width, height = FORMATS[kind][1](data)
-    except _BROKEN:
-        raise damaged from None
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{name}: {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} million")
-    pixels = _imdecode(data)
-    if pixels is None or 0 in pixels.shape:
-        raise damaged
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise DataError(f"{name}: {size[0]}x{size[1]} pixels; the limit is {MAX_PIXELS // 10**6} million")
+    pixels = upright(data)
+    if pixels is None:
+        raise DataError(f"{name}: truncated or damaged {kind} file")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: pixels are {pixels.dtype}; save it with 8 or 16 bits a channel")
-    return np.ascontiguousarray(_turn(_flat(pixels), _orientation(kind, data)))
+    return np.ascontiguousarray(_flat(pixels))
+
+
+def format_of(data: bytes) -> str | None:
+    """The name in FORMATS of what a file's first bytes say it is."""
+    return next((kind for kind, (starts, _) in FORMATS.items() if data.startswith(starts)), None)
+
+
+def dimensions(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as a file's first bytes declare them; None where they are no image, or too few."""
+    kind = format_of(data)
+    try:
+        return FORMATS[kind][1](data) if kind else None
+    except _BROKEN:
+        return None
+
+
+def upright(data: bytes) -> np.ndarray | None:
+    """A file's pixels as OpenCV gives them, grey or BGR(A) of any depth, turned upright; None where it is damaged.
+
+    Nothing that is cut short or claims over MAX_PIXELS gets as far as a decoder, which would trust it.
+    """
+    kind, size = format_of(data), dimensions(data)
+    if kind is None or size is None or size[0] * size[1] > MAX_PIXELS or truncated(data):
+        return None
+    pixels = _imdecode(data)
+    if pixels is None or 0 in pixels.shape:
+        return None
+    return np.ascontiguousarray(_turn(pixels, _orientation(kind, data)))
+
+
+def truncated(data: bytes) -> bool:
+    """True where a PNG, JPEG or WebP plainly ends too soon: decoders believe a chunk's length, or paint in grey."""
+    kind = format_of(data)
+    try:
+        if kind == "PNG":  # every chunk, since OpenCV allocates what one claims before it reads it
+            return all(name != b"IEND" for name, _, _ in _png_chunks(data))
+        if kind == "JPEG":
+            return data.find(b"\xff\xd9", _jpeg_frame(data)) < 0
+        return kind == "WebP" and len(data) < 8 + int.from_bytes(data[4:8], "little")
+    except _BROKEN:
+        return True
 
 
 def _read(path: Path) -> bytes:
@@ -79,8 +115,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    chunks = list(_png_chunks(data))  # all of them: OpenCV allocates what a chunk claims before it reads it
-    if chunks[0][0] != b"IHDR":
+    if data[12:16] != b"IHDR":
         raise ValueError("no header")
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
@@ -99,9 +134,11 @@ def _bmp_size(data: bytes) -> tuple[int, int]:
 
 def _webp_size(data: bytes) -> tuple[int, int]:
     kind = data[12:16]
+    if data[8:12] != b"WEBP" or kind not in (b"VP8X", b"VP8L", b"VP8 "):
+        raise ValueError("another RIFF file")
     if kind == b"VP8X":
-        sizes = int.from_bytes(data[24:27], "little"), int.from_bytes(data[27:30], "little")
-        return sizes[0] + 1, sizes[1] + 1
+        low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, 24)
+        return (low_w | high_w << 16) + 1, (low_h | high_h << 16) + 1
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -117,20 +154,26 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == 0xFFFF:  # a fill byte
             at += 1
             continue
+        if marker == 0xFF01 or 0xFFD0 <= marker <= 0xFFD8:  # markers without a segment
+            at += 2
+            continue
         if marker < 0xFF00 or marker == 0xFFDA or length < 2:
             return
         yield marker & 0xFF, at + 4, length - 2
         at += 2 + length
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
+def _jpeg_frame(data: bytes) -> int:
+    """Where the content of the frame's header starts."""
     for marker, start, _ in _jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame, not a table
-            if data.find(b"\xff\xd9", start) < 0:
-                raise ValueError("no end of image: some decoders would paint the rest grey")
-            height, width = struct.unpack_from(">HH", data, start + 1)
-            return width, height
+            return start
     raise ValueError("no frame")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    height, width = struct.unpack_from(">HH", data, _jpeg_frame(data) + 1)
+    return width, height
 
 
 def _tiff_tags(data: bytes) -> dict[int, int]:
