@@ -23,12 +23,16 @@ def models(
     for name in zoo.names():
         artifact = Artifact.load(zoo.path(name))
         report = artifact.manifest.get("report", {})
-        known = {
-            "data": artifact.manifest.get("data"),
-            "accuracy": report.get("accuracy"),
-            "macs": report.get("macs"),
-        }
-        shipped.append({"name": name, "size_bytes": artifact.size_bytes, **known})
+        seeds = zoo.record(name)["summary"]["accuracy"]  # of every seed, not of the one that ships alone
+        shipped.append(
+            {
+                "name": name,
+                "data": artifact.manifest.get("data"),
+                "size_bytes": artifact.size_bytes,
+                **{key: report.get(key) for key in ("accuracy", "n", "macs", "ram_bytes")},
+                "seeds": seeds,
+            }
+        )
     try:
         from netsuke.lab.models import MODELS
 
@@ -38,10 +42,13 @@ def models(
     if json:
         console.print_json({"shipped": shipped, "trainable": trainable})
         return
-    rows = [(s["name"], s["data"], f"{s['size_bytes']:,}", f"{s['accuracy'] or 0:.2%}") for s in shipped]
-    console.table(
-        "Shipped: netsuke read --model NAME", ("name", "trained on", "bytes", "test accuracy"), rows
-    )
+    columns = ("name", "trained on", "bytes", "MACs", "test accuracy", "of its recipe's seeds")
+    rows = []
+    for s in shipped:
+        mean, deviation, n = s["seeds"]["mean"], s["seeds"]["stdev"] * 100, s["seeds"]["n"]
+        figures = (f"{s['size_bytes']:,}", f"{s['macs']:,}", f"{s['accuracy']:.2%}")
+        rows.append((s["name"], s["data"], *figures, f"{mean:.2%} ± {deviation:.2f} (n={n})"))
+    console.table("Shipped: netsuke read --model NAME", columns, rows)
     if trainable:
         console.table("Trainable: netsuke train --model NAME", ("name", "what"), list(trainable.items()))
     else:

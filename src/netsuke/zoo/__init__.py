@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from netsuke.errors import OptionError
 
@@ -21,3 +23,8 @@ def path(name: str) -> Path:
     if name not in names():
         raise OptionError(f"no shipped model is named {name!r}; there is {', '.join(names()) or 'none yet'}")
     return Path(str(files(__name__) / f"{name}{_SUFFIX}"))
+
+
+def record(name: str) -> dict[str, Any]:
+    """What was measured of a shipped artifact's recipe over several seeds: the record that made it."""
+    return json.loads(path(name).with_suffix(".json").read_text(encoding="utf-8"))

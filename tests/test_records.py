@@ -1,0 +1,39 @@
+"""Tables come from records, and records hold what a rerun needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = sorted((ROOT / "records").glob("*/record.json"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_readme_tables_are_those_of_the_records(name):
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert tables.filled(text) == text, "run python benchmarks/tables.py"
+    assert "<!-- table:" in text
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.parent.name)
+def test_record_is_complete_and_its_summary_is_that_of_its_runs(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert "{seed}" in record["command"]
+    assert "{out}" in record["command"]
+    assert [str(seed) for seed in record["seeds"]] == list(record["results"])
+    assert record["hardware"]
+    for key, figure in record["summary"].items():
+        values = [run[key] for run in record["results"].values()]
+        assert figure["n"] == len(values)
+        assert figure["mean"] == pytest.approx(mean(values))
+        assert figure["stdev"] == pytest.approx(stdev(values))

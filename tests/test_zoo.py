@@ -1,0 +1,45 @@
+"""What ships is what its record says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from netsuke import zoo
+from netsuke.artifact import Artifact
+from netsuke.engine import Engine
+from netsuke.errors import OptionError
+
+RECORDS = Path(__file__).resolve().parents[1] / "records"
+BUDGET = {"digit-small": 16384}
+SOURCE = {"digit-small": "mnist-16384"}
+
+
+def test_the_shipped_family():
+    assert zoo.names() == tuple(sorted(BUDGET))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_shipped_model_fits_its_budget_and_carries_its_record(name):
+    artifact = Artifact.load(zoo.path(name))
+    record = zoo.record(name)
+    assert artifact.size_bytes <= BUDGET[name]
+    assert record == json.loads((RECORDS / SOURCE[name] / "record.json").read_text(encoding="utf-8"))
+    run = record["results"][str(artifact.manifest["seed"])]
+    assert artifact.manifest["report"]["accuracy"] == run["accuracy"]
+    assert artifact.size_bytes == run["size_bytes"]
+
+
+def test_digit_small_is_as_right_as_it_says(mnist):
+    artifact = Artifact.load(zoo.path("digit-small"))
+    answers = Engine(artifact).run(mnist.test.images).argmax(1)
+    report = artifact.manifest["report"]
+    assert (answers == mnist.test.labels).mean() == pytest.approx(report["accuracy"], abs=1e-12)
+    assert report["n"] == len(mnist.test)
+
+
+def test_unknown_names_are_answered_with_the_known():
+    with pytest.raises(OptionError, match="digit-small"):
+        zoo.path("digit-huge")
