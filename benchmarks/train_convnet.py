@@ -32,7 +32,7 @@ def measure(epochs: int, threads: int, batch: int = 128) -> dict[str, Any]:
     options = Training(epochs=epochs + 1, batch=batch, threads=threads)
     history: list[dict[str, float]] = []
 
-    def show(done: float, info: str) -> None:
+    def show(done: float, info: str, resumed: bool) -> None:
         print(f"\r{info}", end="", file=sys.stderr, flush=True)
 
     train(model, mnist, options, history=history, progress=show)
