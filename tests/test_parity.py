@@ -19,7 +19,7 @@ from netsuke.export import c, onnx
 from netsuke.lab.carve import carve
 from netsuke.lab.models import MODELS, build
 from netsuke.lab.steps.quantize import quantize
-from netsuke.lab.steps.train import Training, logits, train
+from netsuke.lab.steps.train import Training, accuracy, logits, train
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler: apt install gcc")
 
@@ -77,6 +77,7 @@ def test_quantised(trained: tuple[torch.nn.Module, Dataset], bits: int, tmp_path
     artifact = carve(twin, data, recipe={}, seed=0)
     images = data.test.images
     assert_parity(artifact, images if bits == 8 else images[::5], tmp_path)
-    if bits == 8:  # four bits need more training than this
-        right = (artifact.logits(images[:1000]).argmax(1) == data.test.labels[:1000]).mean()
-        assert right > 0.6, "the network has learnt something"
+    if bits == 8:  # four bits need training of their own
+        part = data.test.take(np.arange(1000))
+        right = (artifact.logits(part.images).argmax(1) == part.labels).mean()
+        assert right > accuracy(model, part)[0] - 0.03
