@@ -15,8 +15,6 @@ from netsuke.artifact import Artifact
 from netsuke.cli.rerun import rerun
 from netsuke.errors import DataError, NetsukeError, OptionError
 
-# Until its fix is in: strict=False, so that the fix itself breaks nothing.
-KNOWN = pytest.mark.xfail(reason="known bug", strict=False)
 
 COMMAND = "train --data digits --model separable --option width=6,depth=0 --epochs 2 --threads 1 --seed {seed} -o {out}"
 
@@ -104,9 +102,7 @@ BAD: dict[str, tuple[object, str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "what", [pytest.param(w, marks=KNOWN) if w in ("a list", "a number", "an open quote") else w for w in BAD]
-)
+@pytest.mark.parametrize("what", BAD)
 def test_bad_records(what: str, tmp_path: Path) -> None:
     content, word = BAD[what]
     folder = write(tmp_path / "bad", content)
@@ -118,7 +114,6 @@ def test_bad_records(what: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/*.json"))
 
 
-@KNOWN
 def test_damaged_result_is_named(record: Path, tmp_path: Path) -> None:
     (tmp_path / "seed-0.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"seed-0\.json"):

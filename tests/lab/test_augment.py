@@ -11,8 +11,6 @@ from torch import Generator, Tensor
 from netsuke.errors import OptionError
 from netsuke.lab.augment import FILL, HANDWRITING, Augment
 
-# Until its fix is in: strict=False, so that the fix itself breaks nothing.
-KNOWN = pytest.mark.xfail(reason="known bug", strict=False)
 
 TRANSFORMS = [f.name for f in fields(Augment) if f.name not in ("fill", "clean")]
 # A degree is small, a share is not.
@@ -224,7 +222,6 @@ def test_contrast_brightness_and_noise_have_their_size() -> None:
     assert (Augment(noise=0.1)(x, rng()) - 0.5).std() == pytest.approx(0.1, rel=0.05)
 
 
-@KNOWN
 def test_erase_blanks_one_rectangle() -> None:
     x = torch.ones(300, 2, 20, 20)
     blank = Augment(erase=0.5)(x, rng()) == 0

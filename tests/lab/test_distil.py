@@ -18,8 +18,6 @@ from netsuke.lab.steps.distil import as_module, distil
 from netsuke.lab.steps.quantize import quantize
 from netsuke.lab.steps.train import Teacher, Training, accuracy, logits, train
 
-# Until its fix is in: strict=False, so that the fix itself breaks nothing.
-KNOWN = pytest.mark.xfail(reason="known bug", strict=False)
 
 DATA = blobs((1, 8, 8))
 
@@ -95,7 +93,6 @@ def test_errors(teacher: nn.Module) -> None:
             Teacher(teacher, **options)
 
 
-@KNOWN
 def test_module_of_other_classes_is_refused() -> None:
     with pytest.raises(NetsukeError, match="2"):
         distil(network(), DATA, Training(epochs=1), teacher=network(blobs((1, 8, 8), classes=2)))

@@ -16,8 +16,6 @@ from netsuke.errors import GraphError, UnsupportedLayer
 from netsuke.lab.lower import lower
 from netsuke.lab.steps.train import logits
 
-# Until its fix is in: strict=False, so that the fix itself breaks nothing.
-KNOWN = pytest.mark.xfail(reason="known bug", strict=False)
 
 SHAPE = (3, 11, 14)
 
@@ -182,7 +180,6 @@ def _in_place(m: Calls, y: Tensor) -> Tensor:
     return m.head((y + z).mean((2, 3)))
 
 
-@KNOWN
 @pytest.mark.parametrize("name", TRAPS)
 def test_traps_agree_or_are_refused(name: str) -> None:
     torch.manual_seed(4)
@@ -194,7 +191,6 @@ def test_traps_agree_or_are_refused(name: str) -> None:
     agree(model)
 
 
-@KNOWN
 def test_layer_options_are_not_dropped() -> None:
     pool = nn.Sequential(nn.AvgPool2d(2, divisor_override=1), nn.Flatten(), nn.Linear(3 * 5 * 7, 4))
     try:

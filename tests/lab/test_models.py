@@ -20,8 +20,6 @@ from netsuke.lab.models import MODELS, build
 from netsuke.lab.steps.quantize import quantize
 from netsuke.lab.steps.train import Training, logits, train
 
-# Until its fix is in: strict=False, so that the fix itself breaks nothing.
-KNOWN = pytest.mark.xfail(reason="known bug", strict=False)
 
 Shape = tuple[int, int, int]
 SHAPES: list[Shape] = [(1, 28, 28), (3, 17, 20)]
@@ -148,7 +146,6 @@ def test_unknown_names_list_the_known_ones(name: str, options: dict[str, Any], w
     ],
     ids=str,
 )
-@KNOWN
 def test_impossible_options_are_option_errors(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(NetsukeError):
         build(name, (1, 28, 28), 10, **options)

@@ -30,8 +30,6 @@ from netsuke.lab.steps.train import (
     train,
 )
 
-# Until its fix is in: strict=False, so that the fix itself breaks nothing.
-KNOWN = pytest.mark.xfail(reason="known bug", strict=False)
 
 SHAPE = (1, 8, 8)
 DATA = blobs(SHAPE)
@@ -256,9 +254,9 @@ def test_loss_that_is_not_finite_advises() -> None:
         ({"momentum": 1.0}, ["momentum"]),
         ({"label_smoothing": 1.0}, ["label_smoothing"]),
         ({"ema": 1.5}, ["ema"]),
-        pytest.param({"freeze_norm": -0.5}, ["freeze_norm"], marks=KNOWN),
-        pytest.param({"seed": -1}, ["seed"], marks=KNOWN),
-        pytest.param({"seed": 10**15}, ["seed"], marks=KNOWN),
+        ({"freeze_norm": -0.5}, ["freeze_norm"]),
+        ({"seed": -1}, ["seed"]),
+        ({"seed": 10**15}, ["seed"]),
     ],
     ids=str,
 )
@@ -346,7 +344,7 @@ def test_interrupted_run_ends_the_same(run: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "noise", pytest.param("other", marks=KNOWN)])
+@pytest.mark.parametrize("damage", ["cut", "empty", "noise", "other"])
 def test_damaged_checkpoint_is_ignored(damage: str, tmp_path: Path) -> None:
     whole = train(network(), DATA, QUICK)
     with pytest.raises(Killed):

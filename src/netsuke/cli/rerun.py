@@ -35,6 +35,8 @@ def rerun(
         chosen = [int(s) for s in seeds.split(",")] if seeds else list(said["seeds"])
     except ValueError:
         raise OptionError(f"--seeds takes whole numbers with commas between; got {seeds!r}") from None
+    if save and seeds:
+        raise OptionError("--save writes a whole record: leave out --seeds; finished runs are not repeated")
     if jobs < 1:
         raise OptionError(f"--jobs must be at least 1; got {jobs}")
     folder = folder or Path("runs") / record.resolve().name
@@ -61,6 +63,7 @@ def _shown(figure: dict[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     import json
+    import shlex
 
     from netsuke.errors import DataError
 
@@ -70,6 +73,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path.parent} holds no record.json") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(record, dict):
+        record = {}
     command, seeds = record.get("command"), record.get("seeds")
     if (
         not isinstance(command, str)
@@ -77,6 +82,10 @@ def _read(path: Path) -> dict[str, Any]:
         or not all(isinstance(s, int) for s in seeds)
     ):
         raise DataError(f"{path}: needs a command and a list of seeds")
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        raise DataError(f"{path}: its command cannot be read ({error})") from None
     return record
 
 
@@ -106,7 +115,7 @@ def _one(command: str, seed: int, folder: Path, jobs: int) -> Any:
     import sys
 
     from netsuke.cli import console
-    from netsuke.errors import NetsukeError
+    from netsuke.errors import DataError, NetsukeError
 
     done = folder / f"seed-{seed}.json"
     if not done.exists():
@@ -126,7 +135,10 @@ def _one(command: str, seed: int, folder: Path, jobs: int) -> Any:
         temporary = done.with_suffix(".tmp")
         temporary.write_text(run.stdout, encoding="utf-8")
         os.replace(temporary, done)
-    return json.loads(done.read_text(encoding="utf-8"))
+    try:
+        return json.loads(done.read_text(encoding="utf-8"))
+    except ValueError:
+        raise DataError(f"{done} is damaged; delete it to run seed {seed} again") from None
 
 
 def summarised(said: dict[str, Any], results: dict[str, Any], threads: int) -> dict[str, Any]:

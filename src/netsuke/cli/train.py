@@ -48,6 +48,7 @@ def train(
     from netsuke.cli import options
 
     options.check_out(out)
+    from netsuke.errors import OptionError
     from netsuke.lab.models import build
     from netsuke.lab.steps.train import Training
 
@@ -58,6 +59,8 @@ def train(
         best=patience > 0, seed=seed, threads=threads, precision=precision, augment=options.augmentation(augment),
     )  # fmt: skip
     settings = {key: options.value(v) for key, v in options.pairs(option, "options").items()}
+    if "seed" in settings:
+        raise OptionError("the seed is an option of the verb: --seed")
     module = build(model, dataset.image_shape, len(dataset.classes), seed=seed, **settings)
     recipe: dict[str, Any] = {"verb": "train", "model": model, "options": settings}
     finish(

@@ -118,7 +118,7 @@ class Augment:
         if self.erase:
             size = torch.rand(n, 2, generator=generator) * self.erase
             start = torch.rand(n, 2, generator=generator) * (1 - size)
-            row, column = torch.arange(height) / height, torch.arange(width) / width
+            row, column = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
             rows = (row >= start[:, :1]) & (row < (start + size)[:, :1])
             columns = (column >= start[:, 1:]) & (column < (start + size)[:, 1:])
             x = x.masked_fill((rows[:, None, :, None] & columns[:, None, None, :]).to(x.device), 0.0)

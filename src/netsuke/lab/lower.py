@@ -62,7 +62,10 @@ class _Lowering:
             if node.op == "placeholder":
                 self.values[node] = "pixels"
             elif node.op == "output":
-                self._trim(self.values[node.args[0]])
+                result = node.args[0]
+                if not isinstance(result, fx.Node):
+                    raise UnsupportedLayer("the model must return one tensor, its logits")
+                self._trim(self.values[result])
             else:
                 self.values[node] = self._node(node)
         return Graph(self.shape, tuple(self.ops)), self.tensors
@@ -81,6 +84,7 @@ class _Lowering:
                     f"cannot lower {node.target!r} ({type(layer).__name__}); "
                     f"netsuke knows {', '.join(sorted(t.__name__ for t in LAYERS))}"
                 )
+            self._in_place(getattr(layer, "inplace", False))
             return rule(self, self._value(0), layer)
         rule = FUNCTIONS.get(node.target)
         if rule is None:
@@ -89,9 +93,22 @@ class _Lowering:
             raise UnsupportedLayer(
                 f"cannot lower {name!r} at {node.name!r}; netsuke knows {', '.join(known)}"
             )
+        self._in_place(bool(node.kwargs.get("inplace")) or node.target is operator.iadd)
         return rule(self, self._value(0), node)
 
+    def _in_place(self, changes: bool) -> None:
+        """Refuse a layer that overwrites what others read: a graph has no such order."""
+        source = self.node.args[0] if self.node.args else None
+        if changes and isinstance(source, fx.Node) and len(source.users) > 1:
+            raise UnsupportedLayer(
+                f"cannot lower {self.node.name!r}: it works in place on {source.name!r}, which others read too"
+            )
+
     def _value(self, index: int) -> str:
+        if index >= len(self.node.args):
+            raise UnsupportedLayer(
+                f"cannot lower {self.node.name!r}: give its inputs by position, not by name"
+            )
         argument = self.node.args[index]
         if not isinstance(argument, fx.Node):
             raise UnsupportedLayer(
@@ -172,8 +189,10 @@ class _Lowering:
             raise UnsupportedLayer(f"cannot lower {self.node.target!r}: ceil_mode and dilation are unknown")
         if isinstance(layer, nn.MaxPool2d):
             return self.emit("maxpool", (x,), attrs | {"padding": padding * 2})
-        if any(padding):
-            raise UnsupportedLayer(f"cannot lower {self.node.target!r}: average pooling takes no padding")
+        if any(padding) or layer.divisor_override:
+            raise UnsupportedLayer(
+                f"cannot lower {self.node.target!r}: average pooling takes no padding and no divisor of its own"
+            )
         return self.emit("avgpool", (x,), attrs)
 
     def adaptive(self, x: str, layer: nn.AdaptiveAvgPool2d) -> str:
@@ -186,6 +205,8 @@ class _Lowering:
         return x if op.kind in ("globalavgpool", "dense") else self.emit("flatten", (x,))
 
     def add(self, x: str, node: fx.Node) -> str:
+        if node.kwargs.get("alpha", 1) != 1:
+            raise UnsupportedLayer(f"cannot lower {node.name!r}: a sum takes no alpha")
         return self.emit("add", (x, self._value(1)))
 
     def mean(self, x: str, node: fx.Node) -> str:

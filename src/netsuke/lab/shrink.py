@@ -256,7 +256,9 @@ class Shrink:
             raise AssertionError(f"planned {self.plan.size_bytes} bytes, got {artifact.size_bytes}")
         teacher = self.given or carve(models["teacher"], self.data, recipe=recipe, seed=self.seed)
         validation = {
-            name: rows[-1].get("val_accuracy", float("nan")) for name, rows in histories.items() if rows
+            name: rows[-1]["val_accuracy"]
+            for name, rows in histories.items()
+            if rows and "val_accuracy" in rows[-1]
         }
         return Result(artifact.with_manifest(history=histories), teacher, validation)
 

@@ -16,6 +16,8 @@ def convnet(
     but padded below 20 pixels, where they would leave nothing to pool. Pooling comes before the ReLU: the
     result is the same, at a quarter of the work.
     """
+    if not 0 < width < 100:
+        raise OptionError(f"convnet: width must be above 0 and below 100; got {width:g}")
     if min(shape[1:]) < 4:
         raise OptionError(f"convnet needs images of at least 4x4 pixels; got {shape[1]}x{shape[2]}")
     first, second, dense = (max(1, round(n * width)) for n in (32, 64, 128))

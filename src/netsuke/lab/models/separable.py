@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from netsuke.errors import OptionError
+
 
 def _normed(conv: nn.Conv2d) -> list[nn.Module]:
     return [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)]
@@ -34,6 +36,10 @@ def separable(*, shape: tuple[int, int, int], classes: int, width: int = 24, dep
     `width` is the number of channels at the end; the stem has 0.37 of it and the first block 0.62. A 28x28
     image is halved twice on the way; images under 14 pixels once, over 40 three times.
     """
+    if width < 1 or depth < 0:
+        raise OptionError(
+            f"separable: width must be at least 1 and depth at least 0; got {width} and {depth}"
+        )
     stem, middle = max(2, round(0.37 * width)), max(2, round(0.62 * width))
     side = min(shape[1:])
     kernel, first = (3, 1) if side < 14 else (5, 2)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netsuke.data import Dataset
-from netsuke.errors import OptionError, UnsupportedOp
+from netsuke.errors import GraphError, OptionError, UnsupportedOp
 from netsuke.graph import INPUT, INT32_MAX, Graph, Op
 from netsuke.lab.lower import lower
 from netsuke.lab.modules import FloatGraph, convolve, maxpool
@@ -157,6 +157,8 @@ def multipliers(gain: Tensor, bound: Tensor) -> tuple[Tensor, int]:
         error = float((m / 2.0**shift / gain.clamp(min=1e-12) - 1).square().sum())
         if error < least:
             best, least = (m, shift), error
+    if least == torch.inf:
+        raise GraphError("a layer's sums are too large for int32; use fewer bits or a narrower layer")
     return best
 
 

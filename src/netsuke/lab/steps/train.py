@@ -88,6 +88,10 @@ class Training:
         for name, bound in low.items():
             if not bound <= getattr(self, name) < 1e9:
                 raise OptionError(f"{name} must be at least {bound:g}; got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed must be 0 to {2**32 - 1}; got {self.seed}")
+        if not 0 <= self.freeze_norm <= 1:
+            raise OptionError(f"freeze_norm must be in 0..1; got {self.freeze_norm}")
         for name in ("momentum", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name} must be in 0..1, 1 excluded; got {getattr(self, name)}")
@@ -380,6 +384,8 @@ class _Run:
     def _distilled(self, target: Tensor, out: Tensor, hard_loss: Tensor) -> Tensor:
         """Hinton et al., Distilling the Knowledge in a Neural Network, 2015."""
         assert self.teacher is not None
+        if target.shape != out.shape:
+            raise OptionError(f"the teacher gives {target.shape[1]} logits; the model gives {out.shape[1]}")
         t, hard = self.teacher.temperature, self.teacher.hard
         target = F.log_softmax(target / t, 1)
         soft = F.kl_div(F.log_softmax(out / t, 1), target, reduction="batchmean", log_target=True)
@@ -417,7 +423,7 @@ class _Run:
             Exception
         ):  # torch raises many kinds for a damaged file; starting over is right for all of them
             return
-        if state["identity"] != self.identity:
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
