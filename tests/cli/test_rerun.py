@@ -15,7 +15,6 @@ from netsuke.artifact import Artifact
 from netsuke.cli.rerun import rerun
 from netsuke.errors import DataError, NetsukeError, OptionError
 
-
 COMMAND = "train --data digits --model separable --option width=6,depth=0 --epochs 2 --threads 1 --seed {seed} -o {out}"
 
 

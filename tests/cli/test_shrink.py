@@ -22,7 +22,6 @@ from netsuke.artifact import Artifact
 from netsuke.cli.shrink import shrink
 from netsuke.errors import DataError, OptionError
 
-
 QUICK = ("--effort", "quick", "--threads", "1")
 
 

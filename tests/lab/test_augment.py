@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 from netsuke.errors import OptionError
 from netsuke.lab.augment import FILL, HANDWRITING, Augment
 
-
 TRANSFORMS = [f.name for f in fields(Augment) if f.name not in ("fill", "clean")]
 # A degree is small, a share is not.
 EXTENT = {"rotate": 20.0, "shear": 20.0, "elastic": 2.0}

@@ -18,7 +18,6 @@ from netsuke.lab.steps.distil import as_module, distil
 from netsuke.lab.steps.quantize import quantize
 from netsuke.lab.steps.train import Teacher, Training, accuracy, logits, train
 
-
 DATA = blobs((1, 8, 8))
 
 

@@ -16,7 +16,6 @@ from netsuke.errors import GraphError, UnsupportedLayer
 from netsuke.lab.lower import lower
 from netsuke.lab.steps.train import logits
 
-
 SHAPE = (3, 11, 14)
 
 

@@ -20,7 +20,6 @@ from netsuke.lab.models import MODELS, build
 from netsuke.lab.steps.quantize import quantize
 from netsuke.lab.steps.train import Training, logits, train
 
-
 Shape = tuple[int, int, int]
 SHAPES: list[Shape] = [(1, 28, 28), (3, 17, 20)]
 # Options that leave a net small; a model without a line is tested as it comes.

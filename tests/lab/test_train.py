@@ -30,7 +30,6 @@ from netsuke.lab.steps.train import (
     train,
 )
 
-
 SHAPE = (1, 8, 8)
 DATA = blobs(SHAPE)
 
