@@ -182,7 +182,8 @@ def pair(
 ) -> Split:
     """Images uint8 [n, H, W] and whole labels [n] as a Split of `shape` (C, H, W), checked against each other."""
     if images.ndim != 3 or (1, *images.shape[1:]) != shape:
-        raise DataError(f"{where}: images of {_by(images.shape[1:]) or "single values"}; {_by(shape[1:])} are expected")
+        got = _by(images.shape[1:]) or "single values"
+        raise DataError(f"{where}: images of {got}; {_by(shape[1:])} are expected")
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(f"{where}: {len(images)} images but labels of shape {_by(labels.shape)}")
     whole = labels.astype(np.int64)
