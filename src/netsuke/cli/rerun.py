@@ -26,6 +26,8 @@ def rerun(
 
     Example: netsuke rerun records/mnist-lenet5 --seeds 0
     """
+    import os
+
     from netsuke.cli import console
     from netsuke.errors import OptionError
 
@@ -42,7 +44,8 @@ def rerun(
     folder = folder or Path("runs") / record.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
     results = _run(said["command"], chosen, folder, jobs)
-    document = summarised(said, results, threads=1 if jobs > 1 else 0)
+    threads = 1 if jobs > 1 else int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all there are
+    document = summarised(said, results, threads)
     if save:
         _write(path, {**said, **document})
     if json:
