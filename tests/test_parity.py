@@ -17,9 +17,10 @@ from netsuke.artifact import Artifact
 from netsuke.data import Dataset
 from netsuke.export import c, onnx
 from netsuke.lab.carve import carve
+from netsuke.lab.inference import accuracy, logits
 from netsuke.lab.models import MODELS, build
 from netsuke.lab.steps.quantize import quantize
-from netsuke.lab.steps.train import Training, accuracy, logits, train
+from netsuke.lab.steps.train import Training, train
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler: apt install gcc")
 

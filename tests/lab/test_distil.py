@@ -13,10 +13,11 @@ from lab.sets import blobs
 from netsuke.data import Dataset, Split
 from netsuke.errors import NetsukeError, OptionError, UnsupportedOp
 from netsuke.lab.carve import carve
+from netsuke.lab.inference import accuracy, logits
 from netsuke.lab.models import build
 from netsuke.lab.steps.distil import as_module, distil
 from netsuke.lab.steps.quantize import quantize
-from netsuke.lab.steps.train import Teacher, Training, accuracy, logits, train
+from netsuke.lab.steps.train import Teacher, Training, train
 
 DATA = blobs((1, 8, 8))
 

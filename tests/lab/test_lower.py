@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from netsuke import kernels
 from netsuke.errors import GraphError, UnsupportedLayer
+from netsuke.lab.inference import logits
 from netsuke.lab.lower import lower
-from netsuke.lab.steps.train import logits
 
 SHAPE = (3, 11, 14)
 

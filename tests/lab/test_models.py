@@ -15,10 +15,11 @@ from netsuke.artifact import Artifact
 from netsuke.errors import NetsukeError, OptionError, UnsupportedOp
 from netsuke.export import TARGETS
 from netsuke.lab.carve import carve
+from netsuke.lab.inference import logits
 from netsuke.lab.lower import lower
 from netsuke.lab.models import MODELS, build
 from netsuke.lab.steps.quantize import quantize
-from netsuke.lab.steps.train import Training, logits, train
+from netsuke.lab.steps.train import Training, train
 
 Shape = tuple[int, int, int]
 SHAPES: list[Shape] = [(1, 28, 28), (3, 17, 20)]

@@ -12,10 +12,10 @@ from graphs import artifact_of, random_graph, random_images, small_artifact
 from netsuke import kernels
 from netsuke.errors import UnsupportedOp
 from netsuke.graph import OPS, Graph, Op
+from netsuke.lab.inference import logits
 from netsuke.lab.lower import lower
 from netsuke.lab.modules import TORCH, FloatGraph
 from netsuke.lab.steps.distil import as_module
-from netsuke.lab.steps.train import logits
 
 
 @settings(max_examples=60)

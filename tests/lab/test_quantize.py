@@ -18,12 +18,14 @@ from netsuke import kernels
 from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError, UnsupportedOp
 from netsuke.graph import INT32_MAX, Graph, Op
+from netsuke.lab.inference import accuracy, logits
+from netsuke.lab.integers import multipliers
 from netsuke.lab.lower import lower
 from netsuke.lab.models import MODELS, build
 from netsuke.lab.modules import FloatGraph
 from netsuke.lab.steps.distil import as_module
-from netsuke.lab.steps.quantize import multipliers, quantize
-from netsuke.lab.steps.train import Training, accuracy, logits, train
+from netsuke.lab.steps.quantize import quantize
+from netsuke.lab.steps.train import Training, train
 
 DATA = blobs((1, 16, 16))
 

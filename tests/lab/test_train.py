@@ -17,18 +17,11 @@ from lab.sets import blobs
 from netsuke.data import Dataset, Split
 from netsuke.errors import DataError, OptionError
 from netsuke.lab.augment import Augment
+from netsuke.lab.inference import accuracy, logits, recalibrate
 from netsuke.lab.models import build
 from netsuke.lab.steps.quantize import quantize
-from netsuke.lab.steps.train import (
-    OPTIMIZERS,
-    SCHEDULES,
-    Teacher,
-    Training,
-    accuracy,
-    logits,
-    recalibrate,
-    train,
-)
+from netsuke.lab.steps.train import Teacher, Training, train
+from netsuke.lab.training import OPTIMIZERS, SCHEDULES
 
 SHAPE = (1, 8, 8)
 DATA = blobs(SHAPE)

@@ -22,11 +22,12 @@ from netsuke.data import Dataset, Split
 from netsuke.errors import OptionError
 from netsuke.lab.augment import HANDWRITING, Augment
 from netsuke.lab.carve import carve
+from netsuke.lab.integers import Widths
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.modules import FloatGraph
 from netsuke.lab.steps.distil import as_module
-from netsuke.lab.steps.quantize import QuantGraph, Widths, quantize
+from netsuke.lab.steps.quantize import quantize, quantized
 from netsuke.lab.steps.train import Teacher, Training, train
 from netsuke.lab.views import Views
 
@@ -108,7 +109,7 @@ def _sized(data: Dataset, width: int, bits: int) -> Plan:
     student = build("separable", data.image_shape, len(data.classes), width=width, depth=DEPTH)
     graph, weights = lower(student, data.image_shape)
     sample = torch.rand(2, *data.image_shape, generator=torch.Generator().manual_seed(0))
-    twin = QuantGraph(graph, weights, sample, Widths(bits, _bias_bits(bits))).eval()
+    twin = quantized(graph, weights, sample, Widths(bits, _bias_bits(bits))).eval()
     graph, tensors = lower(twin, data.image_shape)
     size = 0
     for row in packing.stored(graph, tensors):

@@ -6,175 +6,25 @@ import copy
 import ctypes
 import io
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from netsuke.data import Dataset, Split
+from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError
-from netsuke.lab.augment import Augment
+from netsuke.lab.inference import accuracy, device, prepared, recalibrate, tensors
+from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Progress, Teacher, Training
 from netsuke.lab.views import Views, bf16_pays
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": lambda p, o: torch.optim.SGD(p, o.lr, momentum=o.momentum, nesterov=o.momentum > 0),
-    "adam": lambda p, o: torch.optim.Adam(p, o.lr, betas=(o.momentum, 0.99)),
-    "adamw": lambda p, o: torch.optim.AdamW(p, o.lr, betas=(o.momentum, 0.99), weight_decay=0.0),
-    "rmsprop": lambda p, o: torch.optim.RMSprop(p, o.lr),
-}
-
-# The share of the peak learning rate at `t` in 0..1 of the run.
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda t: 1.0,
-    "step": lambda t: 0.1 ** (int(t >= 0.5) + int(t >= 0.8)),
-    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
-    # Smith & Topin, Super-Convergence, 2018: up for a quarter of the run, then down to nothing.
-    "one-cycle": lambda t: (
-        0.04 + 0.96 * t / 0.25 if t < 0.25 else 0.5 * (1 + math.cos(math.pi * (t - 0.25) / 0.75))
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Training:
-    """Options of the loop; the defaults suit a small CNN.
-
-    `l2` is weight decay on weights, not on biases and norms: decoupled with adamw, a gradient term otherwise.
-    `ema` is the decay of an exponential moving average of the weights that takes their place at the end.
-    `patience` stops after so many epochs without a better validation accuracy; with it, or with `best`, the
-    weights of the best epoch are kept rather than the last. `freeze_norm` is the share of the run after which
-    norms use their running statistics.
-    """
-
-    epochs: int = 10
-    batch: int = 128
-    optimizer: str = "adam"
-    lr: float = 2e-3
-    momentum: float = 0.9
-    schedule: str = "one-cycle"
-    label_smoothing: float = 0.0
-    l1: float = 0.0
-    l2: float = 0.0
-    ema: float = 0.0
-    clip: float = 0.0
-    patience: int = 0
-    best: bool = False
-    freeze_norm: float = 1.0
-    seed: int = 0
-    threads: int = 0
-    precision: str = "auto"
-    augment: Augment = field(default_factory=Augment)
-
-    def __post_init__(self) -> None:
-        tables: dict[str, Iterable[str]] = {
-            "optimizer": OPTIMIZERS,
-            "schedule": SCHEDULES,
-            "precision": ("auto", "float32", "bfloat16"),
-        }
-        for name, known in tables.items():
-            if getattr(self, name) not in known:
-                raise OptionError(f"no {name} {getattr(self, name)!r}; there are {', '.join(known)}")
-        low = {"epochs": 0, "batch": 1, "lr": 1e-12, "patience": 0, "l1": 0, "l2": 0, "clip": 0, "threads": 0}
-        for name, bound in low.items():
-            if not bound <= getattr(self, name) < 1e9:
-                raise OptionError(f"{name} must be at least {bound:g}; got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**32:
-            raise OptionError(f"seed must be 0 to {2**32 - 1}; got {self.seed}")
-        if not 0 <= self.freeze_norm <= 1:
-            raise OptionError(f"freeze_norm must be in 0..1; got {self.freeze_norm}")
-        for name in ("momentum", "label_smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(f"{name} must be in 0..1, 1 excluded; got {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """Whose logits to follow: loss = (1 - hard) * T^2 * KL(teacher, student at T) + hard * cross entropy."""
-
-    model: nn.Module
-    temperature: float = 2.0
-    hard: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not (self.temperature > 0 and 0 <= self.hard <= 1):
-            raise OptionError(
-                f"distillation needs temperature > 0 and hard in 0..1; got {self.temperature} and {self.hard}"
-            )
-
-
-Progress = Callable[
-    [float, str, bool], None
-]  # epochs done since the last call, what to show, by a former run?
-
-
-def tensors(split: Split) -> tuple[Tensor, Tensor]:
-    """uint8 images [n, C, H, W] and int64 labels [n] as torch tensors that share the arrays' memory."""
-    images = np.ascontiguousarray(split.images)
-    if not images.flags.writeable:
-        images = images.copy()
-    return torch.from_numpy(images), torch.from_numpy(np.asarray(split.labels, np.int64))
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@torch.no_grad()
-def logits(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
-    """Logits of uint8 images, in evaluation mode; the model's mode is put back."""
-    was, where = model.training, next(model.parameters()).device
-    model.eval()
-    parts = [
-        model(_prepared(images[i : i + batch], where)).float().cpu() for i in range(0, len(images), batch)
-    ]
-    model.train(was)
-    return torch.cat(parts)
-
-
-def accuracy(model: nn.Module, split: Split) -> tuple[float, float]:
-    """Accuracy and mean cross entropy of a split."""
-    images, labels = tensors(split)
-    out = logits(model, images)
-    return (out.argmax(1) == labels).float().mean().item(), F.cross_entropy(out, labels).item()
-
-
-@torch.no_grad()
-def recalibrate(model: nn.Module, images: Tensor, batch: int = 500) -> None:
-    """Measure batch-norm statistics afresh, in place: an average of weights has statistics of its own.
-
-    Izmailov et al., Averaging Weights Leads to Wider Optima, 2018, section 3.2.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    before = [(norm, norm.momentum, norm.training) for norm in norms]
-    was, where = model.training, next(model.parameters()).device
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-        norm.train()
-    for i in range(0, len(images), batch):
-        model(_prepared(images[i : i + batch], where))
-    for norm, momentum, _ in before:
-        norm.momentum = momentum
-    model.train(was)
-    for norm, _, training in before:
-        norm.train(training)
-
-
-def _prepared(images: Tensor, where: torch.device) -> Tensor:
-    return images.to(where).float().div_(255).contiguous(memory_format=torch.channels_last)
+__all__ = ["Progress", "Teacher", "Training", "train"]
 
 
 def train(
@@ -338,11 +188,11 @@ class _Run:
         """Augmented images in 0..1, and the teacher's logits for them if there is one."""
         if view is not None:
             images, answers = view
-            x = _prepared(images[index], self.where)
+            x = prepared(images[index], self.where)
             if answers is not None and self.teacher:
                 return x, answers[index].to(self.where)
         else:
-            x = self.options.augment(_prepared(self.images[index], self.where), generator)
+            x = self.options.augment(prepared(self.images[index], self.where), generator)
         if self.teacher is None:
             return x, None
         bf16 = bf16_pays(self.teacher.model)
@@ -419,10 +269,8 @@ class _Run:
             return
         try:
             state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
-        except (
-            Exception
-        ):  # torch raises many kinds for a damaged file; starting over is right for all of them
-            return
+        except Exception:
+            return  # torch raises many kinds for a damaged file; starting over is right for all of them
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             return
         self.model.load_state_dict(state["model"])

@@ -1,0 +1,70 @@
+"""Running a torch module on raw images: tensors, logits, accuracy, statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netsuke.data import Split
+
+
+def tensors(split: Split) -> tuple[Tensor, Tensor]:
+    """uint8 images [n, C, H, W] and int64 labels [n] as torch tensors that share the arrays' memory."""
+    images = np.ascontiguousarray(split.images)
+    if not images.flags.writeable:
+        images = images.copy()
+    return torch.from_numpy(images), torch.from_numpy(np.asarray(split.labels, np.int64))
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def logits(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
+    """Logits of uint8 images, in evaluation mode; the model's mode is put back."""
+    was, where = model.training, next(model.parameters()).device
+    model.eval()
+    parts = [
+        model(prepared(images[i : i + batch], where)).float().cpu() for i in range(0, len(images), batch)
+    ]
+    model.train(was)
+    return torch.cat(parts)
+
+
+def accuracy(model: nn.Module, split: Split) -> tuple[float, float]:
+    """Accuracy and mean cross entropy of a split."""
+    images, labels = tensors(split)
+    out = logits(model, images)
+    return (out.argmax(1) == labels).float().mean().item(), F.cross_entropy(out, labels).item()
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, images: Tensor, batch: int = 500) -> None:
+    """Measure batch-norm statistics afresh, in place: an average of weights has statistics of its own.
+
+    Izmailov et al., Averaging Weights Leads to Wider Optima, 2018, section 3.2.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    before = [(norm, norm.momentum, norm.training) for norm in norms]
+    was, where = model.training, next(model.parameters()).device
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+        norm.train()
+    for i in range(0, len(images), batch):
+        model(prepared(images[i : i + batch], where))
+    for norm, momentum, _ in before:
+        norm.momentum = momentum
+    model.train(was)
+    for norm, _, training in before:
+        norm.train(training)
+
+
+def prepared(images: Tensor, where: torch.device) -> Tensor:
+    return images.to(where).float().div_(255).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,117 @@
+"""The integer contract's arithmetic on float32 tensors that hold whole numbers, with gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from netsuke.errors import GraphError, OptionError
+from netsuke.graph import INT32_MAX
+
+MULTIPLIER_MAX = 255  # one stored byte
+# With 8-bit multipliers float32 then holds every product in range exactly, as ONNX Runtime needs.
+SHIFT_MAX = 14
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How weights and biases are stored, and whether large weights may be clipped (see `shares`)."""
+
+    bits: int = 8
+    bias_bits: int = 32
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8:
+            raise OptionError(f"weights take 1 to 8 bits; got {self.bits}")
+        if self.bias_bits not in (16, 32):
+            raise OptionError(f"biases take 16 or 32 bits; got {self.bias_bits}")
+
+
+def weight_limit(bits: int) -> int:
+    """The largest magnitude of a weight of so many bits; the range is symmetric."""
+    return max(1, (1 << (bits - 1)) - 1)
+
+
+def ste(exact: Tensor, smooth: Tensor) -> Tensor:
+    """The value of `exact` with the gradient of `smooth` (Bengio et al., 2013)."""
+    return smooth + (exact - smooth).detach()
+
+
+class Activation(torch.autograd.Function):
+    """Round half up and clip to lo..hi; the gradient passes inside the range."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, z: Tensor, lo: int, hi: int) -> Tensor:
+        out = (z + 0.5).floor_().clamp_(lo, hi)
+        ctx.save_for_backward(out)
+        ctx.range = (lo, hi)  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        lo, hi = ctx.range  # type: ignore[attr-defined]
+        return grad * ((out > lo) & (out < hi)), None, None
+
+
+def steps(weight: Tensor, bits: int, share: Tensor) -> Tensor:
+    """The real value of one step of each channel's weights [O], or of all alike where `share` is [1].
+
+    The last level stands at `share` of the largest magnitude, so steps follow the weights as they train. At one
+    bit a step is the mean magnitude (Rastegari et al., XNOR-Net, 2016).
+    """
+    flat = weight.detach().reshape(len(share), -1).abs()
+    reach = flat.mean(1) if bits == 1 else flat.amax(1) * share / weight_limit(bits)
+    return reach.clamp(min=1e-8)
+
+
+def shares(weight: Tensor, bits: int, channels: int, clip: bool) -> Tensor:
+    """For each channel [channels] the share of its largest magnitude at which the last level stands.
+
+    With `clip` the one in 0.4 to 1 that minimises the squared rounding error; without, the largest weight
+    rounds to the last level with room to spare, so that training finds none stuck beyond it.
+    """
+    limit = weight_limit(bits)
+    if not clip:
+        return weight.new_full((channels,), limit / (limit + 0.4))
+    best, error = weight.new_ones(channels), weight.new_full((channels,), torch.inf)
+    flat = weight.detach().reshape(channels, -1)
+    for share in torch.linspace(0.4, 1.0, 25):
+        step = steps(weight, bits, torch.full_like(best, float(share)))
+        near = (flat / step[:, None]).round().clamp(-limit, limit) * step[:, None]
+        now = (near - flat).square().sum(1)
+        best, error = torch.where(now < error, share, best), torch.minimum(now, error)
+    return best
+
+
+def rounded(weight: Tensor, bits: int, share: Tensor) -> Tensor:
+    """Weights in whole steps, within the range of `bits`, with the gradient of the real ones inside it."""
+    real = weight / steps(weight, bits, share).reshape(-1, *[1] * (weight.ndim - 1))
+    if bits == 1:
+        return ste(torch.where(real >= 0, 1.0, -1.0), real.clamp(-1, 1))
+    limit = weight_limit(bits)
+    real = real.clamp(-limit, limit)
+    return ste(real.round(), real)
+
+
+def multipliers(gain: Tensor, bound: Tensor) -> tuple[Tensor, int]:
+    """Multipliers m [O] of one byte and the layer's shift s with m / 2^s near `gain` >= 0.
+
+    The shift is the one with the least squared relative error over the channels, so that a single channel of
+    outlying gain is cut rather than all others starved. `bound` is the largest |sum| of each channel: s and m
+    are such that no product can leave int32.
+    """
+    best, least = (torch.zeros_like(gain), 0), torch.inf
+    for shift in range(SHIFT_MAX + 1):
+        m = (gain * 2.0**shift).round().clamp(0, MULTIPLIER_MAX)
+        if float((bound.double() * m.double()).max()) + 2.0**shift >= INT32_MAX:
+            break
+        error = float((m / 2.0**shift / gain.clamp(min=1e-12) - 1).square().sum())
+        if error < least:
+            best, least = (m, shift), error
+    if least == torch.inf:
+        raise GraphError("a layer's sums are too large for int32; use fewer bits or a narrower layer")
+    return best
