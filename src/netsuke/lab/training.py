@@ -39,7 +39,7 @@ class Training:
     `ema` is the decay of an exponential moving average of the weights that takes their place at the end.
     `patience` stops after so many epochs without a better validation accuracy; with it, or with `best`, the
     weights of the best epoch are kept rather than the last. `freeze_norm` is the share of the run after which
-    norms use their running statistics.
+    norms use their running statistics. `threads` 0 takes all there are, but one for images of few pixels.
     """
 
     epochs: int = 10

@@ -24,6 +24,8 @@ from netsuke.lab.inference import accuracy, device, prepared, recalibrate, tenso
 from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Progress, Teacher, Training
 from netsuke.lab.views import Views, bf16_pays
 
+SMALL = 14 * 14  # values of an image; below, handing work to a second thread takes longer than doing it
+
 __all__ = ["Progress", "Teacher", "Training", "train"]
 
 
@@ -87,8 +89,9 @@ class _Run:
         data.require("train")
         _keep_memory()
         self.options, self.data = options, data
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        small = data.train.images[0].size <= SMALL
+        if options.threads or small:
+            torch.set_num_threads(options.threads or 1)
         self.model = _channels_last(model)
         self.images, self.labels = tensors(data.train)
         self.where = next(model.parameters()).device
