@@ -142,6 +142,8 @@ def _check(graph: Graph, tensors: Mapping[str, np.ndarray], manifest: Mapping[st
     classes, count = manifest.get("classes"), types[graph.output].shape[0]
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise ArtifactError("its manifest needs classes, a list of names")
+    if not all(name.isprintable() for name in classes):  # they reach terminals and C comments
+        raise ArtifactError("its class names hold control characters")
     if len(classes) != count:
         raise ArtifactError(f"its manifest names {len(classes)} classes; the graph gives {count} logits")
 

@@ -294,3 +294,28 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, netsuke_cli: Any) -> 
     refused(done, "resnet", "convnet")
     assert tree(tmp_path) == before
     Artifact.load(tmp_path / "a.netsuke")
+
+
+def test_a_finished_run_removes_its_checkpoints_and_nothing_else(tmp_path):
+    from netsuke.cli import options
+
+    work = tmp_path / "a.netsuke.work"
+    (work / "teacher").mkdir(parents=True)
+    for file in (work / "checkpoint.pt", work / "teacher" / "checkpoint.pt", work / "mine.txt"):
+        file.write_text("x")
+    options.clear_work(work)
+    assert sorted(p.name for p in work.rglob("*")) == ["mine.txt"]
+
+
+def test_data_without_test_images_is_refused_before_training(tmp_path, netsuke_cli):
+    import cv2
+    import numpy as np
+
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "pets" / name / "0.png"), np.full((12, 12), 90, np.uint8))
+    done = netsuke_cli("shrink", "--data", "./pets", "--max-bytes", "1000", "-o", "x.netsuke", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no test images" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["pets"]

@@ -202,3 +202,29 @@ def test_layer_options_are_not_dropped() -> None:
 def test_not_an_image_network() -> None:
     with pytest.raises(GraphError):
         lower(nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), SHAPE)
+
+
+class Shared(nn.Module):
+    """A convolution whose output is read twice, once through a layer that only hands it on."""
+
+    def __init__(self, between: nn.Module, then: nn.Module):
+        super().__init__()
+        self.conv, self.between, self.then = nn.Conv2d(1, 3, 3), between, then
+        self.out = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.out(self.then(self.between(y)) + y)
+
+
+@pytest.mark.parametrize("between", [nn.Dropout(0.5), nn.Identity()], ids=["dropout", "identity"])
+@pytest.mark.parametrize("then", [nn.BatchNorm2d(3), nn.ReLU(inplace=True)], ids=["norm", "in-place"])
+def test_what_others_read_too_is_neither_folded_nor_overwritten(between: nn.Module, then: nn.Module) -> None:
+    with pytest.raises(UnsupportedLayer):
+        lower(Shared(between, then), (1, 8, 8))
+
+
+@pytest.mark.parametrize("flat", [nn.Flatten(2), nn.Flatten(0), nn.Flatten(1, 2)], ids=str)
+def test_flatten_of_other_axes_is_refused(flat: nn.Module) -> None:
+    with pytest.raises(UnsupportedLayer, match="flattens from axis 1"):
+        lower(nn.Sequential(nn.Conv2d(1, 1, 3), flat, nn.Linear(36, 2)), (1, 8, 8))

@@ -289,3 +289,13 @@ def test_multipliers(gains: list[float], reach: list[float]) -> None:
 
     got = sum((value / 2**shift / gain - 1) ** 2 for value, gain in zip(m.tolist(), gains, strict=True))
     assert got <= min(map(error, range(15))) * 1.001 + 1e-6
+
+
+def test_sixteen_bit_biases_hold_for_the_logits_too() -> None:
+    data = blobs((1, 8, 8))
+    model = build("separable", data.image_shape, len(data.classes), width=4)
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    nn.init.constant_(last.weight, 1e-6)
+    nn.init.constant_(last.bias, 3.0)
+    graph, tensors = lower(quantize(model, data, bits=4, bias_bits=16).eval(), data.image_shape)
+    assert np.abs(tensors[graph.ops[-1].tensor("bias")]).max() == 2**15 - 1

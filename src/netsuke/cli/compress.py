@@ -38,7 +38,7 @@ def compress(
 
     model = Artifact.load(artifact)
     options.check_out(out)
-    dataset = catalogue.load(data).require("train")
+    dataset = catalogue.load(data).require("train", "test")
     evaluate.check_fit(model, dataset, str(artifact))
     from netsuke.errors import OptionError
     from netsuke.lab.modules import FloatGraph

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +39,7 @@ def export(
     targets = chosen(to)
     model = Artifact.load(artifact)
     images = test_images(verify) if verify else None  # before anything is written
-    results = [written(model, target, out, artifact.stem) for target in targets]
+    results = all_written(model, targets, out, artifact.stem)
     if images is not None:
         compare(model, results, images)
     if json:
@@ -67,6 +68,34 @@ def test_images(name: str) -> np.ndarray:
     from netsuke import data
 
     return data.load(name).require("test").test.images
+
+
+def all_written(model: Artifact, targets: list[str], out: Path, name: str) -> list[dict[str, Any]]:
+    """Every target or none: the files are made in a folder of their own, then moved."""
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        return _moved(model, targets, out, name)
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def _moved(model: Artifact, targets: list[str], out: Path, name: str) -> list[dict[str, Any]]:
+    import os
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=out, prefix=".netsuke-") as made:
+        results = [written(model, target, Path(made), name) for target in targets]
+        for row in results:
+            row["path"] = str(out / Path(row["path"]).name)
+            for file in row["files"]:
+                moved = out / Path(file["file"]).name
+                os.replace(file["file"], moved)
+                file["file"] = str(moved)
+    return results
 
 
 def written(model: Artifact, target: str, folder: Path, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,15 @@ def augmentation(text: str) -> Augment:
 def work_folder(out: Path) -> Path:
     """Where a run that makes `out` keeps what it needs to go on after a kill."""
     return out.with_name(out.name + ".work")
+
+
+def clear_work(folder: Path) -> None:
+    """Remove the checkpoints of a finished run, and the folder if nothing of the user's is in it."""
+    for checkpoint in [*folder.glob("checkpoint.*"), *folder.glob("*/checkpoint.*")]:
+        checkpoint.unlink(missing_ok=True)
+    for left in (*(f for f in folder.glob("*") if f.is_dir()), folder):
+        with suppress(OSError):
+            left.rmdir()
 
 
 def check_out(out: Path) -> None:

@@ -40,15 +40,13 @@ def shrink(
 
     Example: netsuke shrink --data mnist --max-bytes 4096 -o best.netsuke
     """
-    import shutil
-
     from netsuke import data as catalogue
     from netsuke.artifact import Artifact
     from netsuke.cli import console, options
 
     options.check_out(out)
     given = Artifact.load(teacher) if teacher else None
-    dataset = catalogue.load(data).require("train")
+    dataset = catalogue.load(data).require("train", "test")
     from netsuke.lab.shrink import Shrink
 
     folder = work or options.work_folder(out)
@@ -64,7 +62,7 @@ def shrink(
     report = {k: document["result"][k] for k in ("accuracy", "loss", "n", "size_bytes", "macs", "ram_bytes")}
     result.artifact.with_manifest(report=report).save(out)
     if work is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        options.clear_work(folder)
     if json:
         console.print_json(document)
     else:

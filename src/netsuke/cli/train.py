@@ -52,12 +52,14 @@ def train(
     from netsuke.lab.models import build
     from netsuke.lab.steps.train import Training
 
-    dataset = catalogue.load(data).require("train")
+    dataset = catalogue.load(data).require("train", "test")
     chosen = Training(
         epochs=epochs, batch=batch, optimizer=optimizer, lr=lr, momentum=momentum, schedule=schedule,
         label_smoothing=label_smoothing, l1=l1, l2=l2, ema=ema, clip=clip, patience=patience,
         best=patience > 0, seed=seed, threads=threads, precision=precision, augment=options.augmentation(augment),
     )  # fmt: skip
+    if epochs < 1:
+        raise OptionError(f"--epochs must be at least 1; got {epochs}")
     settings = {key: options.value(v) for key, v in options.pairs(option, "options").items()}
     if "seed" in settings:
         raise OptionError("the seed is an option of the verb: --seed")
@@ -81,7 +83,6 @@ def finish(
     hard: float = 0.5,
 ) -> None:
     """Train `module`, write its artifact, measure it on the test half once, and say so."""
-    import shutil
     from dataclasses import asdict
 
     from netsuke.artifact import Artifact
@@ -109,10 +110,12 @@ def finish(
         report={k: document[k] for k in ("accuracy", "loss", "n", "size_bytes", "macs")}
     )
     artifact.save(out)
-    shutil.rmtree(work, ignore_errors=True)
+    options.clear_work(work)
     document |= {"artifact": str(out), "file_bytes": out.stat().st_size, "history": history}
     if json:
         console.print_json(document)
         return
     evaluate.show(document)
-    console.note(f"wrote {out}; next: netsuke compress {out} --data {dataset.name} -o small.netsuke")
+    console.note(
+        f"wrote {out}; next: netsuke {'export' if artifact.graph.integer else 'compress'} {out}, see its -h"
+    )

@@ -49,6 +49,8 @@ def _list(root: Path) -> tuple[tuple[str, ...], dict[str, Listed]]:
     split = all(folder.name in SPLITS for folder in top)
     parts = {folder.name: _subfolders(folder) for folder in top} if split else {"train": top}
     names = sorted({folder.name for folders in parts.values() for folder in folders}, key=_natural)
+    if strange := [name for name in names if not name.isprintable()]:
+        raise DataError(f"{root}: the class folder {strange[0]!r} has control characters in its name")
     if len(names) < 2:
         raise DataError(
             f"{root}: {len(names)} class ({', '.join(names) or 'none'}); a classifier needs at least 2"

@@ -17,12 +17,14 @@ from netsuke.artifact import Artifact
 from netsuke.data import Dataset
 from netsuke.lab.lower import lower
 
-# How a photo becomes the input (image.py): MNIST's digits are centred by mass in a 20-pixel box,
-# the 8x8 digits fill their field; images of a folder are only resized.
+# How a photo becomes the input (netsuke.image): MNIST's digits are centred by mass in a 20-pixel box,
+# those of UCI and USPS fill their field; images of a folder are only resized.
 _CENTRING: dict[str, dict[str, Any]] = {
     "mnist": {"centring": "mass", "box": 20},
     "emnist-digits": {"centring": "mass", "box": 20},
+    "usps": {"centring": "box", "box": 16},
     "digits": {"centring": "box", "box": 8},
+    "optdigits": {"centring": "box", "box": 8},
 }
 
 
@@ -36,7 +38,7 @@ def carve(model: nn.Module, data: Dataset, *, recipe: dict[str, Any], seed: int)
             "channels": channels,
             "height": height,
             "width": width,
-            "polarity": "bright-ink",
+            "polarity": "as-trained" if data.name.endswith("/") else "bright-ink",  # a folder's name ends so
             **_CENTRING.get(data.name, {"centring": "none"}),
         },
         "recipe": recipe,
@@ -60,8 +62,11 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str:
-    """The commit of the source tree in use, or "" for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the source tree in use, "-dirty" behind it if files differ; "" for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():  # else a repository around the environment would be taken for ours
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--match=", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -99,10 +99,28 @@ class _Lowering:
     def _in_place(self, changes: bool) -> None:
         """Refuse a layer that overwrites what others read: a graph has no such order."""
         source = self.node.args[0] if self.node.args else None
-        if changes and isinstance(source, fx.Node) and len(source.users) > 1:
+        if changes and isinstance(source, fx.Node) and self._readers(source) > 1:
             raise UnsupportedLayer(
                 f"cannot lower {self.node.name!r}: it works in place on {source.name!r}, which others read too"
             )
+
+    def _readers(self, node: fx.Node) -> int:
+        """How many nodes read a node's value, seen through layers that only hand it on."""
+        while self._hands_on(node) and isinstance(node.args[0], fx.Node):
+            node = node.args[0]
+        seen, waiting = 0, list(node.users)
+        while waiting:
+            user = waiting.pop()
+            if self._hands_on(user):
+                waiting += user.users
+            else:
+                seen += 1
+        return seen
+
+    def _hands_on(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.modules[str(node.target)], PASSING)
+        return node.target in (F.dropout, torch.flatten, "flatten")
 
     def _value(self, index: int) -> str:
         if index >= len(self.node.args):
@@ -161,7 +179,7 @@ class _Lowering:
             op is None
             or op.kind not in ("conv2d", "dense")
             or not isinstance(before, fx.Node)
-            or len(before.users) > 1
+            or self._readers(before) > 1
         ):
             raise UnsupportedLayer(
                 f"cannot fold {self.node.target!r}: it must follow a convolution or dense layer"
@@ -200,7 +218,11 @@ class _Lowering:
             raise UnsupportedLayer(f"cannot lower {self.node.target!r}: adaptive pooling only to 1x1")
         return self.emit("globalavgpool", (x,))
 
-    def flatten(self, x: str) -> str:
+    def flatten(self, x: str, start: int, end: int) -> str:
+        if (start, end) != (1, -1):
+            raise UnsupportedLayer(
+                f"cannot lower {self.node.name!r}: flattens from axis 1 to the last, no others"
+            )
         op = next(op for op in self.ops if op.name == x)
         return x if op.kind in ("globalavgpool", "dense") else self.emit("flatten", (x,))
 
@@ -223,7 +245,16 @@ def _plain(kind: str) -> Callable[[_Lowering, str, Any], str]:
     return lambda lowering, x, layer: lowering.emit(kind, (x,))
 
 
+def _axes(node: fx.Node) -> tuple[int, int]:
+    """start_dim and end_dim of a call of flatten."""
+    given: list[Any] = [0, -1]
+    given[: len(node.args) - 1] = node.args[1:]
+    return node.kwargs.get("start_dim", given[0]), node.kwargs.get("end_dim", given[1])  # type: ignore[return-value]
+
+
 Rule = Callable[[_Lowering, str, Any], str]
+
+PASSING = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)  # give on the very values they get
 
 LAYERS: dict[type[nn.Module], Rule] = {
     nn.Conv2d: _Lowering.conv,
@@ -237,7 +268,7 @@ LAYERS: dict[type[nn.Module], Rule] = {
     nn.MaxPool2d: _Lowering.pool,
     nn.AvgPool2d: _Lowering.pool,
     nn.AdaptiveAvgPool2d: _Lowering.adaptive,
-    nn.Flatten: lambda lowering, x, layer: lowering.flatten(x),
+    nn.Flatten: lambda lowering, x, layer: lowering.flatten(x, layer.start_dim, layer.end_dim),
     nn.Dropout: lambda lowering, x, layer: x,
     nn.Dropout2d: lambda lowering, x, layer: x,
     nn.Identity: lambda lowering, x, layer: x,
@@ -247,8 +278,8 @@ FUNCTIONS: dict[Any, Rule] = {
     operator.add: _Lowering.add,
     operator.iadd: _Lowering.add,
     torch.add: _Lowering.add,
-    torch.flatten: lambda lowering, x, node: lowering.flatten(x),
-    "flatten": lambda lowering, x, node: lowering.flatten(x),
+    torch.flatten: lambda lowering, x, node: lowering.flatten(x, *_axes(node)),
+    "flatten": lambda lowering, x, node: lowering.flatten(x, *_axes(node)),
     torch.relu: _plain("relu"),
     F.relu: _plain("relu"),
     "relu": _plain("relu"),

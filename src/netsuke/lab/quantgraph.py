@@ -77,7 +77,8 @@ class QuantLayer(nn.Module):
         factor = ste(m / 2.0**shift, gain)
         real = offset / factor.detach().clamp(min=2.0**-SHIFT_MAX)
         limit = min(self.bias_limit, 2.0**24)  # float32 counts no further
-        bias = ste(real.round().clamp(-limit, limit), real)
+        real = real.clamp(-limit, limit)
+        bias = ste(real.round(), real)
         weight = weight * sign.reshape(-1, *[1] * (weight.ndim - 1))
         return weight, bias, factor, m, shift
 
@@ -121,6 +122,7 @@ class QuantLogits(nn.Module):
         self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
         self.share: Tensor
         self.register_buffer("share", shares(weight, self.bits, 1, widths.clip))
+        self.bias_limit = min(2.0 ** (widths.bias_bits - 1) - 1, 2.0**24)
         self.unit: Tensor
         self.register_buffer("unit", steps(weight, self.bits, self.share)[0] * input_scale)
         self.stretch = nn.Parameter(torch.zeros(()))  # the logarithm of what training makes of the unit
@@ -134,12 +136,17 @@ class QuantLogits(nn.Module):
         return rounded(self.weight, self.bits, self.share)
 
     def forward(self, x: Tensor) -> Tensor:
+        return (F.linear(x, self.integers()) + self.units()) * self.scale
+
+    def units(self) -> Tensor:
+        """The bias in units of the logits, as it is stored, with a gradient."""
         real = self.bias / self.scale.detach()
-        return (F.linear(x, self.integers()) + ste(real.round(), real)) * self.scale
+        real = real.clamp(-self.bias_limit, self.bias_limit)
+        return ste(real.round(), real)
 
     @torch.no_grad()
     def arrays(self) -> dict[str, np.ndarray]:
-        bias = (self.bias / self.scale).round().clamp(-(2.0**24), 2.0**24)
+        bias = self.units()
         return {
             "weight": self.integers().cpu().numpy().astype(np.int8),
             "bias": bias.cpu().numpy().astype(np.int32),

@@ -220,7 +220,9 @@ class Shrink:
         for phase in self.phases:
             # Views take the teacher's part but for the first copies; augmentation is left to the teacher's phase.
             mild = phase.options if phase.name == "teacher" else replace(phase.options, augment=Augment())
-            options = replace(mild, epochs=1)
+            options = replace(
+                mild, epochs=1, ema=0.0
+            )  # an average costs little, but recalibrating it once a run much
             train(models[phase.name], tiny, options)  # warm caches and code paths
             start = time.monotonic()
             train(models[phase.name], tiny, options)

@@ -74,6 +74,8 @@ class Training:
         for name, bound in low.items():
             if not bound <= getattr(self, name) < 1e9:
                 raise OptionError(f"{name} must be at least {bound:g}; got {getattr(self, name)}")
+        if self.threads > 1024:
+            raise OptionError(f"threads must be 0 to 1024; got {self.threads}")
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed must be 0 to {2**32 - 1}; got {self.seed}")
         if not 0 <= self.freeze_norm <= 1:

@@ -44,5 +44,5 @@ def build(
     torch.manual_seed(seed)
     try:
         return MODELS[name](shape=shape, classes=classes, **options)
-    except ValueError as error:  # what torch thinks of an option
-        raise OptionError(f"{name}: {error}") from error
+    except (ValueError, RuntimeError, MemoryError) as error:  # what torch thinks of an option
+        raise OptionError(f"{name}: {str(error).splitlines()[0]}") from error

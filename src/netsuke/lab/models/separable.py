@@ -36,10 +36,8 @@ def separable(*, shape: tuple[int, int, int], classes: int, width: int = 24, dep
     `width` is the number of channels at the end; the stem has 0.37 of it and the first block 0.62. A 28x28
     image is halved twice on the way; images under 14 pixels once, over 40 three times.
     """
-    if width < 1 or depth < 0:
-        raise OptionError(
-            f"separable: width must be at least 1 and depth at least 0; got {width} and {depth}"
-        )
+    if not (1 <= width <= 4096 and 0 <= depth <= 256):
+        raise OptionError(f"separable: width must be 1 to 4096 and depth 0 to 256; got {width} and {depth}")
     stem, middle = max(2, round(0.37 * width)), max(2, round(0.62 * width))
     side = min(shape[1:])
     kernel, first = (3, 1) if side < 14 else (5, 2)

@@ -6,6 +6,7 @@ import copy
 import ctypes
 import io
 import json
+import math
 import os
 import time
 from dataclasses import asdict
@@ -86,7 +87,7 @@ class _Run:
         views: Views | None,
         work: Path | None,
     ):
-        data.require("train")
+        data.require("train", *(["val"] if options.patience else []))
         _keep_memory()
         self.options, self.data = options, data
         small = data.train.images[0].size <= SMALL
@@ -137,6 +138,10 @@ class _Run:
             return {}
         shown = self._averaged() if self.average is not None else self.model
         right, loss = accuracy(shown, self.data.val)
+        if not math.isfinite(loss):
+            raise DataError(
+                f"the loss on validation is not finite; try a lower --lr than {self.options.lr:g}"
+            )
         if right > self.best:
             self.best, self.best_epoch = right, self.epoch
             if self.options.best or self.options.patience:
