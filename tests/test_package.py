@@ -113,8 +113,6 @@ def test_base_install_says_what_training_needs(installed, tmp_path):
 
 
 def test_base_install_reads(installed, tmp_path):
-    if not (REPO / "src/netsuke/zoo/digit-small.netsuke").exists():
-        pytest.skip("src/netsuke/zoo/digit-small.netsuke is not there yet: train and ship it first")
     drawing = (
         "import cv2, numpy as np; p = np.full((120, 100), 235, np.uint8); "
         "cv2.line(p, (55, 20), (48, 100), 40, 9); cv2.imwrite('one.png', p)"

@@ -146,8 +146,6 @@ def test_zoo_lists_what_there_is():
 
 
 def test_the_default_reads_mnist_drawn_as_a_photo(mnist):
-    if "digit-small" not in zoo.names():
-        pytest.skip("src/netsuke/zoo/digit-small.netsuke is not there yet: train and ship it first")
     reader, part = Reader(), mnist.val
     right = 0
     for image, label in zip(part.images[:200, 0], part.labels[:200], strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,25 +85,24 @@ def finish(
 ) -> None:
     """Train `module`, write its artifact, measure it on the test half once, and say so."""
     from dataclasses import asdict
+    from functools import partial
 
     from netsuke.artifact import Artifact
     from netsuke.cli import console, evaluate, options
     from netsuke.lab.carve import carve
-    from netsuke.lab.steps.distil import as_module
-    from netsuke.lab.steps.train import Teacher, train
+    from netsuke.lab.steps.distil import distil
+    from netsuke.lab.steps.train import train
 
-    guide = None
+    step: Callable[..., Any] = train
     if teacher is not None:
         loaded = Artifact.load(teacher)
         evaluate.check_fit(loaded, dataset, str(teacher))
-        guide = Teacher(as_module(loaded), temperature, hard)
+        step = partial(distil, teacher=loaded, temperature=temperature, hard=hard)
         recipe |= {"teacher": loaded.weight_hash, "temperature": temperature, "hard": hard}
     history: list[dict[str, float]] = []
     work = options.work_folder(out)
     with console.progress("training", chosen.epochs) as bar:
-        module = train(
-            module, dataset, chosen, teacher=guide, work=work, history=history, progress=bar.advance
-        )
+        module = step(module, dataset, chosen, work=work, history=history, progress=bar.advance)
     recipe |= {"training": asdict(chosen)}
     artifact = carve(module, dataset, recipe=recipe, seed=chosen.seed).with_manifest(history=history)
     document = evaluate.measured(artifact, dataset, "test")
