@@ -57,7 +57,7 @@ def train(
     chosen = Training(
         epochs=epochs, batch=batch, optimizer=optimizer, lr=lr, momentum=momentum, schedule=schedule,
         label_smoothing=label_smoothing, l1=l1, l2=l2, ema=ema, clip=clip, patience=patience,
-        best=patience > 0, seed=seed, threads=threads, precision=precision, augment=options.augmentation(augment),
+        seed=seed, threads=threads, precision=precision, augment=options.augmentation(augment),
     )  # fmt: skip
     if epochs < 1:
         raise OptionError(f"--epochs must be at least 1; got {epochs}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,12 @@ def tensors(split: Split) -> tuple[Tensor, Tensor]:
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 hex of everything the model has learnt."""
+    learnt = (v.detach().cpu().numpy().tobytes() for v in model.state_dict().values())
+    return sha256(b"".join(learnt)).hexdigest()
 
 
 @torch.no_grad()

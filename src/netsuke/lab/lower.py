@@ -144,10 +144,6 @@ class _Lowering:
         self.tensors.update({op.tensor(role): array for role, array in weights.items()})
         return name
 
-    def same(self, x: str) -> str:
-        """A layer that does nothing at inference."""
-        return x
-
     def conv(self, x: str, layer: nn.Conv2d) -> str:
         if _pair(layer.dilation) != [1, 1] or layer.padding_mode != "zeros":
             raise UnsupportedLayer(

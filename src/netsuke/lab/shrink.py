@@ -86,8 +86,8 @@ def plan(data: Dataset, max_bytes: int) -> Plan:
             f"{'x'.join(map(str, data.image_shape))} images; the least is {least}"
         )
     # At equal bytes the wider net at 4 bits wins; more bits only where width is at its end.
-    for bits in (8, 7, 6, 5):
-        if best.width == MAX_WIDTH and (roomy := _sized(data, MAX_WIDTH, bits)).size_bytes <= max_bytes:
+    for bits in (8, 7, 6, 5) if best.width == MAX_WIDTH else ():
+        if (roomy := _sized(data, MAX_WIDTH, bits)).size_bytes <= max_bytes:
             return roomy
     return best
 
@@ -206,9 +206,9 @@ class Shrink:
     def estimate(self) -> float:
         """Seconds that the run will take here, from timing a few steps of each phase."""
         count = 6 * self.phases[0].options.batch
-        train_part, empty = self.data.train, self.data.train
-        piece = Split(train_part.images[:count], train_part.labels[:count])
-        tiny = replace(self.data, train=piece, val=Split(empty.images[:0], empty.labels[:0]))
+        whole = self.data.train
+        piece = Split(whole.images[:count], whole.labels[:count])
+        tiny = replace(self.data, train=piece, val=Split(whole.images[:0], whole.labels[:0]))
         teacher = as_module(self.given) if self.given else self.teacher()
         student = self.student()
         models = {
@@ -220,13 +220,12 @@ class Shrink:
         for phase in self.phases:
             # Views take the teacher's part but for the first copies; augmentation is left to the teacher's phase.
             mild = phase.options if phase.name == "teacher" else replace(phase.options, augment=Augment())
-            options = replace(
-                mild, epochs=1, ema=0.0
-            )  # an average costs little, but recalibrating it once a run much
+            # A moving average costs little, but recalibrating it, once in so short a run, much.
+            options = replace(mild, epochs=1, ema=0.0)
             train(models[phase.name], tiny, options)  # warm caches and code paths
             start = time.monotonic()
             train(models[phase.name], tiny, options)
-            passes = phase.options.epochs * len(train_part) / max(1, len(piece))
+            passes = phase.options.epochs * len(whole) / max(1, len(piece))
             total += (time.monotonic() - start) * passes
         return total
 
@@ -267,12 +266,11 @@ class Shrink:
 
     def _guide(self, trained: nn.Module | None) -> tuple[Teacher, Views]:
         """The teacher with its norms folded away, and the copies of the data it has answered."""
-        artifact = self.given
-        shape = self.data.image_shape
-        module = (
-            FloatGraph(*lower(trained.cpu(), shape)) if trained else as_module(artifact) if artifact else None
-        )
-        assert module is not None
+        if self.given is not None:
+            module = as_module(self.given)
+        else:
+            assert trained is not None
+            module = FloatGraph(*lower(trained.cpu(), self.data.image_shape))
         epochs = sum(phase.options.epochs for phase in self.phases if phase.name != "teacher")
         room = VIEWS_BYTES // max(1, self.data.train.images.nbytes)
         count = max(1, min(max(MIN_VIEWS, epochs // 6), MAX_VIEWS, room))

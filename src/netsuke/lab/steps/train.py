@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError
-from netsuke.lab.inference import accuracy, device, prepared, recalibrate, tensors
+from netsuke.lab.inference import accuracy, device, prepared, recalibrate, tensors, weights_hash
 from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Progress, Teacher, Training
 from netsuke.lab.views import Views, bf16_pays
 
@@ -68,13 +68,6 @@ def _channels_last(model: nn.Module) -> nn.Module:
     return nn.Module.to(model, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _weights(model: nn.Module) -> str:
-    """A hash of everything the model has learnt."""
-    return sha256(
-        b"".join(v.detach().cpu().numpy().tobytes() for v in model.state_dict().values())
-    ).hexdigest()
-
-
 class _Run:
     """The state of one training, so that the loop reads as a loop."""
 
@@ -111,9 +104,9 @@ class _Run:
         self.checkpoint = work / "checkpoint.pt" if work else None
         # What must be equal for a checkpoint to belong to this run.
         chosen = {key: value for key, value in asdict(options).items() if key != "threads"}
-        guided = [teacher.temperature, teacher.hard, _weights(teacher.model)] if teacher else []
+        guided = [teacher.temperature, teacher.hard, weights_hash(teacher.model)] if teacher else []
         identity = json.dumps(
-            [chosen, data.hash, _weights(self.model), guided, views and views.key], sort_keys=True
+            [chosen, data.hash, weights_hash(self.model), guided, views and views.key], sort_keys=True
         )
         self.identity = sha256(identity.encode()).hexdigest()
 
