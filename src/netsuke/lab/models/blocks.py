@@ -1,0 +1,188 @@
+"""What several architectures are built of: normed convolutions, activations, attention, strides for any image size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log2
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netsuke.errors import OptionError
+
+Shape = tuple[int, int, int]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "prelu": nn.PReLU,
+    "silu": lambda: nn.SiLU(inplace=True),
+    "hardswish": lambda: nn.Hardswish(inplace=True),
+    "hardsigmoid": lambda: nn.Hardsigmoid(inplace=True),
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
+
+def activation(name: str) -> nn.Module:
+    if name not in ACTIVATIONS:
+        raise OptionError(f"no activation {name!r}; there are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, batch norm and, unless `act` is "", an activation: parts 0, 1 and 2.
+
+    `padding` keeps the size at stride 1 when it is left out.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        act: str = "relu",
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ):
+        padding = (kernel - 1) // 2
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs, eps=eps, momentum=momentum),
+        ]
+        super().__init__(*layers, *([activation(act)] if act else []))
+
+
+class SqueezeExcitation(nn.Module):
+    """Each channel times a gate that looks at the mean of all channels: [n, C, H, W] to the same.
+
+    Hu et al., Squeeze-and-Excitation Networks, 2018. `squeeze` is the number of hidden units.
+    """
+
+    def __init__(self, channels: int, squeeze: int, act: str = "relu", gate: str = "sigmoid"):
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeeze, 1)
+        self.fc2 = nn.Conv2d(squeeze, channels, 1)
+        self.activation = activation(act)
+        self.scale_activation = activation(gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.scale_activation(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
+        return x * gate
+
+
+class CBAM(nn.Module):
+    """A gate a channel, then a gate a pixel: [n, C, H, W] to the same.
+
+    Woo et al., CBAM: Convolutional Block Attention Module, 2018.
+    """
+
+    def __init__(self, channels: int, squeeze: int, kernel: int = 7):
+        super().__init__()
+        self.avgpool, self.maxpool = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeeze, 1)
+        self.fc2 = nn.Conv2d(squeeze, channels, 1)
+        self.activation, self.gate = nn.ReLU(), nn.Sigmoid()
+        self.spatial = ConvNormAct(2, 1, kernel, act="sigmoid")
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.fc2(self.activation(self.fc1(self.avgpool(x))))
+        peak = self.fc2(self.activation(self.fc1(self.maxpool(x))))
+        x = x * self.gate(mean + peak)
+        return x * self.spatial(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))
+
+
+ATTENTION: dict[str, Callable[[int, int], nn.Module] | None] = {
+    "none": None,
+    "se": SqueezeExcitation,
+    "cbam": CBAM,
+}
+
+
+def attention(kind: str, channels: int, reduction: int = 8) -> list[nn.Module]:
+    """The attention block for so many channels, in a list that is empty for "none"."""
+    if kind not in ATTENTION:
+        raise OptionError(f"no attention {kind!r}; there are {', '.join(ATTENTION)}")
+    make = ATTENTION[kind]
+    return [make(channels, max(2, channels // reduction))] if make else []
+
+
+class StochasticDepth(nn.Module):
+    """In training, drops a branch for a random `p` of the images (Huang et al., 2016); nothing otherwise."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.p
+        return x * keep / (1 - self.p)
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `channels`, but never under 90 % of it (MobileNet's rule)."""
+    nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return nearest + divisor if nearest < 0.9 * channels else nearest
+
+
+def strides(shape: Shape, count: int) -> list[int]:
+    """2 for each of the first of `count` halvings that leave a map of 4 pixels or more, 1 for the others.
+
+    224-pixel images take all five of an ImageNet network, 28-pixel ones the first two.
+    """
+    halvings = max(0, int(log2(max(1, min(shape[1:])) / 4))) if min(shape[1:]) >= 4 else 0
+    return [2 if i < halvings else 1 for i in range(count)]
+
+
+def require(model: str, **values: tuple[float, float, float]) -> None:
+    """Check options given as name=(value, low, high), both ends included. Raises OptionError."""
+    for name, (value, low, high) in values.items():
+        if not low <= value <= high:
+            raise OptionError(f"{model}: {name} must be {low:g} to {high:g}; got {value:g}")
+
+
+def require_side(model: str, shape: Shape, side: int) -> None:
+    if min(shape[1:]) < side:
+        raise OptionError(f"{model} needs images of at least {side}x{side} pixels; got {shape[1]}x{shape[2]}")
+
+
+def map_size(features: nn.Module, shape: Shape) -> tuple[int, ...]:
+    """(C, H, W) that `features` make of one image, without computing it.
+
+    Raises OptionError naming the layer that does not fit its input, and what arrives there.
+    """
+    arriving: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            arriving.append((name, module, tuple(inputs[0].shape[1:])))
+
+        return hook
+
+    leaves = [(name, m) for name, m in features.named_modules() if not list(m.children())]
+    handles = [m.register_forward_pre_hook(note(name)) for name, m in leaves]
+    ghosts = {
+        key: torch.empty_like(value, device="meta")
+        for key, value in [*features.named_parameters(), *features.named_buffers()]
+    }
+    was = features.training
+    try:
+        out = torch.func.functional_call(features.eval(), ghosts, torch.empty(1, *shape, device="meta"))
+    except RuntimeError as error:
+        name, layer, size = arriving[-1] if arriving else ("", features, shape)
+        raise OptionError(
+            f"layer {name!r} ({type(layer).__name__}) cannot work on the {'x'.join(map(str, size))} map "
+            f"that arrives there from a {shape[1]}x{shape[2]} image: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        features.train(was)
+        for handle in handles:
+            handle.remove()
+    return tuple(out.shape[1:])
