@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import log2
 from typing import Any
 
@@ -30,6 +30,26 @@ def activation(name: str) -> nn.Module:
     if name not in ACTIVATIONS:
         raise OptionError(f"no activation {name!r}; there are {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()
+
+
+class Standardize(nn.Module):
+    """(x - mean) / std, a mean and a deviation a channel: what a network's weights were trained to see.
+
+    In front of everything else; lowering makes it the graph's `normalize` op. It learns nothing.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        if len(mean) != len(std) or not all(0 < s < float("inf") for s in std):
+            raise OptionError(f"a mean and a deviation above 0 a channel; got {list(mean)} and {list(std)}")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
 
 
 class ConvNormAct(nn.Sequential):
