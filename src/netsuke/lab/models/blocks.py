@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import log2
 from typing import Any
@@ -144,6 +145,29 @@ class StochasticDepth(nn.Module):
             return x
         keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.p
         return x * keep / (1 - self.p)
+
+
+def classifier_of(features: Sequence[nn.Module], head: Sequence[nn.Module]) -> nn.Sequential:
+    """Layers, global average pooling, dense layers: parameters are named features.* and classifier.*."""
+    parts = {
+        "features": nn.Sequential(*features),
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Sequential(*head),
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
+def initialise(model: nn.Sequential) -> nn.Sequential:
+    """The weights that most ImageNet recipes start from: He et al. by the outputs, dense layers near zero."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return model
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
