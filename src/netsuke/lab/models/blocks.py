@@ -170,6 +170,18 @@ def initialise(model: nn.Sequential) -> nn.Sequential:
     return model
 
 
+def pooling(kind: str, kernel: int, stride: int, ceil: bool = False) -> nn.Module:
+    """A "max" or "avg" pool without padding; `ceil` lets a max pool end beyond the map's edge."""
+    if kind not in ("max", "avg"):
+        raise OptionError(f"no pool {kind!r}; there are max, avg")
+    return nn.MaxPool2d(kernel, stride, ceil_mode=ceil) if kind == "max" else nn.AvgPool2d(kernel, stride)
+
+
+def scaled(channels: int, width: float) -> int:
+    """So many channels times `width`, at least one."""
+    return max(1, round(channels * width))
+
+
 def round_channels(channels: float, divisor: int = 8) -> int:
     """The multiple of `divisor` nearest to `channels`, but never under 90 % of it (MobileNet's rule)."""
     nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from netsuke.errors import OptionError
+from netsuke.lab.models import blocks
 
 
-def _normed(conv: nn.Conv2d) -> list[nn.Module]:
-    return [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)]
-
-
-def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Depthwise 3x3, then pointwise (Howard et al., MobileNets, 2017)."""
+def _block(inputs: int, outputs: int, stride: int, act: str, attention: str) -> nn.Sequential:
+    """Depthwise 3x3, then pointwise (Howard et al., MobileNets, 2017), then attention where it is wanted."""
     return nn.Sequential(
-        *_normed(nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)),
-        *_normed(nn.Conv2d(inputs, outputs, 1, bias=False)),
+        *blocks.ConvNormAct(inputs, inputs, 3, stride, inputs, act),
+        *blocks.ConvNormAct(inputs, outputs, 1, act=act),
+        *blocks.attention(attention, outputs),
     )
 
 
 class Residual(nn.Module):
-    """x + f(x). Both are ReLU outputs, so the sum stays unsigned and costs no requantisation."""
+    """x + f(x). With ReLU both are its outputs, so the sum stays unsigned and costs no requantisation."""
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -30,7 +28,15 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-def separable(*, shape: tuple[int, int, int], classes: int, width: int = 24, depth: int = 2) -> nn.Sequential:
+def separable(
+    *,
+    shape: blocks.Shape,
+    classes: int,
+    width: int = 24,
+    depth: int = 2,
+    act: str = "relu",
+    attention: str = "none",
+) -> nn.Sequential:
     """A strided stem, two separable blocks, `depth` residual ones, global pooling: [n, C, H, W] to [n, classes].
 
     `width` is the number of channels at the end; the stem has 0.37 of it and the first block 0.62. A 28x28
@@ -42,10 +48,10 @@ def separable(*, shape: tuple[int, int, int], classes: int, width: int = 24, dep
     side = min(shape[1:])
     kernel, first = (3, 1) if side < 14 else (5, 2)
     return nn.Sequential(
-        *_normed(nn.Conv2d(shape[0], stem, kernel, first, padding=kernel // 2, bias=False)),
-        _block(stem, middle, 2 if side > 40 else 1),
-        _block(middle, width, 2),
-        *(Residual(_block(width, width, 1)) for _ in range(depth)),
+        *blocks.ConvNormAct(shape[0], stem, kernel, first, act=act),
+        _block(stem, middle, 2 if side > 40 else 1, act, attention),
+        _block(middle, width, 2, act, attention),
+        *(Residual(_block(width, width, 1, act, attention)) for _ in range(depth)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(width, classes),
