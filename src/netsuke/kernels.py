@@ -62,9 +62,9 @@ def _windows(x: np.ndarray, kernel: Sequence[int], stride: Sequence[int]) -> np.
 
 
 def _pad(x: np.ndarray, padding: Sequence[int], value: float) -> np.ndarray:
-    top, left, bottom, right = padding
     if not any(padding):
         return x
+    top, left, bottom, right = padding
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value)
 
 
@@ -110,8 +110,31 @@ def _dense(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
     return x[0] @ w[op.tensor("weight")].T + w[op.tensor("bias")]
 
 
+def _pooled(op: Op, x: np.ndarray, value: float = 0) -> np.ndarray:
+    """The windows of a pool, padded with `value`: zeros count in an average."""
+    return _windows(_pad(x, op.attrs.get("padding", ()), value), op.attrs["kernel"], op.attrs["stride"])
+
+
 def _avgpool(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
-    return _windows(x[0], op.attrs["kernel"], op.attrs["stride"]).mean((-2, -1), dtype=np.float32)
+    return _pooled(op, x[0]).mean((-2, -1), dtype=np.float32)
+
+
+def _prelu(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    return np.where(x[0] < 0, x[0] * _axes(w[op.tensor("slope")], x[0].ndim), x[0])
+
+
+def _hardsigmoid(x: np.ndarray) -> np.ndarray:
+    return np.clip(x / np.float32(6) + np.float32(0.5), np.float32(0), np.float32(1))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return (1 / (1 + np.exp(-x.clip(-80, 80)))).astype(np.float32)
+
+
+def _mul(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    """A gate of one value a channel, or a pixel, or an element."""
+    gate = x[1] if x[1].ndim == x[0].ndim else x[1][:, :, None, None]
+    return x[0] * gate
 
 
 # --- integer kernels --------------------------------------------------------------------------------
@@ -121,9 +144,13 @@ def _exact(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float64)  # BLAS speed, and exact below 2**53
 
 
+def _axes(values: np.ndarray, ndim: int) -> np.ndarray:
+    """Values [C] to stand beside an activation [n, C, ...] of `ndim` axes."""
+    return values.reshape(-1, *[1] * (ndim - 2))
+
+
 def _requantized(op: Op, acc: np.ndarray, w: Tensors) -> np.ndarray:
-    axes = (slice(None),) + (None,) * (acc.ndim - 2)
-    m, s = (w[op.tensor(role)].astype(np.int64)[axes] for role in ("multiplier", "shift"))
+    m, s = (_axes(w[op.tensor(role)].astype(np.int64), acc.ndim) for role in ("multiplier", "shift"))
     return requantize(acc, m, s, signed=op.attrs["signed"])
 
 
@@ -142,10 +169,29 @@ def _qdense(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
 
 
 def _qavgpool(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
-    a = op.attrs
-    total = _windows(x[0].astype(np.int64), a["kernel"], a["stride"]).sum((-2, -1))
+    return _averaged(op, _pooled(op, x[0].astype(np.int64)).sum((-2, -1)))
+
+
+def _qchannelmean(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    return _averaged(op, x[0].astype(np.int64).sum(1, keepdims=True))
+
+
+def _averaged(op: Op, total: np.ndarray) -> np.ndarray:
     # The signed clip serves both element types: an average of 0..127 stays in 0..127, or is cut there.
-    return requantize(total, np.int64(a["multiplier"]), np.int64(a["shift"]), signed=True)
+    return requantize(total, np.int64(op.attrs["multiplier"]), np.int64(op.attrs["shift"]), signed=True)
+
+
+def _qmul(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    a = op.attrs
+    product = _mul(op, [x[0].astype(np.int64), x[1].astype(np.int64)], w)
+    return requantize(product, np.int64(a["multiplier"]), np.int64(a["shift"]), signed=a["signed"])
+
+
+def _lookup(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    """Entry 0 of the table is for the lowest input: 0, or -127 where there are 255."""
+    table = w[op.tensor("table")].astype(np.int64)
+    place = x[0].astype(np.int64) + (127 if table.shape[-1] == 255 else 0)
+    return table[place] if table.ndim == 1 else table[_axes(np.arange(len(table)), place.ndim), place]
 
 
 def _qadd(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
@@ -159,9 +205,14 @@ def _qadd(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
 
 def _maxpool(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
     low = -np.inf if x[0].dtype == np.float32 else -128  # below every activation, so padding never wins
-    return _windows(_pad(x[0], op.attrs["padding"], low), op.attrs["kernel"], op.attrs["stride"]).max(
-        (-2, -1)
-    )
+    return _pooled(op, x[0], low).max((-2, -1))
+
+
+def _shuffle(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    """Channel k of group g becomes channel g of group k (Zhang et al., ShuffleNet, 2018)."""
+    n, channels, *sides = x[0].shape
+    groups = op.attrs["groups"]
+    return x[0].reshape(n, groups, channels // groups, *sides).swapaxes(1, 2).reshape(x[0].shape)
 
 
 KERNELS: dict[str, Kernel] = {
@@ -170,18 +221,32 @@ KERNELS: dict[str, Kernel] = {
     "dense": _dense,
     "relu": lambda op, x, w: np.maximum(x[0], np.float32(0)),
     "relu6": lambda op, x, w: np.clip(x[0], np.float32(0), np.float32(6)),
-    "sigmoid": lambda op, x, w: (1 / (1 + np.exp(-x[0].clip(-80, 80)))).astype(np.float32),
+    "leakyrelu": lambda op, x, w: np.where(x[0] < 0, x[0] * np.float32(op.attrs["slope"]), x[0]),
+    "prelu": _prelu,
+    "silu": lambda op, x, w: x[0] * _sigmoid(x[0]),
+    "hardswish": lambda op, x, w: x[0] * _hardsigmoid(x[0]),
+    "hardsigmoid": lambda op, x, w: _hardsigmoid(x[0]),
+    "sigmoid": lambda op, x, w: _sigmoid(x[0]),
     "tanh": lambda op, x, w: np.tanh(x[0]),
     "avgpool": _avgpool,
     "globalavgpool": lambda op, x, w: x[0].mean((2, 3), dtype=np.float32),
+    "channelmean": lambda op, x, w: x[0].mean(1, dtype=np.float32, keepdims=True),
     "add": lambda op, x, w: x[0] + x[1],
+    "mul": _mul,
     "maxpool": _maxpool,
+    "channelmax": lambda op, x, w: x[0].max(1, keepdims=True),
+    "concat": lambda op, x, w: np.concatenate(x, 1),
+    "slice": lambda op, x, w: x[0][:, op.attrs["start"] : op.attrs["stop"]],
+    "shuffle": _shuffle,
     "flatten": lambda op, x, w: x[0].reshape(len(x[0]), -1),
     "halve": lambda op, x, w: x[0].astype(np.int64) >> 1,
     "qconv2d": _qconv2d,
     "qdense": _qdense,
     "qlogits": lambda op, x, w: _sums(op, x[0], w),
     "qavgpool": _qavgpool,
+    "qchannelmean": _qchannelmean,
     "sumpool": lambda op, x, w: x[0].astype(np.int64).sum((2, 3)),
     "qadd": _qadd,
+    "qmul": _qmul,
+    "lookup": _lookup,
 }

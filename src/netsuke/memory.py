@@ -14,7 +14,23 @@ from math import prod
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 
 VIEWS = frozenset({"halve", "flatten"})
-IN_PLACE = frozenset({"qadd", "add", "relu", "relu6", "sigmoid", "tanh"})
+IN_PLACE = frozenset(
+    {
+        "qadd",
+        "qmul",
+        "lookup",
+        "add",
+        "mul",
+        "relu",
+        "relu6",
+        "leakyrelu",
+        "prelu",
+        "silu",
+        "hardswish",
+        "hardsigmoid",
+    }
+    | {"sigmoid", "tanh"}
+)
 POOLS = frozenset({"maxpool", "qavgpool", "avgpool"})
 WORD = 4  # bytes; every buffer of words is aligned to it, and so is the whole block
 SCRATCH = "\0"  # marks the buffer of an op's decoded filter; no op name holds it

@@ -12,9 +12,12 @@ from netsuke.measure.report import Report
 from netsuke.memory import ram_bytes
 
 
+LEARNT = ("weight", "bias", "slope")
+
+
 def parameters(graph: Graph, tensors: Tensors) -> int:
     """Weights and biases; the multipliers and shifts of requantisation are bytes, not parameters."""
-    return sum(tensors[name].size for name, (_, role) in graph.roles().items() if role in ("weight", "bias"))
+    return sum(tensors[name].size for name, (_, role) in graph.roles().items() if role in LEARNT)
 
 
 def macs(graph: Graph, tensors: Tensors) -> dict[str, int]:
