@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from netsuke.errors import UnsupportedLayer
-from netsuke.graph import INPUT, Graph, Op
+from netsuke.graph import INPUT, Graph, Op, Type, infer, typed
+from netsuke.lab.models.blocks import Standardize
 
 
 def lower(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -42,9 +43,10 @@ class _Lowering:
     def __init__(self, model: nn.Module, shape: tuple[int, int, int]):
         self.modules = dict(model.named_modules())
         self.model, self.shape = model, shape
-        scale = [1 / 255] * shape[0]
-        self.ops = [Op("normalize", "pixels", (INPUT,), {"scales": scale, "offsets": [0.0] * shape[0]})]
+        self.ops: list[Op] = []
         self.tensors: dict[str, np.ndarray] = {}
+        self.types: dict[str, Type] = {INPUT: typed(shape, "u8")}
+        self.append(Op("normalize", PIXELS, (INPUT,), _scaling([0.0] * shape[0], [1.0] * shape[0])))
 
     def go(self) -> tuple[Graph, dict[str, np.ndarray]]:
         was = self.model.training
@@ -57,15 +59,15 @@ class _Lowering:
             ) from error
         finally:
             self.model.train(was)
-        self.values: dict[fx.Node, str] = {}
+        self.values: dict[fx.Node, str | list[str]] = {}  # a list where a tensor is cut into parts
         for node in traced.graph.nodes:
             if node.op == "placeholder":
-                self.values[node] = "pixels"
+                self.values[node] = PIXELS
             elif node.op == "output":
                 result = node.args[0]
                 if not isinstance(result, fx.Node):
                     raise UnsupportedLayer("the model must return one tensor, its logits")
-                self._trim(self.values[result])
+                self._trim(self.one(result))
             else:
                 self.values[node] = self._node(node)
         return Graph(self.shape, tuple(self.ops)), self.tensors
@@ -74,7 +76,7 @@ class _Lowering:
         if self.ops[-1].name != output:
             raise UnsupportedLayer("the model's output must be its last layer's")
 
-    def _node(self, node: fx.Node) -> str:
+    def _node(self, node: fx.Node) -> str | list[str]:
         self.node = node
         if node.op == "call_module":
             layer = self.modules[str(node.target)]
@@ -86,10 +88,12 @@ class _Lowering:
                 )
             self._in_place(getattr(layer, "inplace", False))
             return rule(self, self._value(0), layer)
+        if node.target in JOINTS:
+            return JOINTS[node.target](self, node)
         rule = FUNCTIONS.get(node.target)
         if rule is None:
             name = getattr(node.target, "__name__", node.target)
-            known = sorted({getattr(t, "__name__", str(t)) for t in FUNCTIONS})
+            known = sorted({getattr(t, "__name__", str(t)) for t in [*FUNCTIONS, *JOINTS]})
             raise UnsupportedLayer(
                 f"cannot lower {name!r} at {node.name!r}; netsuke knows {', '.join(known)}"
             )
@@ -99,7 +103,9 @@ class _Lowering:
     def _in_place(self, changes: bool) -> None:
         """Refuse a layer that overwrites what others read: a graph has no such order."""
         source = self.node.args[0] if self.node.args else None
-        if changes and isinstance(source, fx.Node) and self._readers(source) > 1:
+        if not changes or not isinstance(source, fx.Node):
+            return
+        if self._readers(source) > 1 or source.target is operator.getitem:
             raise UnsupportedLayer(
                 f"cannot lower {self.node.name!r}: it works in place on {source.name!r}, which others read too"
             )
@@ -127,22 +133,36 @@ class _Lowering:
             raise UnsupportedLayer(
                 f"cannot lower {self.node.name!r}: give its inputs by position, not by name"
             )
-        argument = self.node.args[index]
-        if not isinstance(argument, fx.Node):
+        return self.one(self.node.args[index])
+
+    def one(self, argument: Any) -> str:
+        """The graph output that an argument of the current node stands for."""
+        value = self.values.get(argument) if isinstance(argument, fx.Node) else None
+        if not isinstance(value, str):
             raise UnsupportedLayer(
-                f"cannot lower {self.node.name!r}: {argument!r} is not the output of a layer"
+                f"cannot lower {self.node.name!r}: {str(argument)[:80]} is not the output of one layer"
             )
-        return self.values[argument]
+        return value
+
+    def append(self, op: Op) -> str:
+        """Add an op whose tensors are there; it must fit what arrives."""
+        self.types[op.name] = infer(op, [self.types[name] for name in op.inputs], self.tensors)
+        self.ops.append(op)
+        return op.name
 
     def emit(
         self, kind: str, inputs: tuple[str, ...], attrs: Mapping[str, Any] = {}, **weights: np.ndarray
     ) -> str:
         name = self.node.name.strip("_")
         name = f"layer{name}" if name[:1].isdigit() else name
+        while name in self.types:  # one node may give several ops
+            name += "_"
         op = Op(kind, name, inputs, dict(attrs))
-        self.ops.append(op)
         self.tensors.update({op.tensor(role): array for role, array in weights.items()})
-        return name
+        return self.append(op)
+
+    def fail(self, text: str) -> UnsupportedLayer:
+        return UnsupportedLayer(f"cannot lower {str(self.node.target)!r}: {text}")
 
     def conv(self, x: str, layer: nn.Conv2d) -> str:
         if _pair(layer.dilation) != [1, 1] or layer.padding_mode != "zeros":
@@ -158,6 +178,10 @@ class _Lowering:
             padding = [*pad, *extra]
         else:
             padding = _pair(layer.padding) * 2
+        if len(self.types[x].shape) == 1:  # behind a global pool, where a map is one pixel
+            if any(padding) or layer.groups > 1 or layer.weight.shape[2:] != (1, 1):
+                raise self.fail("behind a global pool a convolution must be 1x1, unpadded and of one group")
+            return self.emit("dense", (x,), weight=_array(layer.weight)[:, :, 0, 0], bias=self._bias(layer))
         attrs = {"stride": _pair(layer.stride), "padding": padding, "groups": layer.groups}
         return self.emit("conv2d", (x,), attrs, weight=_array(layer.weight), bias=self._bias(layer))
 
@@ -196,45 +220,169 @@ class _Lowering:
         return x
 
     def pool(self, x: str, layer: nn.MaxPool2d | nn.AvgPool2d) -> str:
-        kernel = _pair(layer.kernel_size)
-        attrs = {"kernel": kernel, "stride": _pair(layer.stride or layer.kernel_size)}
-        padding = _pair(layer.padding)
-        if layer.ceil_mode or getattr(layer, "dilation", 1) not in (1, (1, 1)):
-            raise UnsupportedLayer(f"cannot lower {self.node.target!r}: ceil_mode and dilation are unknown")
+        kernel, stride = _pair(layer.kernel_size), _pair(layer.stride or layer.kernel_size)
+        attrs: dict[str, Any] = {"kernel": kernel, "stride": stride}
+        padding = _pair(layer.padding) * 2
+        if getattr(layer, "dilation", 1) not in (1, (1, 1)):
+            raise self.fail("pools take no dilation")
+        if layer.ceil_mode:
+            sides = self.types[x].shape[1:]
+            more = [_ceiling(*axis) for axis in zip(sides, kernel, stride, padding[:2], strict=True)]
+            padding = [*padding[:2], *(p + m for p, m in zip(padding[2:], more, strict=True))]
         if isinstance(layer, nn.MaxPool2d):
-            return self.emit("maxpool", (x,), attrs | {"padding": padding * 2})
-        if any(padding) or layer.divisor_override:
-            raise UnsupportedLayer(
-                f"cannot lower {self.node.target!r}: average pooling takes no padding and no divisor of its own"
-            )
-        return self.emit("avgpool", (x,), attrs)
+            return self.emit("maxpool", (x,), attrs | {"padding": padding})
+        if layer.divisor_override or (any(padding) and (layer.ceil_mode or not layer.count_include_pad)):
+            raise self.fail("an average counts its padding, and takes no divisor of its own")
+        return self.emit("avgpool", (x,), attrs | ({"padding": padding} if any(padding) else {}))
 
-    def adaptive(self, x: str, layer: nn.AdaptiveAvgPool2d) -> str:
+    def adaptive(self, x: str, size: Any) -> str:
+        """An average to rows and columns that divide those of the map."""
+        if size in (1, (1, 1)):
+            return self.emit("globalavgpool", (x,))
+        have = self.types[x].shape[1:]
+        want = [h if w is None else int(w) for h, w in zip(have, _sides(size), strict=True)]
+        if any(h % w for h, w in zip(have, want, strict=True)):
+            raise self.fail(f"a map of {have[0]}x{have[1]} does not divide into {want[0]}x{want[1]}")
+        kernel = [h // w for h, w in zip(have, want, strict=True)]
+        return x if kernel == [1, 1] else self.emit("avgpool", (x,), {"kernel": kernel, "stride": kernel})
+
+    def peak(self, x: str, layer: nn.AdaptiveMaxPool2d) -> str:
         if layer.output_size not in (1, (1, 1)):
-            raise UnsupportedLayer(f"cannot lower {self.node.target!r}: adaptive pooling only to 1x1")
-        return self.emit("globalavgpool", (x,))
+            raise self.fail("adaptive maximum pooling only to 1x1")
+        whole = list(self.types[x].shape[1:])
+        attrs = {"kernel": whole, "stride": whole, "padding": [0, 0, 0, 0]}
+        return self.emit("flatten", (self.emit("maxpool", (x,), attrs),))
+
+    def standardize(self, x: str, layer: Standardize) -> str:
+        """Becomes the graph's first op."""
+        source = self.node.args[0]
+        if (
+            x != PIXELS
+            or not isinstance(source, fx.Node)
+            or source.op != "placeholder"
+            or len(source.users) > 1
+        ):
+            raise self.fail("it must come first, and nothing else may read the image")
+        attrs = _scaling(layer.mean.flatten().tolist(), layer.std.flatten().tolist())
+        self.ops[0] = Op("normalize", PIXELS, (INPUT,), attrs)
+        self.types[PIXELS] = infer(self.ops[0], [self.types[INPUT]], {})
+        return x
+
+    def prelu(self, x: str, layer: nn.PReLU) -> str:
+        slope = np.broadcast_to(_array(layer.weight), self.types[x].shape[:1]).copy()
+        return self.emit("prelu", (x,), slope=slope)
 
     def flatten(self, x: str, start: int, end: int) -> str:
         if (start, end) != (1, -1):
             raise UnsupportedLayer(
                 f"cannot lower {self.node.name!r}: flattens from axis 1 to the last, no others"
             )
-        op = next(op for op in self.ops if op.name == x)
-        return x if op.kind in ("globalavgpool", "dense") else self.emit("flatten", (x,))
+        return x if len(self.types[x].shape) == 1 else self.emit("flatten", (x,))
 
     def add(self, x: str, node: fx.Node) -> str:
         if node.kwargs.get("alpha", 1) != 1:
             raise UnsupportedLayer(f"cannot lower {node.name!r}: a sum takes no alpha")
         return self.emit("add", (x, self._value(1)))
 
+    def mul(self, x: str, node: fx.Node) -> str:
+        """A gate; the larger of the two is what it opens and shuts."""
+        gate = self._value(1)
+        if self.types[gate].elements > self.types[x].elements:
+            x, gate = gate, x
+        return self.emit("mul", (x, gate))
+
     def mean(self, x: str, node: fx.Node) -> str:
-        axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
-        if not isinstance(axes, list | tuple) or sorted(int(a) % 4 for a in axes) != [2, 3] or keep:
+        axes, keep = _reduced(node)
+        if axes == [1] and keep:
+            return self.emit("channelmean", (x,))
+        if axes != [2, 3]:
             raise UnsupportedLayer(
-                f"cannot lower {node.name!r}: a mean only over both image axes, keepdim off"
+                f"cannot lower {node.name!r}: a mean is over both image axes, or over the channels with keepdim"
             )
         return self.emit("globalavgpool", (x,))
+
+    def amax(self, x: str, node: fx.Node) -> str:
+        if _reduced(node) != ([1], True):
+            raise UnsupportedLayer(f"cannot lower {node.name!r}: amax only over the channels, with keepdim")
+        return self.emit("channelmax", (x,))
+
+    def chunk(self, node: fx.Node) -> list[str]:
+        """Equal parts of the channels; those that nothing reads are left out."""
+        x, count = self._value(0), _argument(node, 1, "chunks", 1)
+        channels = self.types[x].shape[0]
+        if _argument(node, 2, "dim", 0) not in (1, -3) or channels % count:
+            raise UnsupportedLayer(
+                f"cannot lower {node.name!r}: chunks are equal parts of the channels (dim=1)"
+            )
+        size, read = channels // count, {cast(Any, user.args[1]) for user in node.users}
+        if not all(user.target is operator.getitem for user in node.users):
+            raise UnsupportedLayer(f"cannot lower {node.name!r}: take its parts one by one")
+        return [self.part(x, i * size, (i + 1) * size) if {i, i - count} & read else "" for i in range(count)]
+
+    def part(self, x: str, start: int, stop: int) -> str:
+        return self.emit("slice", (x,), {"start": start, "stop": stop})
+
+    def item(self, node: fx.Node) -> str:
+        """One part of a chunk, or x[:, start:stop]."""
+        source, index = node.args[0], cast(Any, node.args[1])
+        parts = self.values.get(source) if isinstance(source, fx.Node) else None
+        if isinstance(parts, list) and isinstance(index, int):
+            return parts[index]
+        whole = slice(None)
+        cut = index[1] if isinstance(index, tuple) and len(index) > 1 else None
+        if (
+            not isinstance(cut, slice)
+            or cut.step not in (None, 1)
+            or any(i != whole for i in (index[0], *index[2:]))
+        ):
+            raise UnsupportedLayer(f"cannot lower {node.name!r}: of an index only x[:, start:stop] is known")
+        x = self._value(0)
+        start, stop, _ = cut.indices(self.types[x].shape[0])
+        return self.part(x, start, stop)
+
+    def concat(self, node: fx.Node) -> str:
+        parts = node.args[0]
+        if _argument(node, 1, "dim", 0) not in (1, -3) or not isinstance(parts, list | tuple):
+            raise UnsupportedLayer(
+                f"cannot lower {node.name!r}: concatenates a list along the channels (dim=1)"
+            )
+        return self.emit("concat", tuple(self.one(part) for part in parts))
+
+
+PIXELS = "pixels"  # the images in 0..1
+
+
+def _scaling(mean: list[float], std: list[float]) -> dict[str, list[float]]:
+    """Attributes of `normalize`: 0..255 to (x / 255 - mean) / std."""
+    return {
+        "scales": [1 / (255 * s) for s in std],
+        "offsets": [-m / s if m else 0.0 for m, s in zip(mean, std, strict=True)],
+    }
+
+
+def _ceiling(side: int, kernel: int, stride: int, padding: int) -> int:
+    """Cells to add at the end so that a rounded-down count of windows equals torch's rounded-up one."""
+    reach = side + 2 * padding - kernel
+    windows = -(-reach // stride) + 1
+    if (windows - 1) * stride >= side + padding:  # torch starts no window in the padding at the end
+        windows -= 1
+    return max(0, (windows - 1) * stride - reach)
+
+
+def _sides(size: Any) -> tuple[Any, Any]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def _reduced(node: fx.Node) -> tuple[list[int], bool]:
+    """The axes that a reduction is over, and whether it keeps them."""
+    axes = _argument(node, 1, "dim", None)
+    axes = [axes] if isinstance(axes, int) else axes
+    keep = bool(_argument(node, 2, "keepdim", False))
+    return (sorted(int(a) % 4 for a in axes) if isinstance(axes, list | tuple) else []), keep
 
 
 def _plain(kind: str) -> Callable[[_Lowering, str, Any], str]:
@@ -259,11 +407,21 @@ LAYERS: dict[type[nn.Module], Rule] = {
     nn.BatchNorm1d: _Lowering.norm,
     nn.ReLU: _plain("relu"),
     nn.ReLU6: _plain("relu6"),
+    nn.LeakyReLU: lambda lowering, x, layer: lowering.emit(
+        "leakyrelu", (x,), {"slope": layer.negative_slope}
+    ),
+    nn.PReLU: _Lowering.prelu,
+    nn.SiLU: _plain("silu"),
+    nn.Hardswish: _plain("hardswish"),
+    nn.Hardsigmoid: _plain("hardsigmoid"),
     nn.Sigmoid: _plain("sigmoid"),
     nn.Tanh: _plain("tanh"),
     nn.MaxPool2d: _Lowering.pool,
     nn.AvgPool2d: _Lowering.pool,
-    nn.AdaptiveAvgPool2d: _Lowering.adaptive,
+    nn.AdaptiveAvgPool2d: lambda lowering, x, layer: lowering.adaptive(x, layer.output_size),
+    nn.AdaptiveMaxPool2d: _Lowering.peak,
+    nn.ChannelShuffle: lambda lowering, x, layer: lowering.emit("shuffle", (x,), {"groups": layer.groups}),
+    Standardize: _Lowering.standardize,
     nn.Flatten: lambda lowering, x, layer: lowering.flatten(x, layer.start_dim, layer.end_dim),
     nn.Dropout: lambda lowering, x, layer: x,
     nn.Dropout2d: lambda lowering, x, layer: x,
@@ -280,9 +438,27 @@ FUNCTIONS: dict[Any, Rule] = {
     F.relu: _plain("relu"),
     "relu": _plain("relu"),
     F.relu6: _plain("relu6"),
+    F.silu: _plain("silu"),
+    F.hardswish: _plain("hardswish"),
+    F.hardsigmoid: _plain("hardsigmoid"),
+    operator.mul: _Lowering.mul,
+    torch.mul: _Lowering.mul,
     torch.sigmoid: _plain("sigmoid"),
     torch.tanh: _plain("tanh"),
     F.dropout: lambda lowering, x, node: x,
     torch.mean: _Lowering.mean,
     "mean": _Lowering.mean,
+    torch.amax: _Lowering.amax,
+    "amax": _Lowering.amax,
+    F.adaptive_avg_pool2d: lambda lowering, x, node: lowering.adaptive(
+        x, _argument(node, 1, "output_size", 1)
+    ),
+}
+
+# What takes or gives several tensors.
+JOINTS: dict[Any, Callable[[_Lowering, fx.Node], str | list[str]]] = {
+    torch.cat: _Lowering.concat,
+    torch.chunk: _Lowering.chunk,
+    "chunk": _Lowering.chunk,
+    operator.getitem: _Lowering.item,
 }

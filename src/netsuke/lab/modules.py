@@ -34,10 +34,32 @@ def maxpool(x: Tensor, op: Op) -> Tensor:
     return F.max_pool2d(x, tuple(op.attrs["kernel"]), tuple(op.attrs["stride"]))
 
 
+def avgpool(x: Tensor, op: Op) -> Tensor:
+    """Averages of windows, or their sums for the integer op; padded zeros count."""
+    window = tuple(op.attrs["kernel"]), tuple(op.attrs["stride"])
+    x = _padded(x, op.attrs.get("padding", ()))
+    return F.avg_pool2d(x, *window, divisor_override=1 if op.kind == "qavgpool" else None)
+
+
+def gate(x: Tensor, g: Tensor) -> Tensor:
+    """x [n, C, H, W] times one value a channel [n, C], a pixel [n, 1, H, W] or an element."""
+    return x * (g if g.ndim == x.ndim else g[:, :, None, None])
+
+
 def _normalize(op: Op, x: Sequence[Tensor], w: Weights) -> Tensor:
     scale, offset = (x[0].new_tensor(op.attrs[key])[:, None, None] for key in ("scales", "offsets"))
     return x[0] * (scale * 255) + offset  # modules take images in 0..1, graphs 0..255
 
+
+# What only moves values, or picks among them, and so is the same on floats and integers.
+MOVES: dict[str, Callable[[Op, Sequence[Tensor], Weights], Tensor]] = {
+    "channelmax": lambda op, x, w: x[0].amax(1, keepdim=True),
+    "concat": lambda op, x, w: torch.cat(list(x), 1),
+    "slice": lambda op, x, w: x[0][:, op.attrs["start"] : op.attrs["stop"]],
+    "shuffle": lambda op, x, w: F.channel_shuffle(x[0], op.attrs["groups"]),
+    "maxpool": lambda op, x, w: maxpool(x[0], op),
+    "flatten": lambda op, x, w: x[0].flatten(1),
+}
 
 TORCH: dict[str, Callable[[Op, Sequence[Tensor], Weights], Tensor]] = {
     "normalize": _normalize,
@@ -47,11 +69,17 @@ TORCH: dict[str, Callable[[Op, Sequence[Tensor], Weights], Tensor]] = {
     "relu6": lambda op, x, w: F.relu6(x[0]),
     "sigmoid": lambda op, x, w: torch.sigmoid(x[0]),
     "tanh": lambda op, x, w: torch.tanh(x[0]),
-    "avgpool": lambda op, x, w: F.avg_pool2d(x[0], tuple(op.attrs["kernel"]), tuple(op.attrs["stride"])),
+    "leakyrelu": lambda op, x, w: F.leaky_relu(x[0], op.attrs["slope"]),
+    "prelu": lambda op, x, w: F.prelu(x[0], w["slope"]),
+    "silu": lambda op, x, w: F.silu(x[0]),
+    "hardswish": lambda op, x, w: F.hardswish(x[0]),
+    "hardsigmoid": lambda op, x, w: F.hardsigmoid(x[0]),
+    "avgpool": lambda op, x, w: avgpool(x[0], op),
     "globalavgpool": lambda op, x, w: x[0].mean((2, 3)),
+    "channelmean": lambda op, x, w: x[0].mean(1, keepdim=True),
     "add": lambda op, x, w: x[0] + x[1],
-    "maxpool": lambda op, x, w: maxpool(x[0], op),
-    "flatten": lambda op, x, w: x[0].flatten(1),
+    "mul": lambda op, x, w: gate(x[0], x[1]),
+    **MOVES,
 }
 
 

@@ -11,14 +11,50 @@ import torch
 from torch import nn
 
 from netsuke.errors import OptionError
+from netsuke.lab.models.alexnet import alexnet
 from netsuke.lab.models.convnet import convnet
+from netsuke.lab.models.efficientnet import efficientnet_b0
+from netsuke.lab.models.ghostnet import ghostnet
 from netsuke.lab.models.lenet5 import lenet5
+from netsuke.lab.models.mlp import mlp
+from netsuke.lab.models.mobilenet_v1 import mobilenet_v1
+from netsuke.lab.models.mobilenet_v2 import mobilenet_v2
+from netsuke.lab.models.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from netsuke.lab.models.resnet import resnet18, resnet34, resnet_small
 from netsuke.lab.models.separable import separable
+from netsuke.lab.models.shufflenet_v1 import shufflenet_v1
+from netsuke.lab.models.shufflenet_v2 import shufflenet_v2
+from netsuke.lab.models.squeezenet import squeezenet
+from netsuke.lab.models.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": convnet, "lenet5": lenet5, "separable": separable}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "lenet5": lenet5,
+    "convnet": convnet,
+    "alexnet": alexnet,
+    "vgg11": vgg11,
+    "vgg13": vgg13,
+    "vgg16": vgg16,
+    "vgg11_bn": vgg11_bn,
+    "vgg13_bn": vgg13_bn,
+    "vgg16_bn": vgg16_bn,
+    "resnet_small": resnet_small,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "squeezenet": squeezenet,
+    "separable": separable,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v3_small": mobilenet_v3_small,
+    "mobilenet_v3_large": mobilenet_v3_large,
+    "shufflenet_v1": shufflenet_v1,
+    "shufflenet_v2": shufflenet_v2,
+    "efficientnet_b0": efficientnet_b0,
+    "ghostnet": ghostnet,
+}
 
 
-KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 
 
 def build(
