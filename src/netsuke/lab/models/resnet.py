@@ -135,6 +135,7 @@ def resnet_small(
     classes: int,
     width: float = 1.0,
     depth: int = 3,
+    stem: int = 1,
     act: str = "relu",
     attention: str = "none",
     dropout: float = 0.0,
@@ -142,13 +143,15 @@ def resnet_small(
     """The paper's networks for small images, 16-32-64 channels: [n, C, H, W] in 0..1 to logits [n, classes].
 
     `depth` basic blocks a stage make 6 * depth + 2 layers: 3 is ResNet-20. Shortcuts that change the shape
-    are normed 1x1 convolutions. From 64 pixels the stem is strided too, from 128 a pool follows it.
+    are normed 1x1 convolutions. From 64 pixels the stem is strided too, from 128 a pool follows it; `stem`
+    strides it (2) at any size, for a quarter of the work.
     """
-    blocks.require("resnet_small", width=(width, 0.01, 64), depth=(depth, 1, 64), dropout=(dropout, 0, 1))
-    second, third, _, stem, pool = blocks.strides(shape, 5)
+    blocks.require("resnet_small", width=(width, 0.01, 64), depth=(depth, 1, 64), stem=(stem, 1, 2))
+    blocks.require("resnet_small", dropout=(dropout, 0, 1))
+    second, third, _, first, pool = blocks.strides(shape, 5)
     channels = [blocks.scaled(n, width) for n in (16, 32, 64)]
     return ResNet(
-        nn.Conv2d(shape[0], channels[0], 3, stem, 1, bias=False),
+        nn.Conv2d(shape[0], channels[0], 3, max(stem, first), 1, bias=False),
         nn.MaxPool2d(3, 2, 1) if pool == 2 else nn.Identity(),
         list(zip(channels, [depth] * 3, (1, second, third), strict=True)),
         classes,
