@@ -64,7 +64,7 @@ def encode(artifact: Artifact, *, opset: int = OPSET) -> bytes:
         raise MissingExtra("ONNX export needs onnx: pip install 'netsuke[onnx]'") from None
     if opset not in OPSETS:
         raise OptionError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}; got {opset}")
-    net = _net(artifact)
+    net = _net(artifact, opset)
     graph = helper.make_graph(
         [helper.make_node(kind, inputs, [output], **attrs) for kind, inputs, output, attrs in net.nodes],
         "netsuke",
@@ -85,9 +85,9 @@ def encode(artifact: Artifact, *, opset: int = OPSET) -> bytes:
     return model.SerializeToString()
 
 
-def _net(artifact: Artifact) -> Net:
+def _net(artifact: Artifact, opset: int) -> Net:
     """Every op as nodes; the last of them gives "logits"."""
-    net = Net(artifact.graph, artifact.tensors)
+    net = Net(artifact.graph, artifact.tensors, opset)
     values = {INPUT: "image"}
     for op in net.graph.ops:
         emit = EMIT.get(op.kind)

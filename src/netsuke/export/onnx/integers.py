@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from netsuke.export.onnx.floats import broadcast
 from netsuke.export.onnx.net import DOUBLE, FLOAT, INT32, UINT8, At, window
 from netsuke.graph import Op, Type
 
@@ -182,6 +183,59 @@ def _qadd(at: At) -> str:
     return _rounded(at, at.add("Add", terms, "sum"), half, signed)
 
 
+def _qchannelmean(at: At) -> str:
+    """A 1x1 convolution with ones."""
+    a, channels = at.op.attrs, at.types[0].shape[0]
+    at.op = Op("qchannelmean", at.op.name, at.op.inputs, {**a, "groups": 1, "stride": [1, 1]})
+    zero, m, s = (np.array([v], np.int32) for v in (0, a["multiplier"], a["shift"]))
+    weight = np.ones((1, channels, 1, 1), np.int8)
+    return _convolution(at, weight, zero, m, s, signed=at.types[0].dtype == "s8")
+
+
+def _qmul(at: At) -> str:
+    """Exact in floats: a product times m has at most 14 bits more than m."""
+    attrs = at.op.attrs
+    code, dtype = (FLOAT, np.float32) if attrs["multiplier"] < 1 << 9 else (DOUBLE, np.float64)
+    factors = []
+    for i, (x, type_) in enumerate(zip(at.x, at.types, strict=True)):
+        wide = at.add("Cast", [broadcast(at, x, i)], f"cast{i}", to=code)
+        if type_.dtype == "s8":
+            wide = at.add("Sub", [wide, at.constant("middle", dtype(128))], f"signed{i}")
+        factors.append(wide)
+    factor = at.constant("factor", dtype(attrs["multiplier"] / (1 << attrs["shift"])))
+    y = at.add("Mul", [at.add("Mul", factors, "product"), factor], "scaled")
+    return _rounded(at, y, dtype(0.5 + (128 if attrs["signed"] else 0)), attrs["signed"])
+
+
+def _lookup(at: At) -> str:
+    """A gather from a table by the stored code, which is moved by 128 where values have a sign."""
+    table = at.weight("table")
+    if at.op.attrs["signed"]:
+        table = table + 128
+    if at.types[0].dtype == "s8":  # codes 1..255
+        table = np.concatenate([table[..., :1], table], -1)
+    place = at.add("Cast", at.x, "place", to=INT32)
+    if table.ndim > 1:
+        start = np.arange(len(table), dtype=np.int32) * table.shape[1]
+        start = start.reshape(-1, *[1] * (len(at.types[0].shape) - 1))
+        place = at.add("Add", [place, at.constant("start", start)], "own_place")
+    return at.add("Gather", [at.constant("table", table.reshape(-1).astype(np.uint8)), place])
+
+
+def concat(at: At) -> str:
+    """Unsigned parts beside signed ones move to the signed codes first."""
+    parts = []
+    mixed = len({x.dtype for x in at.types}) > 1
+    for i, (x, type_) in enumerate(zip(at.x, at.types, strict=True)):
+        if mixed and type_.dtype == "u7":
+            wide = at.add("Cast", [x], f"wide{i}", to=INT32)
+            x = at.add(
+                "Cast", [at.add("Add", [wide, at.scalar("offset")], f"moved{i}")], f"part{i}", to=UINT8
+            )
+        parts.append(x)
+    return at.add("Concat", parts, axis=1)
+
+
 INTEGERS: dict[str, Callable[[At], str]] = {
     "halve": lambda at: at.add("BitShift", [*at.x, at.scalar("bit")], direction="RIGHT"),
     "qconv2d": _qconv2d,
@@ -190,4 +244,8 @@ INTEGERS: dict[str, Callable[[At], str]] = {
     "qavgpool": _qavgpool,
     "sumpool": _sumpool,
     "qadd": _qadd,
+    "qchannelmean": _qchannelmean,
+    "qmul": _qmul,
+    "lookup": _lookup,
+    "concat": concat,
 }

@@ -23,8 +23,8 @@ _SCALARS: dict[str, Any] = {  # shared constants; their names have no dot, those
 class Net:
     """Nodes and constants, gathered op by op. Every value is called `op.role`, so no two names clash."""
 
-    def __init__(self, graph: Graph, tensors: Tensors):
-        self.graph, self.tensors = graph, tensors
+    def __init__(self, graph: Graph, tensors: Tensors, opset: int):
+        self.graph, self.tensors, self.opset = graph, tensors, opset
         self.types = graph.types(tensors)
         self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
         self.constants: dict[str, np.ndarray] = {}
