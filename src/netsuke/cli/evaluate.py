@@ -27,14 +27,25 @@ def evaluate(
     from netsuke.cli import console
 
     model = Artifact.load(artifact)
-    dataset = catalogue.load(data).require(split)
-    check_fit(model, dataset, str(artifact))
+    dataset = fitting(model, catalogue.load(data).require(split), str(artifact))
     document = measured(model, dataset, split)
     document |= {"artifact": str(artifact), "file_bytes": artifact.stat().st_size}
     if json:
         console.print_json(document)
     else:
         show(document)
+
+
+def fitting(model: Artifact, dataset: Dataset, name: str) -> Dataset:
+    """The data as the model takes them: adapted as its training images were, if its manifest says so.
+
+    Raises DataError where they still do not fit; see `check_fit`.
+    """
+    from netsuke.data.adapt import as_trained
+
+    dataset = as_trained(dataset, model.manifest.get("adapted"), model.graph.input_shape)
+    check_fit(model, dataset, name)
+    return dataset
 
 
 def check_fit(model: Artifact, dataset: Dataset, name: str) -> None:

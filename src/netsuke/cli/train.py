@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 
 def train(
-    data: Annotated[str, typer.Option(help="A catalogue name or a folder of images.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .netsuke file to write.")],
-    model: Annotated[str, typer.Option(help="convnet, lenet5 or separable.")] = "convnet",
+    data: Annotated[str | None, typer.Option(help="A catalogue name or a folder of images.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The .netsuke file to write.")] = None,
+    model: Annotated[str | None, typer.Option(help="See netsuke models; convnet if left out.")] = None,
     option: Annotated[str, typer.Option(help="Options of the model: width=0.5,norm=true")] = "",
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
@@ -39,36 +39,74 @@ def train(
     teacher: Annotated[Path | None, typer.Option(help="A float .netsuke to distil from.")] = None,
     temperature: Annotated[float, typer.Option(help="Of distillation.")] = 2.0,
     hard: Annotated[float, typer.Option(help="Weight of the true labels in distillation.")] = 0.5,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Start from a float .netsuke, a .safetensors or .pth of --model, or imagenet."
+        ),
+    ] = None,
+    new_head: Annotated[
+        bool, typer.Option("--new-head", help="A fresh last layer, for other classes.")
+    ] = False,
+    freeze: Annotated[
+        list[str] | None, typer.Option(help="Parameters that stay, such as 'features.*'; may be repeated.")
+    ] = None,
+    rate: Annotated[
+        list[str] | None, typer.Option(help="A factor on --lr, such as 'features.*=0.1'; may be repeated.")
+    ] = None,
+    unfreeze: Annotated[
+        int, typer.Option(help="The last layer first, one more every so many epochs; 0 is all at once.")
+    ] = 0,
+    list_parameters: Annotated[
+        bool, typer.Option("--list-parameters", help="Print the names in --from, and end.")
+    ] = False,
+    per_class: Annotated[
+        int, typer.Option(help="Only so many labelled images a class, drawn by --seed; 0 is all.")
+    ] = 0,
+    size: Annotated[int, typer.Option(help="Pixels to which images are resized; 0 leaves them.")] = 0,
+    normalize: Annotated[
+        Literal["imagenet", "none"], typer.Option(help="What weight files of RGB networks expect.")
+    ] = "imagenet",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Train a network; a killed run goes on when the same command is given again.
 
     Example: netsuke train --model lenet5 --data mnist --epochs 10 -o lenet5.netsuke
     """
+    from netsuke.cli import start
+    from netsuke.errors import OptionError
+
+    if list_parameters:
+        start.show_parameters(source, json=json)
+        return
+    if data is None or out is None:
+        raise OptionError(f"{'--data' if data is None else '--out'} is needed; see netsuke train -h")
     from netsuke import data as catalogue
     from netsuke.cli import options
 
     options.check_out(out)
-    from netsuke.errors import OptionError
-    from netsuke.lab.models import build
     from netsuke.lab.steps.train import Training
 
-    dataset = catalogue.load(data).require("train", "test")
+    plain = catalogue.load(data).require("train", "test")
     chosen = Training(
         epochs=epochs, batch=batch, optimizer=optimizer, lr=lr, momentum=momentum, schedule=schedule,
         label_smoothing=label_smoothing, l1=l1, l2=l2, ema=ema, clip=clip, patience=patience,
         seed=seed, threads=threads, precision=precision, augment=options.augmentation(augment),
+        freeze=tuple(freeze or ()), rates=start.rates(rate or ()), unfreeze=unfreeze,
     )  # fmt: skip
     if epochs < 1:
         raise OptionError(f"--epochs must be at least 1; got {epochs}")
     settings = {key: options.value(v) for key, v in options.pairs(option, "options").items()}
     if "seed" in settings:
         raise OptionError("the seed is an option of the verb: --seed")
-    module = build(model, dataset.image_shape, len(dataset.classes), seed=seed, **settings)
-    recipe: dict[str, Any] = {"verb": "train", "model": model, "options": settings}
+    module, dataset, recipe = start.network(
+        plain, source, model, settings, seed=seed, new_head=new_head, size=size, per_class=per_class,
+        normalize=normalize,
+    )  # fmt: skip
     finish(
-        module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard
-    )
+        module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard,
+        plain=plain,
+    )  # fmt: skip
 
 
 def finish(
@@ -82,13 +120,17 @@ def finish(
     teacher: Path | None = None,
     temperature: float = 2.0,
     hard: float = 0.5,
+    plain: Any = None,
 ) -> None:
-    """Train `module`, write its artifact, measure it on the test half once, and say so."""
+    """Train `module`, write its artifact, measure it on the test half once, and say so.
+
+    `plain` is the data set before it was adapted to the network; left out, it was not.
+    """
     from dataclasses import asdict
     from functools import partial
 
     from netsuke.artifact import Artifact
-    from netsuke.cli import console, evaluate, options
+    from netsuke.cli import console, evaluate, options, start
     from netsuke.lab.carve import carve
     from netsuke.lab.steps.distil import distil
     from netsuke.lab.steps.train import train
@@ -105,6 +147,8 @@ def finish(
         module = step(module, dataset, chosen, work=work, history=history, progress=bar.advance)
     recipe |= {"training": asdict(chosen)}
     artifact = carve(module, dataset, recipe=recipe, seed=chosen.seed).with_manifest(history=history)
+    if plain is not None:
+        artifact = artifact.with_manifest(**start.provenance(artifact, plain, dataset))
     document = evaluate.measured(artifact, dataset, "test")
     artifact = artifact.with_manifest(
         report={k: document[k] for k in ("accuracy", "loss", "n", "size_bytes", "macs")}

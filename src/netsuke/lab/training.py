@@ -40,6 +40,11 @@ class Training:
     `patience` stops after so many epochs without a better validation accuracy; with it, or with `best`, the
     weights of the best epoch are kept rather than the last. `freeze_norm` is the share of the run after which
     norms use their running statistics. `threads` 0 takes all there are, but one for images of few pixels.
+
+    `freeze` holds patterns of parameters that stay as they are, with the statistics of their norms; `rates`
+    pairs of pattern and factor on the learning rate, the last that matches counts. `unfreeze` lets the last
+    layer learn alone and adds the one before it every so many epochs (Howard & Ruder, Universal Language
+    Model Fine-tuning, 2018). See `lab.freeze` for what a pattern matches.
     """
 
     epochs: int = 10
@@ -60,6 +65,9 @@ class Training:
     threads: int = 0
     precision: str = "auto"
     augment: Augment = field(default_factory=Augment)
+    freeze: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
+    unfreeze: int = 0
 
     def __post_init__(self) -> None:
         tables: dict[str, Iterable[str]] = {
@@ -71,9 +79,15 @@ class Training:
             if getattr(self, name) not in known:
                 raise OptionError(f"no {name} {getattr(self, name)!r}; there are {', '.join(known)}")
         low = {"epochs": 0, "batch": 1, "lr": 1e-12, "patience": 0, "l1": 0, "l2": 0, "clip": 0, "threads": 0}
+        low["unfreeze"] = 0
         for name, bound in low.items():
             if not bound <= getattr(self, name) < 1e9:
                 raise OptionError(f"{name} must be at least {bound:g}; got {getattr(self, name)}")
+        for pattern, factor in self.rates:
+            if not 0 < factor < 1e6:
+                raise OptionError(
+                    f"the rate of {pattern!r} must be above 0; got {factor:g}; freeze takes 0's place"
+                )
         if self.threads > 1024:
             raise OptionError(f"threads must be 0 to 1024; got {self.threads}")
         if not 0 <= self.seed < 2**32:

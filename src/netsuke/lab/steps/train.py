@@ -21,11 +21,17 @@ from torch import Generator, Tensor, nn
 
 from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError
+from netsuke.lab.freeze import Freezing
 from netsuke.lab.inference import accuracy, device, prepared, recalibrate, tensors, weights_hash
 from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Progress, Teacher, Training
 from netsuke.lab.views import Views, bf16_pays
 
 SMALL = 14 * 14  # values of an image; below, handing work to a second thread takes longer than doing it
+TRANSFER = (
+    "freeze",
+    "rates",
+    "unfreeze",
+)  # in a checkpoint's identity only where used: older ones stay valid
 
 __all__ = ["Progress", "Teacher", "Training", "train"]
 
@@ -92,10 +98,9 @@ class _Run:
         self.teacher, self.views = teacher, views
         if teacher:
             _channels_last(teacher.model.to(self.where)).eval()
-        named = list(self.model.named_parameters())
-        self.decayed = [p for _, p in named if p.ndim > 1]
-        self.parameters = [p for _, p in named]
-        self.optimizer = OPTIMIZERS[options.optimizer](self.parameters, options)
+        self.parameters = list(self.model.parameters())
+        self.freezing = Freezing(self.model, options)
+        self.optimizer = OPTIMIZERS[options.optimizer](self.freezing.groups(), options)
         self.average = copy.deepcopy(self.model) if options.ema else None
         self.steps = max(1, len(self.images) // options.batch)
         self.epoch, self.best, self.best_epoch = 0, -1.0, 0
@@ -103,7 +108,8 @@ class _Run:
         self.bf16 = options.precision == "bfloat16" or (options.precision == "auto" and bf16_pays(self.model))
         self.checkpoint = work / "checkpoint.pt" if work else None
         # What must be equal for a checkpoint to belong to this run.
-        chosen = {key: value for key, value in asdict(options).items() if key != "threads"}
+        chosen = {key: value for key, value in asdict(options).items() if key not in ("threads", *TRANSFER)}
+        chosen |= {key: getattr(options, key) for key in TRANSFER if getattr(options, key)}
         guided = [teacher.temperature, teacher.hard, weights_hash(teacher.model)] if teacher else []
         identity = json.dumps(
             [chosen, data.hash, weights_hash(self.model), guided, views and views.key], sort_keys=True
@@ -143,13 +149,17 @@ class _Run:
 
     def _averaged(self) -> nn.Module:
         assert self.average is not None
+        frozen = self.freezing.statistics(self.average)
         recalibrate(self.average, self.images[:: max(1, len(self.images) // 5000)])
+        if frozen:
+            self.average.load_state_dict(frozen, strict=False)
         return self.average
 
     def _result(self) -> nn.Module:
         result = self.model if self.average is None else self._averaged()
         if self.best_state is not None:
             result.load_state_dict(self.best_state)
+        self.freezing.release()
         return result.eval()
 
     def _one_epoch(self, progress: Progress) -> tuple[float, float]:
@@ -159,6 +169,7 @@ class _Run:
         generator = Generator().manual_seed(o.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self.images), generator=generator)
         self.model.train()
+        self.freezing.hold(self.epoch)
         if self.epoch >= o.freeze_norm * o.epochs:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -204,25 +215,26 @@ class _Run:
         o = self.options
         labels = labels.to(self.where)
         for group in self.optimizer.param_groups:
-            group["lr"] = o.lr * SCHEDULES[o.schedule](t)
+            group["lr"] = o.lr * SCHEDULES[o.schedule](t) * group.get("factor", 1.0)
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.bf16):
             out = self.model(x)
         out = out.float()
         loss = F.cross_entropy(out, labels, label_smoothing=o.label_smoothing)
         if target is not None:
             loss = self._distilled(target, out, loss)
-        if o.l1:
-            loss = loss + o.l1 * torch.stack([p.abs().sum() for p in self.decayed]).sum()
-        if o.l2 and o.optimizer != "adamw":
-            loss = loss + 0.5 * o.l2 * torch.stack([p.square().sum() for p in self.decayed]).sum()
+        decayed = self._decayed(self.parameters)
+        if o.l1 and decayed:
+            loss = loss + o.l1 * torch.stack([p.abs().sum() for p in decayed]).sum()
+        if o.l2 and decayed and o.optimizer != "adamw":
+            loss = loss + 0.5 * o.l2 * torch.stack([p.square().sum() for p in decayed]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if o.clip:
             nn.utils.clip_grad_norm_(self.parameters, o.clip)
         if o.l2 and o.optimizer == "adamw":
-            torch._foreach_mul_(
-                [p.data for p in self.decayed], 1 - o.l2 * self.optimizer.param_groups[0]["lr"]
-            )
+            for group in self.optimizer.param_groups:
+                if weights := [p.data for p in self._decayed(group["params"])]:
+                    torch._foreach_mul_(weights, 1 - o.l2 * group["lr"])
         self.optimizer.step()
         if self.average is not None:
             # A short average at first, so that the start is forgotten.
@@ -231,6 +243,11 @@ class _Run:
             average = [p.data for p in self.average.parameters()]
             torch._foreach_lerp_(average, [p.data for p in self.parameters], 1 - decay)
         return loss.detach().cpu(), (out.argmax(1) == labels).sum().cpu()
+
+    @staticmethod
+    def _decayed(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        """The weights among them that learn at present; biases and norms are no weights."""
+        return [p for p in parameters if p.ndim > 1 and p.requires_grad]
 
     def _distilled(self, target: Tensor, out: Tensor, hard_loss: Tensor) -> Tensor:
         """Hinton et al., Distilling the Knowledge in a Neural Network, 2015."""
