@@ -59,10 +59,10 @@ def test_document_and_file(bits: int, epochs: int, file: Path, digits: Any, tmp_
     recipe = small.manifest["recipe"]
     assert (recipe["verb"], recipe["bits"], recipe["from"]) == ("compress", bits, floating.weight_hash)
     images = digits.test.images[:50]
-    for key, target in TARGETS.items():
-        path = target.write(small, tmp_path / key)
-        np.testing.assert_array_equal(target.run(path, images), small.logits(images))
-    assert {path.name for path in tmp_path.iterdir()} == {"small.netsuke", *TARGETS}
+    for key in ("c", "onnx"):  # the targets of integer graphs
+        path = TARGETS[key].write(small, tmp_path / key)
+        np.testing.assert_array_equal(TARGETS[key].run(path, images), small.logits(images))
+    assert {path.name for path in tmp_path.iterdir()} == {"small.netsuke", "c", "onnx"}
 
 
 def test_errors(file: Path, tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ def test_road_from_training_to_every_target(name: str, options: dict[str, Any], 
         np.testing.assert_array_equal(back.logits(raw), want)
         assert back.weight_hash == artifact.weight_hash
         assert back.classes == data.classes
-        for key, target in TARGETS.items():
-            path = target.write(back, tmp_path / f"{key}{bits}")
-            np.testing.assert_array_equal(target.run(path, raw), want, err_msg=f"{key} at {bits} bits")
+        for key in ("c", "onnx"):  # the targets of integer graphs
+            path = TARGETS[key].write(back, tmp_path / f"{key}{bits}")
+            np.testing.assert_array_equal(TARGETS[key].run(path, raw), want, err_msg=f"{key} at {bits} bits")
 
 
 @pytest.mark.parametrize("name", MODELS)

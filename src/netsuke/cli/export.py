@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from netsuke.artifact import Artifact
 
-FILES = {"c": (".c", ".h"), "onnx": (".onnx",)}  # what each target writes
+FILES = {"c": (".c", ".h"), "onnx": (".onnx",), "tflite": (".tflite",)}  # what each target writes
 FIGURES = ("flash_bytes", "ram_bytes", "macs")
 TOLERANCE = 1e-4  # of float logits; integer logits must be equal
 
@@ -27,7 +27,7 @@ def export(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Write a model as C99, which needs nothing, or as ONNX, for every other runtime.
+    """Write a model as C99, which needs nothing, as ONNX, for most runtimes, or as TFLite (float models), for phones.
 
     The files are named after the artifact. Verifying runs what was written; a difference exits with 1.
 

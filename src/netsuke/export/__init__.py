@@ -30,4 +30,5 @@ class Target:
 TARGETS = {
     "c": Target("netsuke.export.c"),
     "onnx": Target("netsuke.export.onnx"),
+    "tflite": Target("netsuke.export.tflite"),
 }
