@@ -101,14 +101,15 @@ def multipliers(gain: Tensor, bound: Tensor) -> tuple[Tensor, int]:
     """Multipliers m [O] of one byte and the layer's shift s with m / 2^s near `gain` >= 0.
 
     The shift is the one with the least squared relative error over the channels, so that a single channel of
-    outlying gain is cut rather than all others starved. `bound` is the largest |sum| of each channel: s and m
-    are such that no product can leave int32.
+    outlying gain is cut rather than all others starved. `bound` is the largest |sum| of each channel: m is cut
+    where a product could leave int32.
     """
     best, least = (torch.zeros_like(gain), 0), torch.inf
     for shift in range(SHIFT_MAX + 1):
-        m = (gain * 2.0**shift).round().clamp(0, MULTIPLIER_MAX)
-        if float((bound.double() * m.double()).max()) + 2.0**shift >= INT32_MAX:
+        most = ((INT32_MAX - 2.0**shift) / bound.double()).floor().clamp(max=MULTIPLIER_MAX).to(gain)
+        if float(most.min()) < 1:
             break
+        m = torch.minimum((gain * 2.0**shift).round(), most)
         error = float((m / 2.0**shift / gain.clamp(min=1e-12) - 1).square().sum())
         if error < least:
             best, least = (m, shift), error

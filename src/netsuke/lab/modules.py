@@ -16,8 +16,10 @@ Weights = Mapping[str, Tensor]
 
 
 def _padded(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
+    if not any(padding):
+        return x
     top, left, bottom, right = padding
-    return F.pad(x, (left, right, top, bottom), value=value) if any(padding) else x
+    return F.pad(x, (left, right, top, bottom), value=value)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, op: Op) -> Tensor:
