@@ -131,6 +131,127 @@ def test_errors_say_what_would_work(
     assert not (tmp_path / "a.netsuke").exists()
 
 
+# --- transfer ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has seen the digits at 10x10 pixels."""
+    path = tmp_path_factory.mktemp("source") / "source.netsuke"
+    run(*SMALL, "--size", 10, "--epochs", 2, "--seed", 1, "-o", path)
+    return path
+
+
+def test_resized_data_are_recorded_and_evaluated_likewise(source: Path, digits: Any) -> None:
+    from netsuke.cli.evaluate import evaluate
+
+    artifact = Artifact.load(source)
+    assert artifact.graph.input_shape == (1, 10, 10)
+    assert artifact.manifest["adapted"] == {
+        "from": [1, 8, 8],
+        "to": [1, 10, 10],
+        "channels": "same",
+        "resize": "linear",
+    }
+    assert artifact.manifest["data_hash"] == digits.hash
+    assert artifact.manifest["input"]["box"] == 10, "the ink of a photo fills the field, as in training"
+    app = typer.Typer()
+    app.command()(evaluate)
+    said = CliRunner().invoke(app, [str(source), "--data", "digits", "--json"], catch_exceptions=False)
+    assert json.loads(said.stdout)["accuracy"] == artifact.manifest["report"]["accuracy"]
+
+
+def test_a_new_head_on_frozen_features(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "moved.netsuke"
+    before = Artifact.load(source)
+    *body, _, _ = before.graph.roles()
+    frozen = [word for name in body for word in ("--freeze", name)]
+    run("--data", "digits", "--from", source, "--new-head", *frozen, "--per-class", 5, "--batch", 10,
+        "--epochs", 2, "--threads", 1, "--seed", 3, "-o", out)  # fmt: skip
+    after = Artifact.load(out)
+    for name, array in after.tensors.items():
+        assert np.array_equal(array, before.tensors[name]) == (name in body)
+    recipe = after.manifest["recipe"]
+    assert recipe["from"] == before.weight_hash
+    assert (recipe["new_head"], recipe["per_class"]) == (True, 5)
+    assert recipe["training"]["freeze"] == body
+    assert after.manifest["adapted"]["to"] == [1, 10, 10]
+
+
+def test_weights_of_an_rgb_network(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from netsuke.lab.models import build
+
+    path = tmp_path / "w.safetensors"
+    save_file(build("mobilenet_v2", (3, 16, 16), 6, width=0.1, depth=0.1).state_dict(), path)
+    out = tmp_path / "a.netsuke"
+    args = ("--data", "digits", "--model", "mobilenet_v2", "--option", "width=0.1,depth=0.1", "--size", 16)
+    run(*args, "--from", path, "--new-head", "--freeze", "features", "--rate", "classifier=2", "--per-class", 3,
+        "--epochs", 1, "--threads", 1, "-o", out)  # fmt: skip
+    manifest = Artifact.load(out).manifest
+    assert manifest["adapted"] == {
+        "from": [1, 8, 8],
+        "to": [3, 16, 16],
+        "channels": "repeat",
+        "resize": "linear",
+    }
+    assert (manifest["recipe"]["weights"], manifest["recipe"]["normalize"]) == ("w.safetensors", "imagenet")
+    assert len(manifest["recipe"]["from"]) == 64
+
+
+def test_parameters_are_listed(source: Path) -> None:
+    said = json.loads(run("--from", source, "--list-parameters", "--json"))
+    artifact = Artifact.load(source)
+    assert {row["name"]: tuple(row["shape"]) for row in said["parameters"]} == {
+        name: artifact.tensors[name].shape for name in artifact.graph.roles()
+    }
+    assert "layer0.weight" in run("--from", source, "--list-parameters")
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "word"),
+    [
+        (["--from", "none.netsuke"], ArtifactError, "none.netsuke"),
+        (["--from", "none.pth", "--model", "resnet18"], DataError, "none.pth"),
+        (["--from", "w.safetensors"], OptionError, "--model"),
+        (["--from", "imagenet", "--model", "lenet5"], OptionError, "no published weights"),
+        (["--from", "SOURCE", "--model", "lenet5"], OptionError, "leave out --model"),
+        (["--from", "SOURCE", "--size", "9"], OptionError, "leave out"),
+        (["--from", "SOURCE", "--freeze", "layer77"], OptionError, "--list-parameters"),
+        (["--from", "SOURCE", "--freeze", "*"], OptionError, "leave the head"),
+        (["--from", "SOURCE", "--rate", "layer0"], OptionError, "PATTERN=FACTOR"),
+        (["--from", "SOURCE", "--rate", "layer0=fast"], OptionError, "PATTERN=FACTOR"),
+        (["--from", "SOURCE", "--rate", "layer0=-1"], OptionError, "above 0"),
+        (["--unfreeze", "-1"], OptionError, "unfreeze"),
+        (["--new-head"], OptionError, "--from"),
+        (["--size", "-1"], OptionError, "--size"),
+        (["--per-class", "-1"], OptionError, "--per-class"),
+        (["--per-class", "5000"], DataError, "--per-class takes at most"),
+        (["--list-parameters"], OptionError, "--from FILE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_transfer_errors_say_what_would_work(
+    args: list[str], error: type[Exception], word: str, source: Path, tmp_path: Path
+) -> None:
+    given = [str(source) if arg == "SOURCE" else arg for arg in args]
+    with pytest.raises(error, match=word) as caught:
+        run("--data", "digits", "--threads", "1", "--epochs", "1", "-o", tmp_path / "a.netsuke", *given)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a.netsuke").exists()
+
+
+def test_data_and_out_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--data is needed"):
+        run("-o", tmp_path / "a.netsuke")
+    with pytest.raises(OptionError, match="--out is needed"):
+        run("--data", "digits")
+
+
+# --- after a kill -----------------------------------------------------------------------------------
+
+
 def kill_after(checkpoint: Path, *args: object, cwd: Path) -> None:
     """Run netsuke in a process of its own and kill it as soon as `checkpoint` is there."""
     command = [sys.executable, "-m", "netsuke", *map(str, args)]

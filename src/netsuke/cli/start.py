@@ -83,10 +83,8 @@ def _weights(
         raise OptionError(f"--from {source} holds weights only: say of which network with --model")
     path = transfer.published(model, **settings) if source == IMAGENET else Path(source)
     state = transfer.read_weights(path)
-    side = size or transfer.IMAGENET_SIDE
-    shape = (transfer.channels(state, model, **settings), side, side)
-    module = transfer.from_weights(
-        state, str(path), model, shape, classes,
+    module, shape = transfer.from_weights(
+        state, str(path), model, size or transfer.IMAGENET_SIDE, classes,
         new_head=new_head, seed=seed, standardize=normalize == IMAGENET, **settings,
     )  # fmt: skip
     told = {"from": transfer.file_hash(path), "weights": path.name, "new_head": new_head}

@@ -92,21 +92,28 @@ def from_weights(
     state: Mapping[str, Tensor],
     name: str,
     model: str,
-    shape: Shape,
+    side: int,
     classes: int,
     *,
     new_head: bool,
     seed: int,
     standardize: bool = True,
     **options: Any,
-) -> nn.Module:
-    """The architecture `model` for images `shape`, holding the weights `state`; its last layer fresh with `new_head`.
+) -> tuple[nn.Module, Shape]:
+    """The architecture `model` holding the weights `state`, and the images it takes: [C, side, side].
 
-    With `standardize`, RGB is brought to ImageNet's mean and deviation in front of it. Raises OptionError for
+    C is what the first convolution's weights say, 3 for most. With `new_head` the last layer is fresh; with
+    `standardize`, RGB is brought to ImageNet's mean and deviation in front of the network. Raises OptionError for
     an architecture or option that there is not, or another number of classes while the head is kept;
     DataError where the weights do not belong to the architecture.
     """
+    shape = (3, side, side)
     module = build(model, shape, classes, seed=seed, **options)
+    first = next((n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d)), None)
+    kernel = state.get(f"{first}.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 1:
+        shape = (1, side, side)
+        module = build(model, shape, classes, seed=seed, **options)
     prefix = head(module) + "."
     wanted = module.state_dict()
     if not new_head and f"{prefix}weight" in state:
@@ -129,10 +136,10 @@ def from_weights(
                 f"{_text(wanted[key])}, is {_text(value)}"
             )
     module.load_state_dict({**wanted, **taken})
-    if not (standardize and shape[0] == 3):
-        return module
-    front = Standardize(IMAGENET_MEAN, IMAGENET_STD)
-    return nn.Sequential(OrderedDict(standardize=front, net=module))
+    if standardize and shape[0] == 3:
+        front = Standardize(IMAGENET_MEAN, IMAGENET_STD)
+        module = nn.Sequential(OrderedDict(standardize=front, net=module))
+    return module, shape
 
 
 def head(module: nn.Module) -> str:
@@ -146,23 +153,6 @@ def head(module: nn.Module) -> str:
         if found:
             return found[-1]
     raise OptionError(f"{type(module).__name__} has no dense layer or convolution to be its head")
-
-
-def channels(state: Mapping[str, Tensor], model: str, **options: Any) -> int:
-    """How many channels the images have that the weights were trained on: 3 of most, 1 for grey."""
-    try:
-        first = next(
-            (
-                n
-                for n, m in build(model, (3, 64, 64), 2, **options).named_modules()
-                if isinstance(m, nn.Conv2d)
-            ),
-            None,
-        )
-    except OptionError:  # an impossible option or size is told when the network itself is built
-        return 3
-    weight = state.get(f"{first}.weight")
-    return int(weight.shape[1]) if weight is not None and weight.ndim == 4 else 3
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
