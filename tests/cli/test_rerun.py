@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from netsuke.artifact import Artifact
 from netsuke.cli.rerun import rerun
 from netsuke.errors import DataError, NetsukeError, OptionError
+from netsuke.graph import Graph, Op
 
 COMMAND = "train --data digits --model separable --option width=6,depth=0 --epochs 2 --threads 1 --seed {seed} -o {out}"
 
@@ -126,3 +128,43 @@ def test_bad_options(record: Path, tmp_path: Path) -> None:
         run(record, "--seeds", "a,b")
     with pytest.raises(OptionError, match="at least 1"):
         run(record, "--jobs", "0")
+
+
+@pytest.fixture
+def comparison(tmp_path: Path, digits: Any) -> Path:
+    """A record that compares one file with nothing else."""
+    height, width = digits.image_shape[1:]
+    ops = (
+        Op("normalize", "in", ("input",), {"scales": [1 / 255], "offsets": [0.0]}),
+        Op("flatten", "flat", ("in",)),
+        Op("dense", "out", ("flat",)),
+    )
+    weight = np.random.default_rng(0).normal(size=(10, height * width)).astype(np.float32)
+    tensors = {"out.weight": weight, "out.bias": np.zeros(10, np.float32)}
+    manifest = {"classes": list(digits.classes)}
+    Artifact(Graph((1, height, width), ops), tensors, manifest).save(tmp_path / "a.netsuke")
+    command = (
+        f"compare {tmp_path / 'a.netsuke'} --data digits --backends numpy --seconds 0.01 --work {{work}}"
+    )
+    return write(
+        tmp_path / "record", {"title": "One", "command": command, "kind": "comparison", "note": "kept"}
+    )
+
+
+def test_comparisons_are_repeated_and_saved(comparison: Path) -> None:
+    args = (comparison, "--folder", comparison.parent / "runs")
+    got = json.loads(run(*args, "--json", "--save"))
+    assert got["said"] == {}
+    said = json.loads((comparison / "record.json").read_text(encoding="utf-8"))
+    assert (said["note"], said["document"]) == ("kept", got["now"])
+    assert said["hardware"]
+    (row,) = said["document"]["models"]
+    assert row["accuracy"]["n"] == 1
+    assert not {"confused", "history"} & set(row), "pictures and curves stay out of the record"
+    text = run(*args)
+    assert text.count(f"{row['size_bytes']:,}") == 2, "recorded beside now"
+
+
+def test_a_comparison_takes_no_seeds(comparison: Path) -> None:
+    with pytest.raises(OptionError, match="names the seeds"):
+        run(comparison, "--seeds", "0", "--folder", comparison.parent / "runs")

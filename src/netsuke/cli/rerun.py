@@ -4,6 +4,8 @@
      "results": {"0": {...}}, "summary": {...}, "hardware": "...", "threads": 1, ...}
 
 `{out}` becomes a file in the folder that takes the runs. A result is the command's own JSON document.
+A record of `"kind": "comparison"` holds a `compare` command, which takes all seeds at once; `{work}` becomes
+a folder that keeps its trainings, and `document` is what it gave, without pictures and learning curves.
 """
 
 from __future__ import annotations
@@ -34,15 +36,21 @@ def rerun(
     path = record / "record.json"
     said = _read(path)
     try:
-        chosen = [int(s) for s in seeds.split(",")] if seeds else list(said["seeds"])
+        chosen = [int(s) for s in seeds.split(",")] if seeds else list(said.get("seeds", []))
     except ValueError:
         raise OptionError(f"--seeds takes whole numbers with commas between; got {seeds!r}") from None
+    comparison = said.get("kind") == "comparison"
+    if comparison and seeds:
+        raise OptionError("the record is a comparison, whose command names the seeds: leave out --seeds")
     if save and seeds:
         raise OptionError("--save writes a whole record: leave out --seeds; finished runs are not repeated")
     if jobs < 1:
         raise OptionError(f"--jobs must be at least 1; got {jobs}")
     folder = folder or Path("runs") / record.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
+    if comparison:
+        _compare_again(path, said, folder, jobs, save=save, json=json)
+        return
     results = _run(said["command"], chosen, folder, jobs)
     threads = 1 if jobs > 1 else int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all there are
     document = summarised(said, results, threads)
@@ -56,11 +64,45 @@ def rerun(
     rows = []
     for key, now in document["summary"].items():
         before = said.get("summary", {}).get(key)
-        rows.append((key, _shown(before) if before else "-", _shown(now)))
+        rows.append((key, _shown(before), _shown(now)))
     console.table(said.get("title", str(record)), ("figure", "recorded", "now"), rows)
 
 
-def _shown(figure: dict[str, Any]) -> str:
+def _compare_again(
+    path: Path, said: dict[str, Any], folder: Path, jobs: int, *, save: bool, json: bool
+) -> None:
+    """Run the command of a comparison, which itself keeps what is finished, and show each model's figures."""
+    import shlex
+    from json import loads
+
+    from netsuke.cli import console
+
+    words = [w.replace("{work}", str(folder / "work")) for w in shlex.split(said["command"])]
+    words += ["--jobs", str(jobs)] if jobs > 1 else []
+    document = loads(_output(words, "the comparison", {}))
+    for row in document["models"]:
+        row.pop("confused", None)
+        row.pop("history", None)
+    if save:
+        _write(path, {**said, "document": document, "hardware": document["hardware"]})
+    before = {row["name"]: row for row in said.get("document", {}).get("models", [])}
+    if json:
+        console.print_json({"record": str(path.parent), "said": said.get("document", {}), "now": document})
+        return
+    rows = [
+        (row["name"], key, _shown(before.get(row["name"], {}).get(key)), _shown(row[key]))
+        for row in document["models"]
+        for key in ("accuracy", "train_s", "size_bytes", "latency_us")
+        if row[key] is not None
+    ]
+    console.table(said.get("title", str(path.parent)), ("model", "figure", "recorded", "now"), rows)
+
+
+def _shown(figure: dict[str, Any] | float | None) -> str:
+    if figure is None:
+        return "-"
+    if not isinstance(figure, dict):
+        return f"{figure:,.6g}"
     return f"{figure['mean']:,.6g} ± {figure['stdev']:.3g} (n={figure['n']})"
 
 
@@ -79,6 +121,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         record = {}
     command, seeds = record.get("command"), record.get("seeds")
+    if record.get("kind") == "comparison":
+        seeds = []  # they stand in the command
     if (
         not isinstance(command, str)
         or not isinstance(seeds, list)
@@ -114,34 +158,44 @@ def _one(command: str, seed: int, folder: Path, jobs: int) -> Any:
     import json
     import os
     import shlex
-    import subprocess
-    import sys
 
-    from netsuke.cli import console
-    from netsuke.errors import DataError, NetsukeError
+    from netsuke.errors import DataError
 
     done = folder / f"seed-{seed}.json"
     if not done.exists():
         out = folder / f"seed-{seed}.netsuke"
         words = [w.replace("{seed}", str(seed)).replace("{out}", str(out)) for w in shlex.split(command)]
-        console.note(f"netsuke {shlex.join(words)}")
-        environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})}
-        run = subprocess.run(
-            [sys.executable, "-m", "netsuke", *words, "--json"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if run.returncode:
-            raise NetsukeError(f"the run of seed {seed} failed with exit code {run.returncode}")
+        text = _output(words, f"the run of seed {seed}", {"OMP_NUM_THREADS": "1"} if jobs > 1 else {})
         temporary = done.with_suffix(".tmp")
-        temporary.write_text(run.stdout, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, done)
     try:
         return json.loads(done.read_text(encoding="utf-8"))
     except ValueError:
         raise DataError(f"{done} is damaged; delete it to run seed {seed} again") from None
+
+
+def _output(words: list[str], what: str, environment: dict[str, str]) -> str:
+    """What `netsuke WORDS --json` prints; raises NetsukeError where it fails."""
+    import os
+    import shlex
+    import subprocess
+    import sys
+
+    from netsuke.cli import console
+    from netsuke.errors import NetsukeError
+
+    console.note(f"netsuke {shlex.join(words)}")
+    run = subprocess.run(
+        [sys.executable, "-m", "netsuke", *words, *([] if "--json" in words else ["--json"])],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        raise NetsukeError(f"{what} failed with exit code {run.returncode}")
+    return run.stdout
 
 
 def summarised(said: dict[str, Any], results: dict[str, Any], threads: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from netsuke.artifact import Artifact
 from netsuke.measure import accuracy as _accuracy
 from netsuke.measure import cost as _cost
+from netsuke.measure import energy as _energy
 from netsuke.measure import latency as _latency
 from netsuke.measure.report import Report
 
@@ -19,6 +20,7 @@ METRICS: dict[str, Callable[[Artifact, Any], Report]] = {
     "macs": _cost.macs_report,
     "size_bytes": _cost.size_report,
     "ram_bytes": _cost.ram_report,
+    "energy_uj": _energy.energy_report,
     "latency_us": _latency.latency_report,
 }
 
