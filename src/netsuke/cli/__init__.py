@@ -26,6 +26,7 @@ def _version(value: bool) -> None:
 def _build() -> typer.Typer:
     from netsuke.cli import (
         bench,
+        compare,
         compress,
         data,
         evaluate,
@@ -61,6 +62,7 @@ def _build() -> typer.Typer:
         "train": train.train,
         "compress": compress.compress,
         "evaluate": evaluate.evaluate,
+        "compare": compare.compare,
         "export": export.export,
         "bench": bench.bench,
         "read": read.read,
