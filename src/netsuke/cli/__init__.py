@@ -37,6 +37,7 @@ def _build() -> typer.Typer:
         rerun,
         shrink,
         train,
+        tune,
     )
 
     app = typer.Typer(
@@ -60,6 +61,7 @@ def _build() -> typer.Typer:
     verbs: dict[str, Callable[..., None]] = {
         "shrink": shrink.shrink,
         "train": train.train,
+        "tune": tune.tune,
         "compress": compress.compress,
         "evaluate": evaluate.evaluate,
         "compare": compare.compare,
