@@ -115,11 +115,12 @@ def test_other_images_are_refused_and_none_are_fine(name: str, fitted: dict[str,
 
 def test_hog_sees_direction_and_not_brightness() -> None:
     ramp = np.tile(np.arange(0, 112, 4, dtype=np.uint8), (28, 1))
-    images = np.stack([ramp, ramp.T, ramp * 2, 255 - ramp])[:, None]
-    across, down, brighter, inverted = hog(images)
+    images = np.stack([ramp, ramp.T, ramp * 2, 255 - ramp, 255 - ramp.T])[:, None]
+    across, down, brighter, inverted, up = hog(images)
     assert across.shape == (6 * 6 * 4 * 9,)
     np.testing.assert_allclose(brighter, across, atol=0.01)
     np.testing.assert_allclose(inverted, across, atol=0.01)
+    np.testing.assert_allclose(up, down, atol=0.01)
     bins = across.reshape(-1, 9).sum(0), down.reshape(-1, 9).sum(0)
     assert bins[0].argmax() == 0, "a gradient across is the first bin"
     assert set(np.argsort(bins[1])[-2:]) == {4, 5}, "one down is half way round"
