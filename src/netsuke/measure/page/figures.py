@@ -20,11 +20,11 @@ def percent(share: float | None) -> str:
 
 
 def spread_percent(spread: dict[str, Any] | None, count: bool = False) -> str:
-    """{"mean": 0.9912, "stdev": 0.0005, "n": 3} -> 99.12 ± 0.05 (3); without a deviation 99.12."""
+    """{"mean": 0.9912, "stdev": 0.0005, "n": 3} -> 99.12 ± 0.05 (3); one run has no deviation: 99.12."""
     if spread is None or spread.get("mean") is None:
         return MISSING
     text = percent(spread["mean"])
-    if spread.get("stdev") is not None:
+    if spread.get("stdev") is not None and spread.get("n") != 1:
         text += f" ± {percent(spread['stdev'])}"
     return f"{text} ({spread['n']})" if count and spread.get("n") else text
 

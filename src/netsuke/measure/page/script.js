@@ -17,7 +17,7 @@
   const percent = (share, places = 2) => (share === null || share === undefined ? "–" : (100 * share).toFixed(places));
   const whole = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
   const spread = (value) => (!value || value.mean === null ? null
-    : `${percent(value.mean)}${value.stdev === null || value.stdev === undefined ? "" : ` ± ${percent(value.stdev)}`} %`);
+    : `${percent(value.mean)}${value.n === 1 || value.stdev === null || value.stdev === undefined ? "" : ` ± ${percent(value.stdev)}`} %`);
 
   // Sorting: missing figures stay last in either order.
   function sort(button) {
