@@ -12,6 +12,7 @@ from torch import nn
 
 from netsuke.errors import OptionError
 from netsuke.lab.models.alexnet import alexnet
+from netsuke.lab.models.blocks import map_size
 from netsuke.lab.models.convnet import convnet
 from netsuke.lab.models.efficientnet import efficientnet_b0
 from netsuke.lab.models.ghostnet import ghostnet
@@ -20,6 +21,7 @@ from netsuke.lab.models.mlp import mlp
 from netsuke.lab.models.mobilenet_v1 import mobilenet_v1
 from netsuke.lab.models.mobilenet_v2 import mobilenet_v2
 from netsuke.lab.models.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from netsuke.lab.models.presets import ALL, SMALL, Preset
 from netsuke.lab.models.resnet import resnet18, resnet34, resnet_small
 from netsuke.lab.models.separable import separable
 from netsuke.lab.models.shufflenet_v1 import shufflenet_v1
@@ -54,6 +56,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+ZOO: dict[str, dict[str, Preset]] = {"small": SMALL, "all": ALL}
+
 KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 
 
@@ -62,7 +66,8 @@ def build(
 ) -> nn.Module:
     """The named network for images [C, H, W], with its own options and initial weights drawn by `seed`.
 
-    Raises OptionError for an unknown name or option, naming the ones there are, and for an impossible value.
+    Raises OptionError for an unknown name or option, naming the ones there are, and for an impossible value;
+    where a layer gets a map that it empties, it names the layer and the map.
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 1)
@@ -79,6 +84,11 @@ def build(
             raise OptionError(f"{name}: {key} must be {KINDS[kind]}; got {value!r}")
     torch.manual_seed(seed)
     try:
-        return MODELS[name](shape=shape, classes=classes, **options)
+        model = MODELS[name](shape=shape, classes=classes, **options)
+        map_size(model, shape)
+    except OptionError as error:
+        text = str(error)
+        raise OptionError(text if text.startswith(name) else f"{name}: {text}") from None
     except (ValueError, RuntimeError, MemoryError) as error:  # what torch thinks of an option
         raise OptionError(f"{name}: {str(error).splitlines()[0]}") from error
+    return model

@@ -210,7 +210,7 @@ def require_side(model: str, shape: Shape, side: int) -> None:
 
 
 def map_size(features: nn.Module, shape: Shape) -> tuple[int, ...]:
-    """(C, H, W) that `features` make of one image, without computing it.
+    """(C, H, W) that `features` make of one black image.
 
     Raises OptionError naming the layer that does not fit its input, and what arrives there.
     """
@@ -224,18 +224,15 @@ def map_size(features: nn.Module, shape: Shape) -> tuple[int, ...]:
 
     leaves = [(name, m) for name, m in features.named_modules() if not list(m.children())]
     handles = [m.register_forward_pre_hook(note(name)) for name, m in leaves]
-    ghosts = {
-        key: torch.empty_like(value, device="meta")
-        for key, value in [*features.named_parameters(), *features.named_buffers()]
-    }
     was = features.training
     try:
-        out = torch.func.functional_call(features.eval(), ghosts, torch.empty(1, *shape, device="meta"))
+        with torch.no_grad():
+            out = features.eval()(torch.zeros(1, *shape))
     except RuntimeError as error:
         name, layer, size = arriving[-1] if arriving else ("", features, shape)
         raise OptionError(
             f"layer {name!r} ({type(layer).__name__}) cannot work on the {'x'.join(map(str, size))} map "
-            f"that arrives there from a {shape[1]}x{shape[2]} image: {str(error).splitlines()[0]}"
+            f"that arrives there from a {shape[1]}x{shape[2]} image; larger images would fit"
         ) from error
     finally:
         features.train(was)

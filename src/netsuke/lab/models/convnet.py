@@ -27,11 +27,9 @@ def convnet(
     """
     if not 0 < width < 100:
         raise OptionError(f"convnet: width must be above 0 and below 100; got {width:g}")
-    if min(shape[1:]) < 4:
-        raise OptionError(f"convnet needs images of at least 4x4 pixels; got {shape[1]}x{shape[2]}")
     first, second, dense = (max(1, round(n * width)) for n in (32, 64, 128))
     padding = 1 if min(shape[1:]) < 20 else 0
-    rows, columns = (((side - 2 + 2 * padding) // 2 - 2 + 2 * padding) // 2 for side in shape[1:])
+    rows, columns = (max(1, ((side - 2 + 2 * padding) // 2 - 2 + 2 * padding) // 2) for side in shape[1:])
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=padding, bias=not norm)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from netsuke.errors import OptionError
 from netsuke.lab.models import blocks
 
 
@@ -23,9 +22,7 @@ def lenet5(
     output units, as everybody does today; the sub-sampling is a plain average. With
     act="tanh" it comes nearer to the original.
     """
-    rows, columns = (((side // 2) - 4) // 2 for side in shape[1:])
-    if min(rows, columns) < 1:
-        raise OptionError(f"lenet5 needs images of at least 12x12 pixels; got {shape[1]}x{shape[2]}")
+    rows, columns = (max(1, (side // 2 - 4) // 2) for side in shape[1:])
     return nn.Sequential(
         nn.Conv2d(shape[0], 6, 5, padding=2),
         blocks.activation(act),
