@@ -204,11 +204,6 @@ def require(model: str, **values: tuple[float, float, float]) -> None:
             raise OptionError(f"{model}: {name} must be {low:g} to {high:g}; got {value:g}")
 
 
-def require_side(model: str, shape: Shape, side: int) -> None:
-    if min(shape[1:]) < side:
-        raise OptionError(f"{model} needs images of at least {side}x{side} pixels; got {shape[1]}x{shape[2]}")
-
-
 def map_size(features: nn.Module, shape: Shape) -> tuple[int, ...]:
     """(C, H, W) that `features` make of one black image.
 
