@@ -210,21 +210,14 @@ def test_sigkill_and_again_goes_on(tmp_path: Path) -> None:
     assert not list(work.glob("*.work"))
 
 
-def test_a_failed_training_says_why(tmp_path: Path) -> None:
-    with pytest.raises(NetsukeError, match=r"training slim with seed 0 failed: .*lower --lr"):
-        run(
-            *ZOO_ARGS,
-            "--models",
-            "slim",
-            "--seeds",
-            "0",
-            "--lr",
-            1e8,
-            "--optimizer",
-            "sgd",
-            "--work",
-            tmp_path,
-        )
+def test_a_failed_training_says_why_and_ends_the_others(tmp_path: Path) -> None:
+    from netsuke.lab.training import Training
+
+    chosen = {"typo": ("lenet6", {}), "slim": ZOO["small"]["slim"]}
+    todo = zoo.jobs(chosen, [0], Training(epochs=1, threads=1), tmp_path)
+    with pytest.raises(NetsukeError, match="training typo with seed 0 failed: no model 'lenet6'"):
+        zoo.run(todo, "digits", "none", 1, lambda done, info: None)
+    assert not any(tmp_path.iterdir()), "slim was not begun"
 
 
 def test_only_the_same_training_counts_as_finished(tmp_path: Path, digits: Any) -> None:

@@ -32,8 +32,8 @@ class Classical:
             self._first = fitted
         test = self.data.test
         return judged(fitted.scores(test.images), test, self.data.classes) | {
-            "parameters": fitted.parameters,
-            "size_bytes": fitted.size_bytes,
+            "parameters": int(fitted.parameters),
+            "size_bytes": int(fitted.size_bytes),
             "description": fitted.description,
             "train_s": seconds,
         }

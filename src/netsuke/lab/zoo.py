@@ -164,9 +164,7 @@ class _Trainings:
         with self.lock:
             self.stopped = True
             for process in self.running:
-                process.send_signal(
-                    signal.SIGINT
-                )  # as Ctrl-C: it leaves its checkpoint and no temporary file
+                process.send_signal(signal.SIGINT)  # as Ctrl-C: its checkpoint stays, no temporary file does
 
     def one(self, job: Job) -> None:
         command = [sys.executable, "-m", "netsuke", *job.command(self.data, self.augment)]
@@ -193,6 +191,7 @@ class _Trainings:
             if self.stopped:
                 return
         if status:
+            self.stop()  # before the pool can begin another
             reason = last.strip().removeprefix("netsuke: ")
             raise NetsukeError(f"training {job.label} with seed {job.training.seed} failed: {reason}")
         self.advance(1 - done, f"{job.label} seed {job.training.seed}")
