@@ -9,10 +9,14 @@ import numpy as np
 from netsuke import packing
 from netsuke.artifact import Artifact
 from netsuke.errors import UnsupportedOp
+from netsuke.export.c import ops
 from netsuke.export.c.header import SELF_TEST_IMAGES, comment, identifier
-from netsuke.export.c.ops import EMIT, Layer, View, each, indented
+from netsuke.export.c.ops import Layer, View, each, indented
+from netsuke.export.c.pointwise import POINTWISE, symbol
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 from netsuke.memory import VIEWS, WORD, Plan, in_logits, plan, roots
+
+EMIT = {**ops.EMIT, **POINTWISE}
 
 REQUANTIZE = {
     "u7": """\
@@ -119,6 +123,8 @@ def _side_by_side(op: Op, x: Type, inputs: list[View]) -> int:
     """The order in which an op writes: pixel by pixel, and a sum of vectors as its inputs lie."""
     if len(x.shape) == 3:
         return x.shape[0] if x.elements > x.shape[0] else 1
+    if op.kind == "lookup":
+        return inputs[0].channels
     orders = {view.channels for view in inputs if view.channels > 1} if op.kind == "qadd" else set()
     return orders.pop() if len(orders) == 1 else 1
 
@@ -153,7 +159,7 @@ def _place(graph: Graph, tensors: Tensors) -> str:
 def _arrays(layer: Layer) -> list[tuple[str, int]]:
     """The constants of one layer and the bytes of each, as `packing.stored` counts them."""
     out = []
-    for role in ("weight", "bias", "multiplier", "shift"):
+    for role in ("weight", "bias", "multiplier", "shift", "table"):
         tensor = layer.tensors.get(layer.op.tensor(role))
         if tensor is None:
             continue
@@ -201,9 +207,7 @@ def _decoded(layer: Layer) -> bool:
 
 
 def _function(layer: Layer) -> str:
-    parameters = [
-        f"const {view.ctype} *{name}" for view, name in zip(layer.inputs, ("in", "b"), strict=False)
-    ]
+    parameters = [f"const {view.ctype} *{symbol(number)}" for number, view in enumerate(layer.inputs)]
     parameters.append(f"{layer.out.ctype} *out")
     if _decoded(layer):
         parameters.append("int8_t *filter")

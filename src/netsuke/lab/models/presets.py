@@ -14,7 +14,7 @@ SMALL: dict[str, Preset] = {
     "alexnet": ("alexnet", {"width": 0.24}),
     "vgg11_bn": ("vgg11_bn", {"width": 0.125}),
     "resnet_small": ("resnet_small", {"depth": 2, "stem": 2}),
-    "separable": ("separable", {"width": 40}),
+    "separable": ("separable", {"width": 56}),
     "mobilenet_v1": ("mobilenet_v1", {"width": 0.25, "depth": 0.4}),
     "mobilenet_v2": ("mobilenet_v2", {"width": 0.2, "depth": 0.3}),
     "mobilenet_v3_small": ("mobilenet_v3_small", {"width": 0.5, "depth": 0.3, "dropout": 0.0}),

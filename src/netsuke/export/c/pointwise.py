@@ -1,0 +1,123 @@
+"""Ops that look at one value at a time, or only move values: tables, gates, channel pools, cuts and joints.
+
+Maps lie pixel by pixel (H, W, C); only the caller's image lies in planes. Vectors lie as `View.at` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netsuke.export.c.ops import Layer, View, each, requantize, times
+
+SYMBOLS = ("in", "b")  # how an emitted function calls its inputs; more of them are in2, in3, ...
+
+
+def symbol(number: int) -> str:
+    return SYMBOLS[number] if number < len(SYMBOLS) else f"in{number}"
+
+
+def _pixel(view: View, shape: tuple[int, ...], channel: str, pixel: str = "p") -> str:
+    """The place of one channel of one pixel of a map [C, H, W]."""
+    channel_step, pixel_step = view.steps(shape)
+    return f"{times(pixel, pixel_step)} + {times(channel, channel_step)}"
+
+
+def _pixels(layer: Layer) -> int:
+    _, high, wide = layer.shapes[0]
+    return high * wide
+
+
+def lookup(layer: Layer) -> list[str]:
+    """A table for all, or one a channel; entry 0 is for the lowest input."""
+    table = layer.tensors[layer.op.tensor("table")]
+    entries = table.shape[-1]
+    low = 127 if entries == 255 else 0
+    shape = layer.shapes[0]
+    if len(shape) == 3:
+        start, read = [each("p", _pixels(layer)), each("c", shape[0])], _pixel(layer.x, shape, "c")
+        write, channel = f"p * {shape[0]} + c", "c"
+    else:  # a vector keeps the order in which it lies
+        start, read, write = [each("c", layer.x.elements)], "c", "c"
+        channel = (
+            "c"
+            if layer.x.channels == 1
+            else f"(c % {layer.x.channels} * {layer.x.planes} + c / {layer.x.channels})"
+        )
+    row = f"{times(channel, entries)} + " if table.ndim > 1 else ""
+    value = layer.x.load(read, "in") + (f" + {low}" if low else "")
+    stored = f"out[{write}] = (int8_t){layer.array('table')}[{row}{value}];"
+    return [*start, stored, *["}"] * len(start)]
+
+
+def qmul(layer: Layer) -> list[str]:
+    """A gate a channel, a pixel or an element."""
+    (x, gate), (shape, of) = layer.inputs, layer.shapes
+    m, s = layer.op.attrs["multiplier"], layer.op.attrs["shift"]
+    if len(shape) == 1:
+        start, places = [each("c", x.elements)], (x.at("c"), gate.at("c"), "c")
+    else:
+        start = [each("p", _pixels(layer)), each("c", shape[0])]
+        beside = gate.at("c") if len(of) == 1 else _pixel(gate, of, "c" if of == shape else "0")
+        places = (_pixel(x, shape, "c"), beside, f"p * {shape[0]} + c")
+    product = f"(int32_t){x.load(places[0], 'in')} * {gate.load(places[1], 'b')}"
+    return [*start, f"out[{places[2]}] = {requantize(layer.y)}({product}, {m}, {s});", *["}"] * len(start)]
+
+
+def _over_channels(layer: Layer, start: str, step: str, store: str) -> list[str]:
+    shape = layer.shapes[0]
+    read = layer.x.load(_pixel(layer.x, shape, "c"), "in")
+    inner = [each("c", shape[0]), f"const int32_t v = {read};", step, "}"]
+    return [each("p", _pixels(layer)), f"int32_t acc = {start};", *inner, f"out[p] = {store};", "}"]
+
+
+def channelmax(layer: Layer) -> list[str]:
+    return _over_channels(layer, "-127", "if (v > acc) acc = v;", "(int8_t)acc")
+
+
+def qchannelmean(layer: Layer) -> list[str]:
+    m, s = layer.op.attrs["multiplier"], layer.op.attrs["shift"]
+    return _over_channels(layer, "0", "acc += v;", f"{requantize(layer.y)}(acc, {m}, {s})")
+
+
+def _moved(layer: Layer, number: int, count: int, source: str, target: str) -> list[str]:
+    """Copy `count` channels of an input to a map or a vector; both places are given by channel `c`."""
+    view, shape = layer.inputs[number], layer.shapes[number]
+    if len(shape) == 1:
+        return [
+            each("c", count),
+            f"out[{target}] = (int8_t){view.load(view.at(source), symbol(number))};",
+            "}",
+        ]
+    value = view.load(_pixel(view, shape, source), symbol(number))
+    write = f"p * {layer.y.shape[0]} + {target}"
+    return [each("p", _pixels(layer)), each("c", count), f"out[{write}] = (int8_t){value};", "}", "}"]
+
+
+def concat(layer: Layer) -> list[str]:
+    lines, start = [], 0
+    for number, shape in enumerate(layer.shapes):
+        lines += _moved(layer, number, shape[0], "c", f"c + {start}" if start else "c")
+        start += shape[0]
+    return lines
+
+
+def slice_(layer: Layer) -> list[str]:
+    start, stop = layer.op.attrs["start"], layer.op.attrs["stop"]
+    return _moved(layer, 0, stop - start, f"(c + {start})" if start else "c", "c")
+
+
+def shuffle(layer: Layer) -> list[str]:
+    """Channel k of group g becomes channel g of group k."""
+    channels, groups = layer.shapes[0][0], layer.op.attrs["groups"]
+    return _moved(layer, 0, channels, f"(c % {groups} * {channels // groups} + c / {groups})", "c")
+
+
+POINTWISE: dict[str, Callable[[Layer], list[str]]] = {
+    "lookup": lookup,
+    "qmul": qmul,
+    "channelmax": channelmax,
+    "qchannelmean": qchannelmean,
+    "concat": concat,
+    "slice": slice_,
+    "shuffle": shuffle,
+}
