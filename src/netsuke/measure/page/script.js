@@ -135,7 +135,7 @@
     table.addEventListener("focusin", read);
     return el("div", {},
       el("h3", {}, "Confusion matrix"),
-      el("p", { class: "muted ramp" }, "Rows are labels, columns answers.",
+      el("p", { class: "muted ramp" }, `Rows are labels, columns answers${(model.runs || []).length > 1 ? ", of the first run" : ""}.`,
         el("span", { class: "right" }, "right 0", el("i"), "100 % of the row"),
         el("span", { class: "false" }, "wrong 0", el("i"), `${percent(worst)} %`)),
       el("div", { style: "overflow-x:auto" }, table), readout);
