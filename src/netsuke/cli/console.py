@@ -19,15 +19,15 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; every column but the first is right-aligned."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
+    """A table on stdout; every column but the first `left` is right-aligned."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text  # plain text: a class may be called "[bold]"
 
     view = Table(title=Text(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        view.add_column(Text(column), justify="left" if i == 0 else "right")
+        view.add_column(Text(column), justify="left" if i < left else "right")
     for row in rows:
         view.add_row(*(Text(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120).print(view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ def models(
 
     Example: netsuke models
     """
+    import re
+
     from netsuke import zoo
     from netsuke.artifact import Artifact
     from netsuke.cli import console
@@ -34,9 +36,15 @@ def models(
             }
         )
     try:
-        from netsuke.lab.models import MODELS
+        from netsuke.lab.models import MODELS, options_of
 
-        trainable = {name: str(make.__doc__).splitlines()[0] for name, make in MODELS.items()}
+        trainable: dict[str, dict[str, Any]] = {
+            name: {
+                "what": re.split(r": (floats )?\[n", str(make.__doc__).splitlines()[0])[0],
+                "options": options_of(name),
+            }
+            for name, make in MODELS.items()
+        }
     except MissingExtra:
         trainable = {}
     if json:
@@ -50,6 +58,13 @@ def models(
         rows.append((s["name"], s["data"], *figures, f"{mean:.2%} ± {deviation:.2f} (n={n})"))
     console.table("Shipped: netsuke read --model NAME", columns, rows)
     if trainable:
-        console.table("Trainable: netsuke train --model NAME", ("name", "what"), list(trainable.items()))
+        lines = [(name, t["what"], _written(t["options"])) for name, t in trainable.items()]
+        title = "Trainable: netsuke train --model NAME --option key=value,key=value"
+        console.table(title, ("name", "what", "options, with their defaults"), lines, left=3)
     else:
         console.note("the architectures need the lab: pip install 'netsuke[lab]'")
+
+
+def _written(options: dict[str, Any]) -> str:
+    """As --option takes them."""
+    return ", ".join(f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in options.items())

@@ -61,6 +61,12 @@ ZOO: dict[str, dict[str, Preset]] = {"small": SMALL, "all": ALL}
 KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 
 
+def options_of(name: str) -> dict[str, Any]:
+    """The options of an architecture, each with its default."""
+    parameters = inspect.signature(MODELS[name]).parameters
+    return {key: p.default for key, p in parameters.items() if key not in ("shape", "classes")}
+
+
 def build(
     name: str, shape: tuple[int, int, int], classes: int, /, *, seed: int = 0, **options: Any
 ) -> nn.Module:
@@ -73,8 +79,7 @@ def build(
         near = difflib.get_close_matches(name, MODELS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise OptionError(f"no model {name!r}; there are {', '.join(MODELS)}{hint}")
-    parameters = inspect.signature(MODELS[name]).parameters
-    known = {key: type(p.default) for key, p in parameters.items() if key not in ("shape", "classes")}
+    known = {key: type(default) for key, default in options_of(name).items()}
     unknown = set(options) - set(known)
     if unknown:
         raise OptionError(f"{name} has no option {sorted(unknown)[0]!r}; it takes {', '.join(known)}")
