@@ -37,6 +37,13 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().float().contiguous().numpy().copy()
 
 
+class _Tracer(fx.Tracer):
+    """Looks into every module that is not a layer with a rule of its own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in LAYERS or super().is_leaf_module(m, module_qualified_name)
+
+
 class _Lowering:
     """One walk over the traced module; `values` maps fx nodes to the names of graph outputs."""
 
@@ -51,7 +58,7 @@ class _Lowering:
     def go(self) -> tuple[Graph, dict[str, np.ndarray]]:
         was = self.model.training
         try:
-            traced = fx.symbolic_trace(self.model.eval())
+            nodes = _Tracer().trace(self.model.eval()).nodes
         except Exception as error:
             raise UnsupportedLayer(
                 f"cannot trace {type(self.model).__name__}: {str(error).splitlines()[0]}; "
@@ -60,7 +67,7 @@ class _Lowering:
         finally:
             self.model.train(was)
         self.values: dict[fx.Node, str | list[str]] = {}  # a list where a tensor is cut into parts
-        for node in traced.graph.nodes:
+        for node in nodes:
             if node.op == "placeholder":
                 self.values[node] = PIXELS
             elif node.op == "output":
