@@ -121,6 +121,7 @@ def test_figures_are_kept_in_the_work_folder(files: list[Path], tmp_path: Path) 
     assert [m["latency_us"] for m in again["models"]] == [m["latency_us"] for m in first["models"]]
 
 
+@pytest.mark.slow
 def test_zoo_trains_every_seed_and_fits_the_baselines(tmp_path: Path, digits: Any) -> None:
     work = tmp_path / "work"
     args = (*ZOO_ARGS[:-1], "--models", "slim", "--seeds", "0,1", "--jobs", 2, "--work", work)
@@ -178,6 +179,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_sigkill_and_again_goes_on(tmp_path: Path) -> None:
     import torch
 
