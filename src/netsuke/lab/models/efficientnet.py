@@ -77,7 +77,8 @@ def efficientnet_b0(
         dropout=(dropout, -1, 1),
     )
     wider, deeper, published = SCALES[phi]
-    eps, momentum = (1e-3, 1e-2) if phi >= 5 else (1e-5, 0.1)  # as the published weights were trained
+    # As the published weights were trained, on large images.
+    eps, momentum = (1e-3, 1e-2) if phi >= 5 and min(shape[1:]) >= 64 else (1e-5, 0.1)
     counts = [ceil(count * deeper * depth) for *_, count, _ in STAGES]
     steps = iter(strides(shape, 5))
     inputs = round_channels(32 * wider * width)

@@ -22,7 +22,7 @@ from netsuke.lab.models.blocks import (
     attention as attend,
 )
 
-EPS, MOMENTUM = 1e-3, 1e-2  # of the batch norms, as published
+EPS = 1e-3  # of the batch norms, as published
 
 # A stage: channels, kernel, squeezes, swishes (else ReLU), halves at its first block, expanded channels of its blocks.
 Stage = tuple[int, int, bool, bool, bool, list[int]]
@@ -109,10 +109,12 @@ def _mobilenet_v3(
         head=(head, 0, 65536),
         dropout=(dropout, 0, 1),
     )
+    # Published for ImageNet's million steps; in the hundreds of a small set its averages would not arrive.
+    momentum = 0.01 if min(shape[1:]) >= 64 else 0.1
     steps = iter(strides(shape, 5))
     inputs = round_channels(stages[0][0] * width)
     layers: list[nn.Module] = [
-        ConvNormAct(shape[0], inputs, 3, next(steps), act=act, eps=EPS, momentum=MOMENTUM)
+        ConvNormAct(shape[0], inputs, 3, next(steps), act=act, eps=EPS, momentum=momentum)
     ]
     for channels, kernel, squeezes, swishes, halves, expanded in stages:
         outputs = round_channels(channels * width)
@@ -123,10 +125,10 @@ def _mobilenet_v3(
             gates = _gates(attention, squeezes, hidden)
             own = act if swishes else "relu"
             layers.append(
-                InvertedResidual(inputs, hidden, outputs, kernel, stride, own, gates, EPS, MOMENTUM)
+                InvertedResidual(inputs, hidden, outputs, kernel, stride, own, gates, EPS, momentum)
             )
             inputs = outputs
-    layers.append(ConvNormAct(inputs, 6 * inputs, 1, act=act, eps=EPS, momentum=MOMENTUM))
+    layers.append(ConvNormAct(inputs, 6 * inputs, 1, act=act, eps=EPS, momentum=momentum))
     head = head or round_channels(hidden_head * width)
     last = [nn.Linear(6 * inputs, head), activation(act), nn.Dropout(dropout), nn.Linear(head, classes)]
     return initialise(classifier_of(layers, last))
