@@ -14,7 +14,6 @@ import typer
 
 if TYPE_CHECKING:
     from netsuke.data import Dataset
-    from netsuke.lab.training import Training
     from netsuke.measure.cache import Cache
     from netsuke.measure.runs import Run
 
@@ -62,7 +61,7 @@ def compare(
     if "numpy" not in sys.modules:  # BLAS and scikit-learn too answer on one thread
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     from netsuke import data as catalogue
-    from netsuke.cli import console, options
+    from netsuke.cli import console, entrants, options
     from netsuke.errors import OptionError
     from netsuke.measure import comparison
     from netsuke.measure.cache import Cache
@@ -70,7 +69,7 @@ def compare(
     files = list(artifacts or [])
     if bool(files) == bool(zoo):
         raise OptionError("give compare .netsuke files or --zoo small, and not both")
-    numbers, engines = _seeds(seeds), _backends(backends)
+    numbers, engines = entrants.seeds(seeds), entrants.backends(backends)
     if jobs < 1:
         raise OptionError(f"--jobs must be at least 1; got {jobs}")
     for path in filter(None, (html, csv)):
@@ -85,12 +84,18 @@ def compare(
             epochs=epochs, batch=batch, optimizer=optimizer, lr=lr, schedule=schedule, l2=l2, threads=1,
             label_smoothing=label_smoothing, ema=ema, augment=options.augmentation(augment), seed=numbers[0],
         )  # fmt: skip
+        chosen = entrants.chosen(zoo, models)
         dataset = catalogue.load(data).require("train", "test")
         work = work or Path("runs") / f"zoo-{zoo}-{Path(data).name}"
-        groups = _trained(zoo, models, data, dataset, numbers, training, augment, work, jobs)
-        more = {"title": f"The {zoo} zoo on {dataset.name}", "recipe": _recipe(training), "seeds": numbers}
+        fitting = entrants.fitting(chosen, dataset, strict=bool(models))
+        groups = entrants.trained(fitting, data, dataset, numbers, training, augment, work, jobs)
+        more = {
+            "title": f"The {zoo} zoo on {dataset.name}",
+            "recipe": entrants.recipe(training),
+            "seeds": numbers,
+        }
     else:
-        groups = _given(files)
+        groups = entrants.given(files)
         dataset = catalogue.load(data).require("test", *(["train"] if baselines else []))
     cache = Cache(work / "measured" if work else None)
     entries = _networks(groups, dataset, engines, cache)
@@ -113,77 +118,6 @@ def compare(
     _show(document)
     for path in filter(None, (html, csv)):
         console.note(f"wrote {path}")
-
-
-# --- what to compare ----------------------------------------------------------------------------------
-
-
-def _seeds(text: str) -> list[int]:
-    from netsuke.errors import OptionError
-
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise OptionError(f"--seeds takes whole numbers with commas between; got {text!r}") from None
-    if len(set(numbers)) < len(numbers) or not all(0 <= n < 2**32 for n in numbers):
-        raise OptionError(f"--seeds takes different numbers of 0 to {2**32 - 1}; got {text!r}")
-    return numbers
-
-
-def _backends(text: str) -> list[str]:
-    from netsuke.engine import BACKENDS
-    from netsuke.errors import OptionError
-
-    names = [part for part in text.split(",") if part] or list(BACKENDS)
-    for name in names:
-        if name not in BACKENDS:
-            raise OptionError(f"no backend {name!r}; there are {', '.join(BACKENDS)}")
-    return [name for name in BACKENDS if name in names]
-
-
-def _given(files: Sequence[Path]) -> dict[str, list[Run]]:
-    from netsuke.artifact import Artifact
-    from netsuke.measure.runs import Run, grouped
-
-    return grouped([Run(path, Artifact.load(path)) for path in files])
-
-
-def _trained(
-    zoo: str, models: str, data: str, dataset: Dataset, seeds: Sequence[int], training: Training,
-    augment: str, work: Path, side: int,
-) -> dict[str, list[Run]]:  # fmt: skip
-    """The zoo's artifacts, after training those that are not there yet."""
-    from netsuke.artifact import Artifact
-    from netsuke.cli import console, options
-    from netsuke.lab import zoo as keeper
-    from netsuke.lab.models import build
-    from netsuke.measure.runs import Run
-
-    chosen = keeper.members(zoo, [part for part in models.split(",") if part])
-    options.check_out(work / "x")
-    for model, settings in chosen.values():  # an impossible one fails now rather than after hours
-        build(model, dataset.image_shape, len(dataset.classes), **settings)
-    jobs = keeper.jobs(chosen, seeds, training, work)
-    todo = [job for job in jobs if not job.finished(dataset.hash)]
-    for job in (j for j in todo if j.out.exists()):
-        reason = job.mismatch(dataset.hash)
-        console.note(f"{job.out} is another training ({reason}): kept as {job.set_aside()}")
-    if len(todo) < len(jobs):
-        console.note(f"{len(jobs) - len(todo)} of {len(jobs)} trainings are finished already, in {work}")
-    if todo:
-        with console.progress("training", len(todo)) as bar:
-            keeper.run(todo, data, augment, side, bar.advance)
-    return {
-        label: [Run(job.out, Artifact.load(job.out)) for job in jobs if job.label == label]
-        for label in chosen
-    }
-
-
-def _recipe(training: Training) -> dict[str, Any]:
-    """What all trainings had in common."""
-    from dataclasses import asdict
-
-    return {key: v for key, v in asdict(training).items() if key not in ("seed", "threads")}
 
 
 # --- figures and times --------------------------------------------------------------------------------

@@ -182,8 +182,8 @@ def forest(dataset: Dataset, seed: int) -> Baseline:
     def answer(images: np.ndarray) -> np.ndarray:
         return _smoothed(_spread(model.classes_, model.predict_proba(_pixels(images)), classes, 0), TREES)
 
-    leaves = sum(tree.get_n_leaves() for tree in model.estimators_)
-    inner = sum(tree.tree_.node_count for tree in model.estimators_) - leaves
+    leaves = int(sum(tree.get_n_leaves() for tree in model.estimators_))
+    inner = int(sum(tree.tree_.node_count for tree in model.estimators_)) - leaves
     seen = len(model.classes_)
     pixel_bytes = 2 if train.images[0].size <= 1 << 16 else 4
     what = (

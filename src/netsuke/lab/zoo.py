@@ -22,15 +22,12 @@ from typing import Any
 
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, NetsukeError, OptionError
-from netsuke.lab.models import MODELS
-from netsuke.lab.models.presets import SMALL
+from netsuke.lab.models import ZOO
+from netsuke.lab.models.presets import Preset
 from netsuke.lab.training import Training
 
-Member = tuple[str, dict[str, Any]]  # a model of MODELS and its options
 Advance = Callable[[float, str], None]  # trainings done since the last call, and what to show
 
-# "all" is every architecture as it was published, whatever it costs.
-ZOO: dict[str, dict[str, Member]] = {"small": SMALL, "all": {name: (name, {}) for name in MODELS}}
 # Options of a training that `netsuke train` takes under the same name, beside --augment.
 FLAGS = (
     "epochs", "batch", "optimizer", "lr", "momentum", "schedule", "label_smoothing", "l1", "l2", "ema", "clip",
@@ -39,7 +36,7 @@ FLAGS = (
 LINE = re.compile(r"training: +(\d+)%")  # how a `train` whose stderr is no terminal tells where it is
 
 
-def members(zoo: str, chosen: Iterable[str] = ()) -> dict[str, Member]:
+def members(zoo: str, chosen: Iterable[str] = ()) -> dict[str, Preset]:
     """The models of a zoo by label, all or the `chosen` ones in their order.
 
     Raises OptionError for another zoo, or a label that is not in it, naming the nearest.
@@ -125,7 +122,7 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def jobs(chosen: Mapping[str, Member], seeds: Sequence[int], training: Training, work: Path) -> list[Job]:
+def jobs(chosen: Mapping[str, Preset], seeds: Sequence[int], training: Training, work: Path) -> list[Job]:
     """A job for every label and seed; all first seeds come first, so that an early look shows every model."""
     return [
         Job(label, model, options, replace(training, seed=seed), work / f"{label}-seed{seed}.netsuke")
