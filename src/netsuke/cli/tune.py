@@ -130,7 +130,7 @@ def _show(d: dict[str, Any], best: list[dict[str, Any]]) -> None:
     )
     if d["importance"]:
         rows = [(name, f"{share:.0%}") for name, share in d["importance"].items()]
-        console.table("Importance: what sets the best trials apart (PED-ANOVA)", ("option", "share"), rows)
+        console.table("Importance: share in the variance of the score (fANOVA)", ("option", "share"), rows)
     accuracy, n = best[0]["val_accuracy"], d["validation_images"]
     error = (accuracy * (1 - accuracy) / n) ** 0.5
     console.note(
@@ -168,7 +168,11 @@ def bars(shares: dict[str, float]) -> str:
             f'<rect x="{left}" y="{y}" width="{max(1, share * wide):.1f}" height="18" fill="#31688e"/>',
             f'<text x="{left + share * wide + 8:.1f}" y="{y + 14}">{share:.0%}</text>',
         ]
-    title = "Importance of options (PED-ANOVA)" if shares else "Too few trials to tell which options matter"
+    title = (
+        "Importance of options: share in the variance of the score (fANOVA)"
+        if shares
+        else "Too few trials to tell which options matter"
+    )
     height = 56 + row * len(shares)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="580" height="{height}" viewBox="0 0 580 {height}" '

@@ -18,7 +18,8 @@ from netsuke.lab.models import KINDS, MODELS, build
 from netsuke.lab.steps.train import Training
 
 AUGMENTATIONS = {"none": Augment(), "handwriting": HANDWRITING}
-_FIXED = ("epochs", "seed", "threads", "patience", "best")  # what makes trials comparable is not searched
+# Not searched: what makes trials comparable, and what belongs to transfer.
+_FIXED = ("epochs", "seed", "threads", "patience", "best", "freeze", "rates", "unfreeze")
 TRAINING: dict[str, Any] = {f.name: f.default for f in fields(Training) if f.name not in _FIXED} | {
     "augment": "none"
 }
@@ -102,8 +103,8 @@ def parse(text: str, model: str = "convnet") -> dict[str, Range | Choice]:
         for name, value in model_options(each).items():
             if name in written and kinds.get(name, type(value)) is not type(value):
                 raise OptionError(
-                    f"{name} is {KINDS.get(kinds[name], 'a word')} for one of {', '.join(models)} and "
-                    f"{KINDS.get(type(value), 'a word')} for another: search these models one at a time"
+                    f"{name} is {KINDS[kinds[name]]} for one of {', '.join(models)} and "
+                    f"{KINDS[type(value)]} for another: search these models one at a time"
                 )
             kinds[name] = type(value)
     space: dict[str, Range | Choice] = {}
@@ -113,7 +114,7 @@ def parse(text: str, model: str = "convnet") -> dict[str, Range | Choice]:
         elif name in kinds:
             space[name] = _domain(name, value, kinds[name])
         elif name in _FIXED:
-            raise OptionError(f"{name} is not searched: it is the same for all trials")
+            raise OptionError(f"{name} is not searched; it is the same for all trials")
         else:
             known = ["model", *kinds]
             raise OptionError(
@@ -162,7 +163,7 @@ def _value(name: str, word: str, kind: type) -> Any:
             return word
         if kind in (int, float) and math.isfinite(number := kind(word)):
             return number
-    raise OptionError(f"{name} is {KINDS.get(kind, 'a word')}; got {word!r}")
+    raise OptionError(f"{name} is {KINDS[kind]}; got {word!r}")
 
 
 def check(space: Space, model: str, shape: tuple[int, int, int], classes: int) -> None:
@@ -174,8 +175,8 @@ def check(space: Space, model: str, shape: tuple[int, int, int], classes: int) -
             for name, domain in space.items():
                 for value in domain.ends if name in known else ():
                     try:
-                        options, _ = settings({"model": each, name: value})
-                        build(each, shape, classes, **options)
+                        if options := settings({"model": each, name: value})[0]:
+                            build(each, shape, classes, **options)
                     except OptionError as error:
                         raise OptionError(f"cannot search {name}={domain}: {error}") from error
 

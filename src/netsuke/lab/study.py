@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import sqlite3
-import warnings
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["maximize", "minimize"]
 STATES = ("complete", "pruned", "failed", "refused")
-ENOUGH = 8  # trials below which an importance would be invented
+ENOUGH = 8  # complete trials below which an importance would be invented
 
 
 def require_optuna() -> None:
@@ -82,32 +80,19 @@ def _row(trial: optuna.trial.FrozenTrial, model: str) -> dict[str, Any]:
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
-    """Each option's share, summing to 1, in what sets the best quarter of the trials apart from all.
+    """Each option's share, summing to 1, in the variance of the score over the space; the largest first.
 
-    PED-ANOVA (Watanabe et al., 2023): closed form, and it asks only which trials are the best, so that pruned
-    ones count for what they are. fANOVA fits a forest to scores, and a pruned trial has none.
-    Empty below `ENOUGH` trials, or where all scores are equal.
+    fANOVA (Hutter et al., An Efficient Approach for Assessing Hyperparameter Importance, 2014): a random forest of
+    the complete trials, taken apart. PED-ANOVA is quicker, but on spaces of this kind it missed a decisive
+    true-or-false and named a range that changed nothing. Options that not every trial has drawn are left out.
+    Empty below `ENOUGH` complete trials, or where all scores are equal.
     """
     import optuna
     from optuna.trial import TrialState
 
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    ended = [t for t in ended if "refused" not in t.user_attrs]
-    scores = [t.value for t in ended if t.state == TrialState.COMPLETE and t.value is not None]
-    if len(ended) < ENOUGH or len(set(scores)) < 2:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < ENOUGH or len({t.value for t in complete}) == 1:
         return {}
-    worst = (max if study.direction == optuna.study.StudyDirection.MINIMIZE else min)(scores)
-    copy = optuna.create_study(direction=study.direction)
-    for t in ended:
-        value = t.value if t.state == TrialState.COMPLETE else worst
-        copy.add_trial(optuna.trial.create_trial(params=t.params, distributions=t.distributions, value=value))
-    # At least five among the best, as Optuna's guide advises.
-    best = min(0.5, max(0.25, 5 / len(copy.trials)))
-    evaluator: Any = optuna.importance.PedAnovaImportanceEvaluator
-    quantile = next(
-        n for n in inspect.signature(evaluator).parameters if n.endswith("quantile")
-    )  # renamed in 4.x
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = optuna.importance.get_param_importances(copy, evaluator=evaluator(**{quantile: best}))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(value) for name, value in found.items()}

@@ -250,7 +250,7 @@ class Tune:
         return {state: len(self.rows(state)) for state in studies.STATES}
 
     def importance(self) -> dict[str, float]:
-        """Each option's share in being among the best trials: see `study.importance`."""
+        """Each option's share in the variance of the score: see `study.importance`."""
         return studies.importance(self.study)
 
     def finish(self, epochs: int = 0, progress: Progress | None = None) -> Artifact:
