@@ -1,6 +1,6 @@
 """Random valid graphs: hypothesis strategies, and the same graphs from a plain seed.
 
-@given(integer_graphs())
+@given(integer_graphs())  # extended=True: the ops that came after the first targets, too
 def test_x(pair):
     graph, tensors = pair
     images = random_images(graph, 4, seed=0)
@@ -26,20 +26,22 @@ Pair = tuple[Graph, dict[str, np.ndarray]]
 
 
 @st.composite
-def integer_graphs(draw: st.DrawFn) -> Pair:
-    """Graphs in the integer contract: every op, 1 to 8 bits, weights and multipliers up to their limits."""
-    return _integer(lambda low, high: draw(st.integers(low, high)))
+def integer_graphs(draw: st.DrawFn, extended: bool = False) -> Pair:
+    """Graphs in the integer contract: 1 to 8 bits, weights and multipliers up to their limits.
+
+    Ops that every target knows; with `extended` all there are.
+    """
+    return _integer(lambda low, high: draw(st.integers(low, high)), extended)
 
 
 @st.composite
-def float_graphs(draw: st.DrawFn) -> Pair:
-    return _float(lambda low, high: draw(st.integers(low, high)))
+def float_graphs(draw: st.DrawFn, extended: bool = False) -> Pair:
+    return _float(lambda low, high: draw(st.integers(low, high)), extended)
 
 
-def random_graph(seed: int, *, integer: bool = True) -> Pair:
+def random_graph(seed: int, *, integer: bool = True, extended: bool = False) -> Pair:
     """The same graphs without hypothesis, for a fixed batch of them."""
-    rng = np.random.default_rng(seed)
-    return (_integer if integer else _float)(lambda low, high: int(rng.integers(low, high, endpoint=True)))
+    return (_integer if integer else _float)(_seeded(seed), extended)
 
 
 def random_images(graph: Graph, n: int, seed: int = 0) -> np.ndarray:
@@ -100,11 +102,14 @@ class _Build:
     def done(self) -> Pair:
         return Graph(self.shape, tuple(self.ops)), self.tensors
 
-    def op(self, kind: str, attrs: dict[str, Any], second: str | None = None, **tensors: np.ndarray) -> None:
+    def op(
+        self, kind: str, attrs: dict[str, Any], *others: str, first: str | None = None, **tensors: np.ndarray
+    ) -> None:
+        """An op of the newest output, or of `first`, and of others."""
         name = f"{kind}{len(self.ops)}"
-        first = self.ops[-1].name if self.ops else INPUT
+        first = first or (self.ops[-1].name if self.ops else INPUT)
         self.tensors |= {f"{name}.{role}": array for role, array in tensors.items()}
-        self.ops.append(Op(kind, name, (first,) if second is None else (first, second), attrs))
+        self.ops.append(Op(kind, name, (first, *others), attrs))
         tail = Op("flatten", "\0end", (name,))  # types() wants a flat end
         self.types = Graph(self.shape, (*self.ops, tail)).types(self.tensors)
 
@@ -238,15 +243,74 @@ class _Build:
         fits = [op.name for op in self.ops if self.types[op.name].shape == self.x.shape]
         return self.pick_from([name for name in fits if self.types[name].dtype != "i32"])
 
+    def mates(self) -> list[str]:
+        """Earlier outputs that can be concatenated with the newest, itself included."""
+        dtypes = ("f32",) if self.x.dtype == "f32" else ("u7", "s8")
+        types = {op.name: self.types[op.name] for op in self.ops}
+        return [
+            name
+            for name, x in types.items()
+            if x.dtype in dtypes and len(x.shape) == len(self.x.shape) and x.shape[1:] == self.x.shape[1:]
+        ]
+
+    # --- what joins, cuts and moves channels, on floats and integers ---
+
+    def concat(self) -> None:
+        mates = self.mates()
+        self.op("concat", {}, *(self.pick_from(mates) for _ in range(self.pick(1, 2))))
+        if self.x.shape[0] > 24:
+            self.op("slice", {"start": self.pick(0, 3), "stop": 12})
+
+    def cut(self) -> None:
+        start = self.pick(0, self.x.shape[0] - 1)
+        self.op("slice", {"start": start, "stop": self.pick(start + 1, self.x.shape[0])})
+
+    def shuffle(self) -> None:
+        channels = self.x.shape[0]
+        groups = self.pick_from([g for g in range(1, channels + 1) if channels % g == 0])
+        self.op("shuffle", {"groups": groups})
+
+    def gate(self, kind: str, attrs: dict[str, Any]) -> None:
+        """The newest map times itself or its like, its channels' peaks, or its pixels' peaks."""
+        x, how = self.ops[-1].name, self.pick(0, 2)
+        if how == 0 or len(self.x.shape) == 1:
+            self.op(kind, attrs, self.same())
+            return
+        if how == 1:
+            whole = list(self.x.shape[1:])
+            self.op("maxpool", {"kernel": whole, "stride": whole, "padding": [0, 0, 0, 0]})
+            self.op("flatten", {})
+        else:
+            self.op("channelmax", {})
+        self.op(kind, attrs, self.ops[-1].name, first=x)
+
+    def lookup(self) -> None:
+        """A random table, one for all channels or one each."""
+        signed, each = bool(self.pick(0, 1)), bool(self.pick(0, 1))
+        rows = self.x.shape[:1] if each and self.x.shape[0] <= 64 else ()
+        entries = 255 if self.x.dtype == "s8" else 128
+        table = self.rng.integers(-127 if signed else 0, 128, (*rows, entries)).astype(np.int32)
+        self.op("lookup", {"signed": signed}, table=table)
+
+    def requantizer(self, reach: int, gain: float) -> dict[str, int]:
+        """Multiplier and shift for sums up to `reach`, near `gain` or as large as int32 allows."""
+        shift = self.pick(0, 24)
+        widest = (INT32_MAX - ((1 << shift) >> 1)) // reach
+        m = widest if self.extreme else max(1, min(widest, round((1 << shift) * gain)))
+        return {"multiplier": m, "shift": shift}
+
 
 def _shape(pick: Pick) -> tuple[int, int, int]:
     return pick(1, 4), pick(1, 20), pick(1, 20)
 
 
-def _integer(pick: Pick) -> Pair:
+def _integer(pick: Pick, extended: bool = False) -> Pair:
     build = _Build(pick, _shape(pick), integer=True)
     for _ in range(pick(0, 5)):
         build.extreme = pick(0, 3) == 0
+        if extended and pick(0, 1):
+            _more_integer(build)
+            continue
         what = pick(0, 6)
         if what <= 2:
             build.qconv(**build.convolution(), signed=bool(pick(0, 1)))
@@ -257,12 +321,17 @@ def _integer(pick: Pick) -> Pair:
         else:
             _qadd(build)
     build.extreme = pick(0, 3) == 0
+    if extended and pick(0, 9) == 0:  # sums that are the logits themselves
+        build.op("sumpool", {"scale": 0.25})
+        return build.done()
     build.op("sumpool" if pick(0, 2) == 0 else "flatten", {})
     if pick(0, 1):
         wide = pick(0, 3) == 0  # as wide as its input, so that the two can be added
         build.qdense(min(build.x.elements, 64) if wide else pick(1, 6), signed=bool(pick(0, 1)))
     if build.x.dtype != "i32" and pick(0, 1):
         _qadd(build)
+    if extended and build.x.dtype != "i32" and pick(0, 1):
+        _more_integer(build)
     if pick(0, 9):  # else the graph ends on what it has: wide sums, a map, a hidden layer
         build.qlogits(pick(1, 5))
     return build.done()
@@ -283,6 +352,42 @@ def _qavgpool(build: _Build) -> None:
     build.op("qavgpool", attrs)
 
 
+def _more_integer(build: _Build) -> None:
+    """One of the later ops, on a map or a vector."""
+    pick, gain = build.pick, build.pick(1, 40) / 127
+    shapes = ["lookup", "concat", "slice", "qmul"]
+    what = build.pick_from(
+        shapes if len(build.x.shape) == 1 else [*shapes, *MAPS, "qavgpool", "qchannelmean"]
+    )
+    if what == "qmul":
+        build.gate("qmul", {**build.requantizer(127 * 127, gain / 10), "signed": bool(pick(0, 1))})
+    elif what == "qchannelmean":
+        channels = build.x.shape[0]
+        build.op("qchannelmean", build.requantizer(127 * channels, 4 * gain / channels))
+    elif what == "qavgpool":
+        window = {key: list(value) for key, value in build.window(4, padded=True).items()}
+        area = prod(window["kernel"])
+        build.op("qavgpool", {**window, **build.requantizer(127 * area, 4 * gain / area)})
+    elif what == "lookup":
+        build.lookup()
+    else:
+        _moved(build, what)
+
+
+MAPS = ("shuffle", "channelmax")
+
+
+def _moved(build: _Build, what: str) -> None:
+    if what == "concat":
+        build.concat()
+    elif what == "slice":
+        build.cut()
+    elif what == "shuffle":
+        build.shuffle()
+    else:
+        build.op(what, {})
+
+
 def _qadd(build: _Build) -> None:
     pick, shift = build.pick, build.pick(0, 22)
     widest = (INT32_MAX - ((1 << shift) >> 1)) // 127
@@ -292,9 +397,31 @@ def _qadd(build: _Build) -> None:
     build.op("qadd", attrs, build.same())
 
 
-def _float(pick: Pick) -> Pair:
+def _more_float(build: _Build) -> None:
+    """One of the later ops, on a map or a vector."""
+    pointwise = ["leakyrelu", "prelu", "silu", "hardswish", "hardsigmoid"]
+    shapes = ["concat", "slice", "mul"]
+    flat = len(build.x.shape) == 1
+    what = build.pick_from(pointwise + shapes + ([] if flat else [*MAPS, "avgpool", "channelmean"]))
+    if what == "leakyrelu":
+        build.op("leakyrelu", {"slope": build.pick(-20, 20) / 16})
+    elif what == "prelu":
+        build.op("prelu", {}, slope=build.rng.normal(0, 0.5, build.x.shape[0]).astype(np.float32))
+    elif what == "mul":
+        build.op("hardsigmoid", {})  # so that products of products stay small
+        build.gate("mul", {})
+    elif what == "avgpool":
+        build.pool("avgpool", padded=True)
+    else:
+        _moved(build, what)
+
+
+def _float(pick: Pick, extended: bool = False) -> Pair:
     build = _Build(pick, _shape(pick), integer=False)
     for _ in range(pick(0, 5)):
+        if extended and pick(0, 1):
+            _more_float(build)
+            continue
         what = pick(0, 6)
         if what <= 2:
             build.conv(**build.convolution())
@@ -309,5 +436,7 @@ def _float(pick: Pick) -> Pair:
     if pick(0, 1):
         build.dense(pick(1, 6))
         build.op("relu", {})
+    if extended and pick(0, 1):
+        _more_float(build)
     build.dense(pick(1, 5))
     return build.done()

@@ -113,7 +113,7 @@ def test_round_trip_is_exact(artifact: Artifact, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.netsuke"]
 
 
-@given(st.one_of(integer_graphs(), float_graphs()))
+@given(st.one_of(integer_graphs(extended=True), float_graphs(extended=True)))
 @settings(max_examples=60)
 def test_any_graph_comes_back(pair: Pair) -> None:
     artifact = artifact_of(pair)
@@ -157,6 +157,27 @@ def test_stored_widths(tmp_path: Path) -> None:
             assert four.get_tensor(name).dtype == dtype
         assert four.get_tensor("conv.weight").shape == (18,)  # 36 weights of four bits
         assert eight.get_tensor("conv.weight").dtype == np.int8
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+@pytest.mark.parametrize("signed", [False, True])
+def test_tables_are_stored_in_bytes(channels: int, signed: bool, tmp_path: Path) -> None:
+    rows = (channels,) if channels else ()
+    table = np.random.default_rng(0).integers(-127 if signed else 0, 128, (*rows, 128)).astype(np.int32)
+    ops = (
+        Op("halve", "in", ("input",)),
+        Op("lookup", "t", ("in",), {"signed": signed}),
+        Op("sumpool", "out", ("t",)),
+    )
+    artifact = Artifact(Graph((2, 3, 3), ops), {"t.table": table}, {"classes": ["a", "b"]})
+    assert artifact.size_bytes == table.size
+    artifact.save(tmp_path / "a")
+    with safe_open(tmp_path / "a", "np") as file:
+        assert file.get_tensor("t.table").dtype == (np.int8 if signed else np.uint8)
+    got = Artifact.load(tmp_path / "a")
+    assert got.tensors["t.table"].dtype == np.int32
+    np.testing.assert_array_equal(got.tensors["t.table"], table)
+    np.testing.assert_array_equal(got.logits(draw(got)), artifact.logits(draw(got)))
 
 
 def test_weight_hash_covers_graph_and_weights() -> None:

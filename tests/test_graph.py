@@ -40,12 +40,12 @@ def ones(*shape: int) -> np.ndarray:
     return np.ones(shape, np.int8)
 
 
-@given(pair=integer_graphs())
+@given(pair=integer_graphs(extended=True))
 def test_integer_graphs_survive_json(pair: tuple) -> None:
     check_json(*pair, integer=True)
 
 
-@given(pair=float_graphs())
+@given(pair=float_graphs(extended=True))
 def test_float_graphs_survive_json(pair: tuple) -> None:
     check_json(*pair, integer=False)
 
@@ -121,6 +121,105 @@ def test_type_errors() -> None:
         SUM,
         Op("qadd", "a", ("s", "f"), both),
     )
+
+
+def test_errors_of_what_joins_and_cuts() -> None:
+    refuses(
+        r"concat 'c': needs inputs that differ only in their channels; gets u7 \[2, 6, 5\], u7 \[60\]",
+        HALVE,
+        FLAT,
+        Op("concat", "c", ("h", "f")),
+    )
+    refuses("concat 'c': takes two or more earlier outputs; got h", HALVE, Op("concat", "c", ("h",)))
+    normal = Op("normalize", "n", ("input",), {"scales": [1, 1], "offsets": [0, 0]})
+    refuses("differ only in their channels; gets u7 .*, f32", HALVE, normal, Op("concat", "c", ("h", "n")))
+    refuses(
+        r"channels 1 to 3 are not within u7 \[2, 6, 5\]",
+        HALVE,
+        Op("slice", "s", ("h",), {"start": 1, "stop": 3}),
+    )
+    refuses("channels 1 to 1 are not within", HALVE, Op("slice", "s", ("h",), {"start": 1, "stop": 1}))
+    refuses("are not within u8", Op("slice", "s", ("input",), {"start": 0, "stop": 1}))
+    refuses("2 channels do not divide into 3 groups", HALVE, Op("shuffle", "s", ("h",), {"groups": 3}))
+    refuses("needs a C, H, W map of f32 or u7 or s8; gets u7", HALVE, FLAT, Op("channelmax", "m", ("f",)))
+    refuses("needs a C, H, W map of f32; gets u7", HALVE, Op("channelmean", "m", ("h",)))
+
+
+def test_errors_of_gates() -> None:
+    ratio = {"multiplier": 1, "shift": 14, "signed": False}
+    refuses(
+        r"qmul 'g': needs a map and a gate of its shape, of its channels or of its pixels; "
+        r"gets u7 \[2, 6, 5\] and u7 \[60\]",
+        HALVE,
+        FLAT,
+        Op("qmul", "g", ("h", "f"), ratio),
+    )
+    refuses(r"and i32 \[2\]", HALVE, SUM, Op("qmul", "g", ("h", "s"), ratio))
+    widest = (INT32_MAX - (1 << 13)) // 127**2
+    gate = Op("qmul", "g", ("h", "h"), ratio | {"multiplier": widest})
+    Graph((2, 6, 5), (HALVE, gate, Op("flatten", "f", ("g",)))).types({})
+    refuses("can overflow int32", HALVE, Op("qmul", "g", ("h", "h"), ratio | {"multiplier": widest + 1}))
+    mean = {"multiplier": INT32_MAX // 254, "shift": 0}
+    Graph((2, 6, 5), (HALVE, Op("qchannelmean", "m", ("h",), mean), Op("flatten", "f", ("m",)))).types({})
+    mean["multiplier"] += 1
+    refuses("can overflow int32", HALVE, Op("qchannelmean", "m", ("h",), mean))
+
+
+def table(*shape: int, low: int = 0, high: int = 127) -> np.ndarray:
+    return np.resize(np.array([low, high], np.int32), shape)
+
+
+def test_errors_of_tables() -> None:
+    def refuses_table(match: str, array: np.ndarray, signed: bool = False) -> None:
+        refuses(match, HALVE, Op("lookup", "t", ("h",), {"signed": signed}), t_table=array)
+
+    refuses_table(r"table must be int32 \[128\], is int32 \[255\]", table(255))
+    refuses_table(r"table must be int32 \[2, 128\], is int32 \[3, 128\]", table(3, 128))
+    refuses_table(r"table must be int32 \[128\], is int8 \[128\]", table(128).astype(np.int8))
+    refuses_table("its table must hold 0 to 127", table(128, low=-1))
+    refuses_table("its table must hold -127 to 127", table(2, 128, low=-128), signed=True)
+    refuses("its tensor 't.table' is missing", HALVE, Op("lookup", "t", ("h",), {"signed": False}))
+    refuses(r"needs u7 or s8; gets i32 \[2\]", HALVE, SUM, Op("lookup", "t", ("s",), {"signed": False}))
+
+
+def test_what_the_later_ops_give() -> None:
+    ops = (
+        HALVE,
+        Op("lookup", "t", ("h",), {"signed": True}),
+        Op("lookup", "back", ("t",), {"signed": False}),
+        Op("concat", "both", ("h", "t", "back")),
+        Op("shuffle", "mixed", ("both",), {"groups": 3}),
+        Op("slice", "part", ("mixed",), {"start": 1, "stop": 5}),
+        Op("qchannelmean", "mean", ("part",), {"multiplier": 1, "shift": 2}),
+        Op("channelmax", "peak", ("h",)),
+        Op("qmul", "gated", ("part", "mean"), {"multiplier": 1, "shift": 7, "signed": True}),
+        Op("qmul", "seen", ("gated", "peak"), {"multiplier": 1, "shift": 7, "signed": False}),
+        Op("qavgpool", "pool", ("seen",), {"kernel": [3, 3], "stride": [2, 2], "padding": [1, 1, 1, 1],
+                                           "multiplier": 7, "shift": 6}),
+        Op("sumpool", "out", ("pool",), {"scale": 0.5}),
+    )  # fmt: skip
+    types = Graph((2, 6, 5), ops).types({"t.table": table(128, low=-127), "back.table": table(2, 255)})
+    shapes = {name: (x.dtype, x.shape) for name, x in types.items()}
+    assert shapes["both"] == ("s8", (6, 6, 5))  # unsigned beside signed
+    assert shapes["part"] == ("s8", (4, 6, 5))
+    assert shapes["mean"] == ("s8", (1, 6, 5))
+    assert shapes["peak"] == ("u7", (1, 6, 5))
+    assert shapes["gated"] == ("s8", (4, 6, 5))
+    assert shapes["pool"] == ("u7", (4, 3, 3))
+    assert (types["out"].lo, types["out"].hi) == (0, 9 * 127)
+
+
+def test_errors_of_float_activations() -> None:
+    normal = Op("normalize", "n", ("input",), {"scales": [1, 1], "offsets": [0, 0]})
+    slopes = {"p_slope": np.zeros(3, np.float32)}
+    refuses(r"slope must be float32 \[2\], is float32 \[3\]", normal, Op("prelu", "p", ("n",)), **slopes)
+    leaky = Op("leakyrelu", "l", ("n",), {"slope": float("inf")})
+    refuses("leakyrelu 'l': slope must be a finite number; got inf", normal, leaky)
+    refuses("is a float op; gets u7", HALVE, Op("silu", "s", ("h",)))
+    pool = Op("avgpool", "a", ("n",), {"kernel": [2, 2]})
+    refuses("takes the attributes kernel, stride and may take padding; got kernel", normal, pool)
+    wide = {"kernel": [2, 2], "stride": [1, 1], "padding": [0, 0, 2, 0]}
+    refuses("its padding must be smaller than its window", normal, Op("avgpool", "a", ("n",), wide))
 
 
 def test_window_errors() -> None:

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from graphs import float_graphs, integer_graphs, random_graph, random_images
 from netsuke import kernels
 from netsuke.errors import GraphError
-from netsuke.graph import INPUT, INT32_MAX, Graph, Op
+from netsuke.graph import INPUT, INT32_MAX, OPS, Graph, Op
+from netsuke.graph.floats import BOTH, FLOATS
+from netsuke.graph.integers import INTEGERS
 
 Tensors = dict[str, np.ndarray]
 Nested = Any  # lists of Python integers: exact, and nothing of NumPy's rules
@@ -100,6 +102,33 @@ def deep(x: Nested, f: Callable[[int], int]) -> Nested:
     return [deep(i, f) for i in x] if isinstance(x, list) else f(x)
 
 
+def qmul(a: dict, x: Nested, gate: Nested) -> Nested:
+    """A gate that has fewer axes, or one plane for all, serves several values."""
+    if isinstance(x, list) and isinstance(gate, list):
+        gates = gate * len(x) if len(gate) == 1 else gate
+        return [qmul(a, i, g) for i, g in zip(x, gates, strict=True)]
+    if isinstance(x, list):
+        return [qmul(a, i, gate) for i in x]
+    return requantized(checked(x * gate), a["multiplier"], a["shift"], a["signed"])
+
+
+def qchannelmean(a: dict, x: Nested) -> Nested:
+    total = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*x, strict=True)]
+    return [deep(total, lambda v: requantized(checked(v), a["multiplier"], a["shift"], signed=True))]
+
+
+def lookup(x: Nested, table: Nested) -> Nested:
+    """One table, or one for each channel; the middle of 255 entries is for 0."""
+    if isinstance(table[0], list):
+        return [lookup(channel, own) for channel, own in zip(x, table, strict=True)]
+    return deep(x, lambda v: table[v + (127 if len(table) == 255 else 0)])
+
+
+def shuffle(a: dict, x: Nested) -> Nested:
+    size = len(x) // a["groups"]
+    return [x[group * size + k] for k in range(size) for group in range(a["groups"])]
+
+
 def flat(x: Nested) -> list[int]:
     return [v for i in x for v in flat(i)] if isinstance(x, list) else [x]
 
@@ -115,6 +144,15 @@ SLOW: dict[str, Callable[[dict, list[Nested], dict], Nested]] = {
     "maxpool": lambda a, x, w: pooled(a, x[0], max),
     "sumpool": lambda a, x, w: [sum(flat(plane)) for plane in x[0]],
     "qadd": lambda a, x, w: qadd(a, x[0], x[1]),
+    "qmul": lambda a, x, w: qmul(a, x[0], x[1]),
+    "qchannelmean": lambda a, x, w: qchannelmean(a, x[0]),
+    "lookup": lambda a, x, w: lookup(x[0], w["table"]),
+    "concat": lambda a, x, w: [channel for part in x for channel in part],
+    "slice": lambda a, x, w: x[0][a["start"] : a["stop"]],
+    "shuffle": lambda a, x, w: shuffle(a, x[0]),
+    "channelmax": lambda a, x, w: [
+        [[max(column) for column in zip(*rows, strict=True)] for rows in zip(*x[0], strict=True)]
+    ],
     "flatten": lambda a, x, w: flat(x[0]),
 }
 
@@ -131,8 +169,8 @@ def slow(graph: Graph, tensors: Tensors, image: np.ndarray) -> dict[str, Nested]
     return values
 
 
-@settings(max_examples=60)
-@given(pair=integer_graphs())
+@settings(max_examples=120)
+@given(pair=integer_graphs(extended=True))
 def test_integer_kernels_equal_the_loops(pair: tuple) -> None:
     graph, tensors = pair
     images = random_images(graph, 3)[1:]
@@ -186,7 +224,18 @@ def torch_run(graph: Graph, tensors: Tensors, images: np.ndarray) -> dict[str, n
         "relu6": lambda a, x, w: F.relu6(x),
         "sigmoid": lambda a, x, w: torch.sigmoid(x),
         "tanh": lambda a, x, w: torch.tanh(x),
-        "avgpool": lambda a, x, w: F.avg_pool2d(x, a["kernel"], a["stride"]),
+        "leakyrelu": lambda a, x, w: F.leaky_relu(x, a["slope"]),
+        "prelu": lambda a, x, w: F.prelu(x, w["slope"]),
+        "silu": lambda a, x, w: F.silu(x),
+        "hardswish": lambda a, x, w: F.hardswish(x),
+        "hardsigmoid": lambda a, x, w: F.hardsigmoid(x),
+        "avgpool": lambda a, x, w: F.avg_pool2d(padded(x, a), a["kernel"], a["stride"]),
+        "channelmean": lambda a, x, w: x.mean(1, keepdim=True),
+        "channelmax": lambda a, x, w: x.max(1, keepdim=True).values,
+        "mul": lambda a, x, w, y: x * (y if y.ndim == x.ndim else y[:, :, None, None]),
+        "concat": lambda a, x, w, *more: torch.cat([x, *more], 1),
+        "slice": lambda a, x, w: x.narrow(1, a["start"], a["stop"] - a["start"]),
+        "shuffle": lambda a, x, w: F.channel_shuffle(x, a["groups"]),
         "globalavgpool": lambda a, x, w: x.mean((2, 3)),
         "add": lambda a, x, w, y: x + y,
         "maxpool": lambda a, x, w: F.max_pool2d(padded(x, a, float("-inf")), a["kernel"], a["stride"]),
@@ -204,8 +253,8 @@ def torch_run(graph: Graph, tensors: Tensors, images: np.ndarray) -> dict[str, n
     return {name: value.numpy() for name, value in values.items()}
 
 
-@settings(max_examples=60)
-@given(pair=float_graphs())
+@settings(max_examples=120)
+@given(pair=float_graphs(extended=True))
 def test_float_kernels_agree_with_torch(pair: tuple) -> None:
     graph, tensors = pair
     images = random_images(graph, 3)
@@ -224,6 +273,25 @@ def test_sigmoid_of_large_values() -> None:
 
 
 # --- run ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_random_graphs_hold_every_op(integer: bool) -> None:
+    graphs = [random_graph(seed, integer=integer, extended=True)[0] for seed in range(150)]
+    assert {op.kind for graph in graphs for op in graph.ops} == {
+        kind
+        for kind, spec in OPS.items()
+        if spec in ([*BOTH.values(), *(INTEGERS if integer else FLOATS).values()])
+    }
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_a_gate_of_one_value_serves_a_vector(integer: bool) -> None:
+    x, gate = np.array([[3, -4, 5]], np.int64), np.array([[2]], np.int64)
+    attrs = {"multiplier": 1, "shift": 1, "signed": True}
+    op = Op("qmul", "g", ("x", "y"), attrs) if integer else Op("mul", "g", ("x", "y"))
+    got = kernels.KERNELS[op.kind](op, [x, gate], {})
+    assert got.tolist() == ([[3, -4, 5]] if integer else [[6, -8, 10]])
 
 
 @pytest.mark.parametrize("integer", [True, False])

@@ -40,6 +40,26 @@ def test_a_residual_outlives_the_branch() -> None:
     assert ram_bytes(maps(pool("a", "h"), pool("b", "a", **same), pool("c", "b", **same), add), {}) == 3 * 64
 
 
+def test_a_gate_lies_over_its_map_only_where_the_shapes_agree() -> None:
+    ratio = {"multiplier": 1, "shift": 7, "signed": False}
+    squared = maps(pool("a", "h"), Op("qmul", "m", ("a", "a"), ratio))
+    assert ram_bytes(squared, {}) == 64
+    by_pixel = maps(pool("a", "h"), Op("channelmax", "g", ("a",)), Op("qmul", "m", ("a", "g"), ratio))
+    assert ram_bytes(by_pixel, {}) <= 3 * 64
+    table = {"t.table": np.zeros(128, np.int32)}
+    assert ram_bytes(maps(pool("a", "h"), Op("lookup", "t", ("a",), {"signed": False})), table) == 64
+
+
+def test_parts_are_copies() -> None:
+    """A concatenation reads all its parts after all of them are written."""
+    both = maps(pool("a", "h"), pool("b", "h"), Op("concat", "c", ("a", "b")))
+    assert ram_bytes(both, {}) == 64 + 64 + 128
+    cut = maps(
+        pool("a", "h"), Op("concat", "c", ("a", "a")), Op("slice", "p", ("c",), {"start": 1, "stop": 2})
+    )
+    assert ram_bytes(cut, {}) == 128 + 64
+
+
 def test_decoded_filters_are_counted() -> None:
     attrs = {"stride": [1, 1], "padding": [0, 0, 0, 0], "groups": 1, "signed": False}
     one = np.ones(1, np.int32)
@@ -62,12 +82,12 @@ def peak(graph: Graph, tensors: dict[str, np.ndarray]) -> tuple[int, int]:
     return max(sizes, default=0), sum(sizes)
 
 
-@given(pair=integer_graphs())
+@given(pair=integer_graphs(extended=True))
 def test_integer_plans_lie_between_their_bounds(pair: tuple) -> None:
     check_bounds(*pair)
 
 
-@given(pair=float_graphs())
+@given(pair=float_graphs(extended=True))
 def test_float_plans_lie_between_their_bounds(pair: tuple) -> None:
     check_bounds(*pair)
 

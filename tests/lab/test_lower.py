@@ -15,6 +15,7 @@ from netsuke import kernels
 from netsuke.errors import GraphError, UnsupportedLayer
 from netsuke.lab.inference import logits
 from netsuke.lab.lower import lower
+from netsuke.lab.models.blocks import Standardize
 
 SHAPE = (3, 11, 14)
 
@@ -30,6 +31,9 @@ class Calls(nn.Module):
         self.free = nn.BatchNorm2d(8, track_running_stats=False)
         self.head = nn.Linear(8, 5)
         self.wide = nn.Linear(8 * 11 * 14, 5)
+        self.tall = nn.Linear(8 * 11, 5)
+        self.point, self.pool = nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1)
+        self.still = nn.AdaptiveAvgPool2d((11, 14))  # changes nothing
         self.offset = nn.Parameter(torch.ones(8, 11, 14))
         self.call = call
 
@@ -63,17 +67,70 @@ def agree(model: nn.Module, shape: tuple[int, int, int] = SHAPE) -> list[str]:
         nn.AvgPool2d(3, stride=2),
         nn.Identity(),
         nn.Dropout2d(0.9),
+        nn.AvgPool2d(3, stride=2, padding=1),
+        nn.AvgPool2d((2, 3), stride=1, padding=(1, 0)),
+        nn.AvgPool2d(1, padding=0, count_include_pad=False),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.MaxPool2d((3, 2), stride=(4, 3), padding=(1, 1), ceil_mode=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveAvgPool2d([1, 1]),
+        nn.AdaptiveAvgPool2d((1, None)),
+        nn.AdaptiveAvgPool2d((11, 7)),
+        nn.AdaptiveAvgPool2d((None, 14)),
+        nn.AdaptiveMaxPool2d(1),
+        nn.ChannelShuffle(3),
+        nn.Sequential(nn.Conv2d(3, 12, 1), nn.ChannelShuffle(4), nn.Conv2d(12, 4, 1, groups=2)),
+        Standardize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]),
+        Standardize([0.0, 0.0, 0.0], [1.0, 2.0, 1.0]),
         nn.ReLU(),
         nn.ReLU6(),
         nn.Sigmoid(),
         nn.Tanh(),
+        *(nn.Sequential(nn.Conv2d(3, 3, 1), act) for act in (
+            nn.LeakyReLU(-0.3), nn.PReLU(init=-0.5), nn.PReLU(3, init=1.5), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(),
+        )),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_layers(layer: nn.Module) -> None:
     torch.manual_seed(0)
     features = nn.Sequential(layer, nn.Flatten())(torch.zeros(1, *SHAPE)).shape[1]
     agree(nn.Sequential(layer, nn.Flatten(), nn.Linear(features, 4)))
+
+
+def test_pools_that_round_up() -> None:
+    """Kernels, strides and padding on sides of 1 to 9, odd and even, windows that end beyond the map."""
+    rng, tried = np.random.default_rng(3), 0
+    for _ in range(80):
+        kernel = [int(k) for k in rng.integers(1, 5, 2)]
+        options = {
+            "stride": tuple(int(s) for s in rng.integers(1, 6, 2)),
+            "padding": tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel),
+        }
+        shape = (2, int(rng.integers(1, 10)), int(rng.integers(1, 10)))
+        raw = rng.integers(0, 256, (2, *shape), np.uint8)
+        for pool in (
+            nn.MaxPool2d(tuple(kernel), **options, ceil_mode=True),
+            nn.AvgPool2d(tuple(kernel), **options, ceil_mode=True),
+            nn.AvgPool2d(tuple(kernel), **options),
+        ):
+            try:
+                want = nn.Flatten()(pool(torch.from_numpy(raw).float() / 255)).numpy()
+                graph, tensors = lower(nn.Sequential(pool, nn.Flatten()), shape)
+            except (RuntimeError, UnsupportedLayer):
+                continue  # torch has no such pool, or the graph none
+            tried += 1
+            np.testing.assert_allclose(
+                kernels.run(graph, tensors, raw), want, atol=1e-6, err_msg=f"{pool} {shape}"
+            )
+    assert tried > 120
+
+
+def test_a_fixed_standardisation_is_the_first_op() -> None:
+    model = nn.Sequential(Standardize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]), nn.Conv2d(3, 2, 3), nn.Flatten())
+    assert agree(model) == ["normalize", "conv2d", "flatten"]
+    with pytest.raises(UnsupportedLayer, match="must come first"):
+        lower(nn.Sequential(nn.ReLU(), *model), SHAPE)
 
 
 CALLS: dict[str, Callable[[Calls, Tensor], Tensor]] = {
@@ -84,7 +141,62 @@ CALLS: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "methods": lambda m, x: m.wide(m.stem(x).relu().flatten(1)),
     "torch.mean": lambda m, x: m.head(torch.mean(torch.sigmoid(m.stem(x)), dim=(2, 3))),
     "dropout": lambda m, x: m.head(F.dropout(m.stem(x), 0.5, m.training).mean((2, 3))),
+    "mean that keeps axes": lambda m, x: m.head(m.stem(x).mean((2, 3), keepdim=True).flatten(1)),
+    "chunks": lambda m, x: m.head(_swapped(m.stem(x).chunk(2, dim=1)).mean((2, 3))),
+    "torch.chunk": lambda m, x: m.head(_swapped(torch.chunk(m.stem(x), 2, 1)).mean((2, 3))),
+    "chunks of which one is read": lambda m, x: m.head(_doubled(m.stem(x).chunk(4, 1)[-2]).mean((2, 3))),
+    "slices that overlap": lambda m, x: m.head(_overlapping(m.stem(x)).mean((2, 3))),
+    "x[:, :n]": lambda m, x: m.head(_doubled(m.stem(x)[:, :2, :, :]).mean((2, 3))),
+    "concatenation by keywords": lambda m, x: m.head(_joined(m.stem(x)).mean((2, 3))),
+    "channel gate": lambda m, x: m.head(_gated(m, m.stem(x)).mean((2, 3))),
+    "gate in front": lambda m, x: m.head((_keys(m.stem(x)) * m.input(m.stem(x))).mean((2, 3))),
+    "pixel gate": lambda m, x: m.head(
+        torch.mul(torch.sigmoid(m.stem(x).mean(1, True)), m.stem(x)).mean((2, 3))
+    ),
+    "peak of channels": lambda m, x: m.head(
+        (m.stem(x) * m.input(m.stem(x)).amax(1, keepdim=True)).mean((2, 3))
+    ),
+    "torch.amax": lambda m, x: m.head((m.stem(x) * torch.amax(m.stem(x), dim=-3, keepdim=True)).mean((2, 3))),
+    "squared": lambda m, x: m.head(_squared(m.stem(x)).mean((2, 3))),
+    "dense gate of a vector": lambda m, x: m.head(_squared(F.adaptive_avg_pool2d(m.stem(x), 1).flatten(1))),
+    "functional activations": lambda m, x: m.head(
+        F.hardsigmoid(F.hardswish(F.silu(m.stem(x)), True), inplace=True).mean((2, 3))
+    ),
+    "a layer twice": lambda m, x: m.head(m.input(torch.relu(m.input(torch.relu(m.stem(x))))).mean((2, 3))),
+    "a norm twice": lambda m, x: m.head((m.norm(m.stem(x)) + m.norm(m.input(m.stem(x)))).mean((2, 3))),
+    "1x1 convolution behind a pool": lambda m, x: m.head(m.norm(m.point(m.pool(m.stem(x)))).flatten(1)),
+    "adaptive pool to a grid": lambda m, x: m.tall(F.adaptive_avg_pool2d(m.stem(x), (11, 1)).flatten(1)),
 }
+
+
+def _swapped(parts: tuple[Tensor, ...]) -> Tensor:
+    a, b = parts
+    return torch.cat((b, F.relu(a)), dim=1)
+
+
+def _doubled(part: Tensor) -> Tensor:
+    twice = torch.cat([part, part], -3)
+    return torch.cat([twice, twice], 1)
+
+
+def _overlapping(y: Tensor) -> Tensor:
+    return torch.cat([y[:, 1:6], y[:, -3:]], 1)
+
+
+def _joined(y: Tensor) -> Tensor:
+    return torch.cat(tensors=[y[:, 4:], y[:, :4]], dim=1)
+
+
+def _keys(y: Tensor) -> Tensor:
+    return torch.sigmoid(F.adaptive_avg_pool2d(y, [1, 1]))
+
+
+def _gated(m: Calls, y: Tensor) -> Tensor:
+    return y * torch.sigmoid(m.point(m.pool(y)))
+
+
+def _squared(y: Tensor) -> Tensor:
+    return y * y
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -119,9 +231,12 @@ def test_model_stays_as_it_is() -> None:
         (nn.Softmax2d(), ["Softmax2d", "AvgPool2d"]),
         (nn.Conv2d(3, 4, 3, dilation=2), ["dilation"]),
         (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), ["padding modes"]),
-        (nn.AvgPool2d(2, padding=1), ["padding"]),
-        (nn.MaxPool2d(2, ceil_mode=True), ["ceil_mode"]),
-        (nn.AdaptiveAvgPool2d(2), ["1x1"]),
+        (nn.AvgPool2d(2, padding=1, count_include_pad=False), ["padding"]),
+        (nn.AvgPool2d(3, 2, padding=1, ceil_mode=True), ["padding"]),
+        (nn.AvgPool2d(2, divisor_override=3), ["divisor"]),
+        (nn.MaxPool2d(2, dilation=2), ["dilation"]),
+        (nn.AdaptiveAvgPool2d(2), ["11x14", "2x2"]),
+        (nn.AdaptiveMaxPool2d(2), ["1x1"]),
         (nn.BatchNorm2d(3), ["fold", "convolution"]),
     ],
     ids=lambda value: type(value).__name__,
@@ -141,14 +256,27 @@ REFUSED: dict[str, tuple[Callable[[Calls, Tensor], Tensor], str]] = {
     "sum with a number": (lambda m, x: m.head((m.stem(x) + 1.5).mean((2, 3))), "1.5"),
     "sum with a parameter": (lambda m, x: m.head((m.stem(x) + m.offset).mean((2, 3))), "offset"),
     "mean over one axis": (lambda m, x: m.stem(x).mean(2).flatten(1), "mean"),
-    "mean that keeps axes": (lambda m, x: m.stem(x).mean((2, 3), keepdim=True).flatten(1), "mean"),
+    "mean of channels without its axis": (lambda m, x: m.head(m.stem(x).mean(1).flatten(1)), "mean"),
+    "amax over rows": (lambda m, x: m.head(m.stem(x).amax(2).mean(2)), "amax"),
+    "chunks of another size": (lambda m, x: m.head(_first(m.stem(x).chunk(3, 1))), "equal parts"),
+    "chunks of rows": (lambda m, x: m.head(_first(m.stem(x).chunk(2, 2))), "equal parts"),
+    "a list of parts": (lambda m, x: m.head(torch.cat(m.stem(x).chunk(2, 1)[:1], 1)), "one by one"),
+    "every other channel": (lambda m, x: m.head(m.stem(x)[:, ::2].mean((2, 3))), "x\\[:, start:stop\\]"),
+    "a slice of rows": (lambda m, x: m.head(m.stem(x)[:, :, 1:].mean((2, 3))), "x\\[:, start:stop\\]"),
+    "one channel": (lambda m, x: m.head(m.stem(x)[:, 1].flatten(1)), "x\\[:, start:stop\\]"),
+    "rows side by side": (lambda m, x: m.head(torch.cat([m.stem(x), m.stem(x)], 2).mean((2, 3))), "channels"),
+    "3x3 behind a global pool": (lambda m, x: m.head(m.input(m.pool(m.stem(x))).flatten(1)), "must be 1x1"),
     "norm of what is read twice": (lambda m, x: _norm_and_more(m, m.stem(x)), "norm"),
     "output before the end": (lambda m, x: _unread(m, m.head(m.stem(x).mean((2, 3)))), "output"),
 }
 
 
-def _norm_and_more(m: Calls, y: Tensor) -> Tensor:
-    return m.head((m.norm(y) + y).mean((2, 3)))
+def _first(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0].mean((2, 3))
+
+
+def _norm_and_more(m: Calls, y: Tensor, between: nn.Module | None = None) -> Tensor:
+    return m.head((m.norm(between(y) if between else y) + y).mean((2, 3)))
 
 
 def _unread(m: Calls, y: Tensor) -> Tensor:
@@ -171,6 +299,14 @@ TRAPS: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "keyword argument": lambda m, x: m.head(input=m.stem(x).mean((2, 3))),
     "flatten of a part": lambda m, x: m.head(m.stem(x).flatten(2).mean(2)),
     "relu in place on a branch": lambda m, x: _in_place(m, m.stem(x)),
+    "in place, said by position": lambda m, x: _by_position(m, m.stem(x)),
+    "in place on a part": lambda m, x: _on_a_part(m, m.stem(x)),
+    "in place on a part behind dropout": lambda m, x: _on_a_part(m, m.stem(x), F.dropout),
+    "in place on a flattened part": lambda m, x: _on_a_flat_part(m, m.pool(m.stem(x)).flatten(1)),
+    "sum in place on a part": lambda m, x: _sum_on_a_part(m, m.stem(x)),
+    "norm behind a pool that changes nothing": lambda m, x: _norm_and_more(m, m.stem(x), m.still),
+    "norms behind two such pools": lambda m, x: _two_norms(m, m.stem(x)),
+    "gate of a gate": lambda m, x: m.head((_keys(m.stem(x)) * _keys(m.input(m.stem(x)))).flatten(1)),
 }
 
 
@@ -179,15 +315,91 @@ def _in_place(m: Calls, y: Tensor) -> Tensor:
     return m.head((y + z).mean((2, 3)))
 
 
+def _by_position(m: Calls, y: Tensor) -> Tensor:
+    z = F.relu(y, True)
+    return m.head((y + z).mean((2, 3)))
+
+
+def _on_a_part(m: Calls, y: Tensor, between: Callable[..., Tensor] = lambda part, **_: part) -> Tensor:
+    z = F.relu(between(y[:, :4], training=False), inplace=True)
+    return m.head(torch.cat([z, y[:, :4]], 1).mean((2, 3)))
+
+
+def _on_a_flat_part(m: Calls, y: Tensor) -> Tensor:
+    z = F.relu(y[:, :4].flatten(1), inplace=True)
+    return m.head(torch.cat([z, y[:, :4]], 1))
+
+
+def _sum_on_a_part(m: Calls, y: Tensor) -> Tensor:
+    part = y[:, :4]
+    part += y[:, 4:]
+    return m.head(y.mean((2, 3)))
+
+
+def _two_norms(m: Calls, y: Tensor) -> Tensor:
+    return m.head((m.norm(m.still(y)) + m.norm(m.still(y))).mean((2, 3)))
+
+
 @pytest.mark.parametrize("name", TRAPS)
 def test_traps_agree_or_are_refused(name: str) -> None:
     torch.manual_seed(4)
     model = Calls(TRAPS[name]).eval()
+    nn.init.normal_(model.norm.bias)  # a norm that changes something
+    nn.init.normal_(model.norm.weight)
     try:
         lower(model, SHAPE)
     except (UnsupportedLayer, GraphError):
         return
     agree(model)
+
+
+class Masked(nn.Module):
+    """A forward with a second argument, which callers leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(27, 4))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.head(x if mask is None else x * mask)
+
+
+def test_a_second_argument_is_refused() -> None:
+    with pytest.raises(UnsupportedLayer, match="it also takes 'mask'"):
+        lower(Masked(), (3, 3, 3))
+
+
+@pytest.mark.parametrize("gate_first", [False, True])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 1, 4), (1, 5, 1)])
+def test_gates_on_maps_of_one_row_or_pixel_or_channel(shape: tuple[int, int, int], gate_first: bool) -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.stem, self.point = (
+                nn.Conv2d(shape[0], shape[0], 3, padding=1),
+                nn.Conv2d(shape[0], shape[0], 1),
+            )
+            self.head = nn.Linear(shape[0] * shape[1] * shape[2], 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x)
+            gate = torch.sigmoid(self.point(F.adaptive_avg_pool2d(y, 1)))
+            y = gate * y if gate_first else y * gate
+            pixels = torch.sigmoid(y.mean(1, keepdim=True))
+            return self.head((pixels * y if gate_first else y * pixels).flatten(1))
+
+    agree(Gated(), shape)
+
+
+def test_every_module_keeps_its_mode() -> None:
+    """A norm that is frozen in a training model stays frozen."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).train()
+    model[1].eval()
+    lower(model, SHAPE)
+    assert [layer.training for layer in model] == [True, False, True, True]
 
 
 def test_layer_options_are_not_dropped() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netsuke.errors import UnsupportedOp
 from netsuke.graph import INPUT, INT32_MAX, Graph, Op
-from netsuke.lab.integers import Widths, multipliers, steps, weight_limit
+from netsuke.lab.integers import MULTIPLIER_MAX, Widths, steps, weight_limit
 from netsuke.lab.modules import FloatGraph
 from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.quantlayers import QuantLayer, QuantLogits, QuantLookup
@@ -63,7 +63,7 @@ class Quantizer:
         self.users = _users(self.graph)
         self.ops = {op.name: op for op in self.graph.ops}
         self.group = {op.name: op.name for op in self.graph.ops}
-        self.names: dict[str, str] = {}  # float tensor -> integer tensor
+        self.names = {INPUT: INPUT}  # float tensor -> integer tensor
         self.values: dict[str, Tensor] = {}  # integers of the calibration images, as long as they are needed
         self.low: dict[str, int] = {}  # the lowest integer of each integer tensor
 
@@ -140,8 +140,11 @@ class Quantizer:
                 top = flat.kthvalue(max(1, int(np.ceil(flat.numel() * percentile / 100)))).values.item()
                 reach[self.root(name)] = max(reach.get(self.root(name), 0.0), top)
         pixels = self.graph.ops[0]
-        if self._plain(pixels):
-            reach[self.root(pixels.name)] = 254 * pixels.attrs["scales"][0]  # halved pixels reach 127
+        white = 254 * pixels.attrs["scales"][0]
+        # Halved pixels have this very unit, where nothing else that shares it reaches further.
+        self.halves = self._plain(pixels) and reach[self.root(pixels.name)] <= 1.01 * white
+        if self.halves:
+            reach[self.root(pixels.name)] = white
         self.scale = {name: max(value, 1e-6) / 127 for name, value in reach.items()}
 
     # --- one rule for each kind: it adds integer ops, and gives the name of the last ---------------------
@@ -158,10 +161,11 @@ class Quantizer:
     @staticmethod
     def _plain(op: Op) -> bool:
         """A `normalize` that only scales all pixels alike."""
-        return not any(op.attrs["offsets"]) and len(set(op.attrs["scales"])) == 1
+        scale, *others = set(op.attrs["scales"])
+        return not any(op.attrs["offsets"]) and not others and scale > 0
 
     def normalize(self, op: Op, inputs: tuple[str, ...], relu: Op | None) -> str:
-        if self._plain(op):
+        if self.halves and op is self.graph.ops[0]:
             return self.add(Op("halve", op.name, inputs), signed=False)
         half = self.add(Op("halve", f"{op.name}_half", inputs), signed=False)
         return self._table(op.name, op, half, 2 / 255)  # modules take images in 0..1
@@ -213,11 +217,9 @@ class Quantizer:
 
     def avgpool(self, op: Op, inputs: tuple[str, ...], relu: Op | None) -> str:
         area = int(np.prod(op.attrs["kernel"]))
-        shift = 14
-        while shift and round(2.0 ** (shift - 1) / area) * area == round(
-            2.0**shift / area
-        ) * area / 2 == 2.0 ** (shift - 1):
-            shift -= 1  # a power of two needs no multiplier
+        digits = area.bit_length()
+        # A power of two needs no multiplier, any other area one of eight digits and more.
+        shift = digits - 1 if area & (area - 1) == 0 else min(23, max(14, 8 + digits))
         attrs = {**op.attrs, "multiplier": round(2.0**shift / area), "shift": shift}
         return self.add(Op("qavgpool", op.name, inputs, attrs), self.negative(inputs))
 
@@ -240,8 +242,12 @@ class Quantizer:
 
     @staticmethod
     def _ratio(gain: float, bound: float) -> dict[str, int]:
-        m, shift = multipliers(torch.tensor([gain]), torch.tensor([bound]))
-        return {"multiplier": max(1, int(m)), "shift": shift}
+        """The longest multiplier of one byte: a mean over a large map takes a shift that no layer needs."""
+        for shift in range(24, -1, -1):
+            m = round(gain * 2**shift)
+            if m <= MULTIPLIER_MAX and m * bound + 2**shift <= INT32_MAX:
+                return {"multiplier": max(1, m), "shift": shift}
+        return {"multiplier": max(1, min(MULTIPLIER_MAX, int((INT32_MAX - 1) / bound))), "shift": 0}
 
     def sum(self, op: Op, inputs: tuple[str, ...], relu: Op | None) -> str:
         signed = relu is None and self.negative(inputs)

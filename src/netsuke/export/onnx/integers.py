@@ -106,13 +106,13 @@ def _requantized(
     """int32 sums to uint8 activations, exact by the width of the float type.
 
     acc * m is below 2**31 (`Graph.types` checks it), so that no float64 step rounds; nor does a float32 step while
-    acc * m + 2**(s-1) stays below 2**24.
+    all that is added up, in units of 2**-s, stays below 2**24.
     """
     m, s = m.astype(np.int64), s.astype(np.int64)
-    bound = np.maximum(np.abs(reach[0]), np.abs(reach[1])) * m + (1 << s >> 1)
+    offset = 128 if signed else 0
+    bound = np.maximum(np.abs(reach[0]), np.abs(reach[1])) * m + ((2 * offset + 1) << s >> 1)
     narrow = bound.max() < 1 << 24 and m.max() < 1 << 24
     dtype, code = (np.float32, FLOAT) if narrow else (np.float64, DOUBLE)
-    offset = 128 if signed else 0
     factor = (m / np.exp2(s)).astype(dtype).reshape(-1, *[1] * axes)
     y = at.add("Cast", [acc], "cast", to=code)
     y = at.add("Mul", [y, at.constant("factor", factor)], "scaled")
@@ -193,9 +193,11 @@ def _qchannelmean(at: At) -> str:
 
 
 def _qmul(at: At) -> str:
-    """Exact in floats: a product times m has at most 14 bits more than m."""
+    """Exact in floats as `_requantized` is."""
     attrs = at.op.attrs
-    code, dtype = (FLOAT, np.float32) if attrs["multiplier"] < 1 << 9 else (DOUBLE, np.float64)
+    offset = 128 if attrs["signed"] else 0
+    bound = 127 * 127 * attrs["multiplier"] + ((2 * offset + 1) << attrs["shift"] >> 1)
+    code, dtype = (FLOAT, np.float32) if bound < 1 << 24 else (DOUBLE, np.float64)
     factors = []
     for i, (x, type_) in enumerate(zip(at.x, at.types, strict=True)):
         wide = at.add("Cast", [broadcast(at, x, i)], f"cast{i}", to=code)
@@ -204,7 +206,7 @@ def _qmul(at: At) -> str:
         factors.append(wide)
     factor = at.constant("factor", dtype(attrs["multiplier"] / (1 << attrs["shift"])))
     y = at.add("Mul", [at.add("Mul", factors, "product"), factor], "scaled")
-    return _rounded(at, y, dtype(0.5 + (128 if attrs["signed"] else 0)), attrs["signed"])
+    return _rounded(at, y, dtype(0.5 + offset), attrs["signed"])
 
 
 def _lookup(at: At) -> str:
