@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from graphs import artifact_of, float_graphs, random_images, small_artifact
@@ -269,10 +270,10 @@ def test_a_fully_convolutional_net(tmp_path):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(float_graphs())
-def test_our_own_float_export_comes_back(tmp_path_factory, pair):
+@given(float_graphs(extended=True), st.sampled_from([13, 17, 20]))
+def test_our_own_float_export_comes_back(tmp_path_factory, pair, opset):
     artifact = artifact_of(pair)
-    path = target.write(artifact, tmp_path_factory.mktemp("onnx"))
+    path = target.write(artifact, tmp_path_factory.mktemp("onnx"), opset=opset)
     images = random_images(artifact.graph, 3)
     got = import_onnx.load(path).logits(images)
     np.testing.assert_allclose(got, artifact.logits(images), atol=1e-4, rtol=1e-4)
@@ -299,6 +300,181 @@ def test_torch_export(tmp_path):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+FOREIGN = {
+    "mobilenet_v2": {"width": 0.25, "depth": 0.3, "head": 32},
+    "mobilenet_v3_small": {"width": 0.25, "depth": 0.3, "head": 32},
+    "shufflenet_v1": {"width": 0.25, "depth": 0.3},
+    "shufflenet_v2": {"width": 0.25, "depth": 0.3, "head": 32},
+    "efficientnet_b0": {"width": 0.25, "depth": 0.3, "head": 32},
+    "ghostnet": {"width": 0.25, "depth": 0.3, "head": 32},
+    "squeezenet": {"width": 0.125},
+    "separable": {"width": 8, "attention": "cbam", "act": "leaky"},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of an exporter that will go one day
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_networks_that_torch_exported(name, opset, tmp_path):
+    """Split, Gather, Clip and HardSwish as torch writes them, not as we do."""
+    torch = pytest.importorskip("torch", reason="needs torch: pip install 'netsuke[lab]'")
+    from netsuke.lab.models import build
+
+    class Shuffle(torch.nn.Module):  # as torchvision has it; the layer of torch itself is not exported
+        def __init__(self, groups):
+            super().__init__()
+            self.groups = groups
+
+        def forward(self, x):
+            n, channels, high, wide = x.shape
+            x = x.view(n, self.groups, channels // self.groups, high, wide).transpose(1, 2).contiguous()
+            return x.view(n, channels, high, wide)
+
+    net = build(name, (1, 29, 26), 5, **FOREIGN[name]).eval()
+    for parent in list(net.modules()):
+        for key, child in parent.named_children():
+            if isinstance(child, torch.nn.ChannelShuffle):
+                setattr(parent, key, Shuffle(child.groups))
+    path = tmp_path / "torch.onnx"
+    torch.onnx.export(net, torch.zeros(1, 1, 29, 26), str(path), dynamo=False, opset_version=opset)
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 29, 26), np.uint8)
+    with torch.no_grad():
+        want = net(torch.from_numpy(images) / 255).numpy()
+    artifact = import_onnx.load(path)
+    np.testing.assert_allclose(artifact.logits(images), want, atol=1e-4)
+    if name == "mobilenet_v3_small":
+        assert {"hardswish", "hardsigmoid", "mul"} <= set(kinds(artifact))
+    if name == "efficientnet_b0":
+        assert "silu" in kinds(artifact)
+        assert kinds(artifact).count("mul") == kinds(artifact).count("globalavgpool") - 1
+
+
+def test_hard_swish_of_four_nodes(tmp_path):
+    """x * relu6(x + 3) / 6, as opsets before 14 have it."""
+    net = Net(2, 6, 6)
+    x = net.conv(4, 2)
+    net.add("Add", net.constant(np.float32(3)))
+    net.add("Clip", net.constant(np.float32(0)), net.constant(np.float32(6)))
+    net.nodes.append(helper.make_node("Mul", [x, net.x], ["product"]))
+    net.x = "product"
+    net.add("Div", net.constant(np.float32(6)))
+    net.conv(3, 4, 4)
+    artifact = check(net, tmp_path)
+    assert kinds(artifact) == ["normalize", "conv2d", "hardswish", "conv2d", "flatten"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_value_times_its_sigmoid(shared, tmp_path):
+    net = Net(2, 6, 6)
+    x = net.conv(4, 2)
+    gate = net.add("Sigmoid")
+    product = net.add("Mul", x)  # the gate first
+    if shared:
+        net.add("Add", gate, x=product)
+    net.add("GlobalAveragePool")
+    net.add("Flatten")
+    net.gemm(3, 4)
+    artifact = check(net, tmp_path)
+    assert "silu" in kinds(artifact)
+    assert ("sigmoid" in kinds(artifact)) == shared
+
+
+def test_two_swishes_at_once_keep_their_names_apart(tmp_path):
+    net = Net(2, 6, 6)
+    a, b = net.conv(4, 2), net.conv(4, 2, x="in")
+    gates = [net.add("Sigmoid", x=a), net.add("Sigmoid", x=b)]
+    products = [net.add("Mul", g, x=x) for g, x in zip(gates, (a, b), strict=True)]
+    net.add("Concat", products[0], x=products[1], axis=1)
+    net.conv(3, 8, 4)
+    assert kinds(check(net, tmp_path)).count("silu") == 2
+
+
+@pytest.mark.parametrize("pool", ["GlobalAveragePool", "GlobalMaxPool"])
+@pytest.mark.parametrize("front", [False, True])
+def test_squeeze_and_excitation_by_convolutions(pool, front, tmp_path):
+    net = Net(3, 7, 5)
+    x = net.conv(6, 3)
+    net.add(pool)
+    net.conv(2, 6, 1)
+    net.add("Relu")
+    net.conv(6, 2, 1)
+    net.bn(6)
+    net.add("HardSigmoid", alpha=1 / 6)
+    net.nodes.append(helper.make_node("Mul", [net.x, x] if front else [x, net.x], ["gated"]))
+    net.x = "gated"
+    net.add("ReduceMax", axes=[2, 3], keepdims=0)
+    net.gemm(3, 6)
+    artifact = check(net, tmp_path)
+    assert kinds(artifact).count("dense") == 3
+
+
+def test_a_gate_of_channels_last(tmp_path):
+    net = Net(6, 7, 3)
+    net.add("Transpose", perm=[0, 3, 1, 2])
+    net.conv(4, 3)
+    x = net.add("Transpose", perm=[0, 2, 3, 1])
+    gate = net.add("ReduceMean", axes=[1, 2], keepdims=1)
+    net.add("Mul", gate, x=x)
+    pixels = net.add("ReduceMax", axes=[3], keepdims=1)
+    y = net.add("Mul", pixels, x=net.nodes[-2].output[0])
+    net.add("Concat", y, x=x, axis=-1)
+    net.add("Slice", *(net.constant(np.array([v], np.int64)) for v in (1, 2**62, -1)))
+    net.add("Flatten")
+    net.gemm(3, 7 * 4 * 5)
+    check(net, tmp_path)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_parts_and_shuffles(opset, tmp_path):
+    """A unit of ShuffleNetV2: split, work on one part, join, shuffle with rows and columns in one axis."""
+    net = Net(2, 6, 5, opset=opset)
+    net.conv(6, 2, pads=[1, 1, 1, 1])
+    more = [net.constant(np.array([2, 4], np.int64))] if opset >= 13 else []
+    attrs = {"split": [2, 4]} if opset < 13 else {}
+    net.nodes.append(helper.make_node("Split", [net.x, *more], ["left", "right"], axis=1, **attrs))
+    net.add("PRelu", net.random(4, 1, 1), x="right")
+    net.add("Concat", "left", axis=1)
+    net.add("Reshape", net.constant(np.array([0, 3, 2, 30], np.int64)))
+    net.add("Transpose", perm=[0, 2, 1, 3])
+    net.add("Reshape", net.constant(np.array([-1, 6, 6, 5], np.int64)))
+    net.nodes.append(helper.make_node("Split", [net.x, *([net.constant(np.array([3, 3], np.int64))]
+                     if opset >= 13 else [])], ["first", "second"], axis=1))  # fmt: skip
+    net.add("LeakyRelu", x="second", alpha=0.3)  # nothing reads the first
+    net.conv(3, 3, 3, auto_pad="VALID")
+    net.add("Flatten")
+    net.gemm(2, 3 * 4 * 3)
+    artifact = check(net, tmp_path)
+    assert kinds(artifact).count("slice") == 3
+    assert "shuffle" in kinds(artifact)
+
+
+def test_pools_that_pad_and_round_up(tmp_path):
+    net = Net(2, 9, 8)
+    net.conv(4, 2, pads=[1, 1, 1, 1])
+    net.add("MaxPool", kernel_shape=[3, 2], strides=[2, 3], ceil_mode=1)
+    net.add("AveragePool", kernel_shape=[3, 3], strides=[1, 2], pads=[1, 0, 1, 1], count_include_pad=1)
+    net.add("ReduceMean", axes=[1])
+    net.add("Flatten")
+    net.gemm(2, 4)
+    check(net, tmp_path)
+
+
+def test_products_that_are_no_gates_are_refused(tmp_path):
+    net = Net(4, 6, 4)
+    x = net.conv(4, 4, 1)
+    net.add("ReduceMax", axes=[1, 2], keepdims=1)
+    with pytest.raises(UnsupportedOp, match="ReduceMax over other axes"):
+        import_onnx.load(net.save(tmp_path))
+    net.nodes.pop()
+    net.x = x
+    net.add("GlobalAveragePool")
+    net.add("Reshape", net.constant(np.array([-1, 1, 1, 4], np.int64)))  # a gate of columns
+    net.add("Mul", x, x=net.x)
+    net.conv(2, 4, (6, 4)[1])
+    with pytest.raises(UnsupportedOp, match=r"of two computed values \[4, 6, 4\] and \[1, 1, 4\]"):
+        import_onnx.load(net.save(tmp_path))
+
+
 # --- refusals ---------------------------------------------------------------------------------------
 
 
@@ -316,12 +492,20 @@ def refused(net: Net, folder: Path) -> str:
     [
         ("Erf", {}, "node 'v0' is Erf; import knows Add, AveragePool, BatchNormalization"),
         ("MaxPool", {"kernel_shape": [2, 2], "dilations": [2, 2]}, "MaxPool with dilations [2, 2]"),
+        ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, "with ceil_mode=1"),
         ("MaxPool", {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1}, "with ceil_mode=1"),
         ("MaxPool", {"kernel_shape": [9, 9]}, "9x9 window on a 6x6 map"),
-        ("AveragePool", {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}, "with padding [0, 0, 1, 1]"),
+        (
+            "AveragePool",
+            {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]},
+            "does not count its padding [0, 0, 1, 1]",
+        ),
+        ("HardSigmoid", {}, "with alpha 0.2 and beta 0.5; only 1/6 and 1/2 are known"),
+        ("Concat", {"axis": 2}, "Concat along axis 2 of a value of the shape [2, 6, 6]; only channels"),
+        ("ReduceMax", {"axes": [2]}, "over other axes than rows and columns, or the channels with keepdims"),
+        ("ReduceMean", {"axes": [1], "keepdims": 0}, "ReduceMean over other axes than rows and columns"),
         ("Transpose", {"perm": [0, 1, 3, 2]}, "Transpose by [0, 1, 3, 2]"),
         ("Cast", {"to": TensorProto.INT32}, "Cast to another type than float"),
-        ("ReduceMean", {"axes": [1]}, "ReduceMean over other axes than rows and columns"),
         ("MaxPool", {"kernel_shape": [2, 2], "strides": [0, 1]}, "whose attributes or weights do not fit"),
     ],
 )

@@ -28,6 +28,9 @@ class Value:
     order: np.ndarray | None = None  # a flat vector's element i of the file is our element order[i]
     shared: bool = False  # more than one node reads it
     affine: tuple[np.ndarray, np.ndarray] | None = None  # a, b; None for 1, 0
+    groups: int = (
+        0  # of a map C, H, W that the file sees as groups, C / groups, and rows and columns or pixels
+    )
 
     def ours(self, constant: np.ndarray) -> np.ndarray | None:
         """A constant that broadcasts against this value, as one number a channel (or element); None if it varies."""
@@ -65,6 +68,7 @@ class Builder:
         self.uses: Counter[str] = Counter()
         self.last: set[str] = set()  # outputs after which nothing but an identity follows
         self.applied: dict[tuple[str, bytes, bytes], str] = {}
+        self.emitted = 0
 
     def fail(self, why: str) -> UnsupportedOp:
         label = self.node.name or self.node.output[0]
@@ -95,9 +99,14 @@ class Builder:
         return array
 
     def emit(self, kind: str, inputs: Sequence[Value], shape: tuple[int, ...], **attrs: Any) -> Value:
-        name = f"{kind}{len(self.ops)}"
+        name = f"{kind}{self.emitted}"
+        self.emitted += 1
         self.ops[name] = Op(kind, name, tuple(x.name for x in inputs), attrs)
         return Value(name, shape, shape)
+
+    def drop(self, value: Value) -> None:
+        """Take back the op that gave a value which nothing else reads: what follows does its work too."""
+        del self.ops[value.name]
 
     def store(self, value: Value, **tensors: np.ndarray) -> Value:
         for role, array in tensors.items():
@@ -128,6 +137,22 @@ class Builder:
         if len(x.shape) != 3 or x.dims != x.shape:
             raise self.fail(f"of a value of the shape {list(x.dims)}, which is no C, H, W map")
         return x
+
+    def alike(self, *values: Value) -> list[Value]:
+        """Averaged maps beside maps of one pixel: the same to the file, so all become vectors."""
+        if len({len(x.shape) for x in values}) == 1:
+            return list(values)
+        pixels = [len(x.shape) == 3 and prod(x.shape[1:]) == 1 for x in values]
+        return [
+            replace(self.flattened(x), dims=x.dims, nhwc=x.nhwc) if pixel else x
+            for x, pixel in zip(values, pixels, strict=True)
+        ]
+
+    def peak(self, x: Value) -> Value:
+        """The largest of each channel, [C]."""
+        whole = list(x.shape[1:])
+        y = self.emit("maxpool", [x], (x.shape[0], 1, 1), kernel=whole, stride=whole, padding=[0, 0, 0, 0])
+        return self.emit("flatten", [y], x.shape[:1])
 
     def vector(self, x: Value) -> Value:
         """A value that the file sees as a vector, or as C, 1, 1, flattened if it is not yet."""

@@ -2,100 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
 import numpy as np
 
+from netsuke.graph import INPUT
+from netsuke.import_onnx.arithmetic import add, gate, pointwise, scaled
 from netsuke.import_onnx.builder import Builder, Value, reorder
-
-
-def _padding(r: Builder, x: Value, kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """[top, left, bottom, right], with auto_pad resolved."""
-    auto = r.attrs.get("auto_pad", b"NOTSET").decode()
-    if auto == "NOTSET":
-        return list(r.attrs.get("pads", [0, 0, 0, 0]))
-    if auto == "VALID":
-        return [0, 0, 0, 0]
-    first, last = [], []
-    for size, k, s in zip(x.shape[1:], kernel, stride, strict=True):
-        total = max((-(-size // s) - 1) * s + k - size, 0)
-        small, large = total // 2, total - total // 2
-        first.append(small if auto == "SAME_UPPER" else large)
-        last.append(large if auto == "SAME_UPPER" else small)
-    return [*first, *last]
-
-
-def _window(r: Builder, kernel: Sequence[int]) -> tuple[Value, list[int], list[int], tuple[int, int]]:
-    """Input map, stride, padding and the size of the result."""
-    x = r.image()
-    stride = list(r.attrs.get("strides", [1, 1]))
-    if any(d != 1 for d in r.attrs.get("dilations", [1, 1])):
-        raise r.fail(f"with dilations {list(r.attrs['dilations'])}; only 1 is known")
-    if len(kernel) != 2 or len(stride) != 2:
-        raise r.fail("over another number of axes than two")
-    padding = _padding(r, x, kernel, stride)
-    if len(padding) != 4 or min(padding) < 0:
-        raise r.fail(f"with the padding {padding}")
-    spans = [x.shape[1 + i] + padding[i] + padding[2 + i] - kernel[i] for i in (0, 1)]
-    if min(spans) < 0:
-        raise r.fail(f"with a {kernel[0]}x{kernel[1]} window on a {x.shape[1]}x{x.shape[2]} map")
-    if r.attrs.get("ceil_mode", 0) and any(span % s for span, s in zip(spans, stride, strict=True)):
-        raise r.fail("with ceil_mode=1")
-    return x, stride, padding, (spans[0] // stride[0] + 1, spans[1] // stride[1] + 1)
-
-
-def _conv(r: Builder) -> Value:
-    weight = r.weight(1)
-    if weight.ndim != 4:
-        raise r.fail("over another number of axes than two")
-    x, stride, padding, size = _window(r, weight.shape[2:])
-    groups, bias = r.attrs.get("group", 1), r.constant(2)
-    y = r.emit("conv2d", [x], (len(weight), *size), stride=stride, padding=padding, groups=groups)
-    return r.store(y, weight=weight, bias=np.zeros(len(weight)) if bias is None else bias)
-
-
-def _maxpool(r: Builder) -> Value:
-    kernel = list(r.attrs["kernel_shape"])
-    x, stride, padding, size = _window(r, kernel)
-    return r.emit("maxpool", [x], (x.shape[0], *size), kernel=kernel, stride=stride, padding=padding)
-
-
-def _avgpool(r: Builder) -> Value:
-    kernel = list(r.attrs["kernel_shape"])
-    x, stride, padding, size = _window(r, kernel)
-    if any(padding):
-        raise r.fail(f"with padding {padding}; only 0 is known")
-    return r.emit("avgpool", [x], (x.shape[0], *size), kernel=kernel, stride=stride)
-
-
-def _globalavgpool(r: Builder) -> Value:
-    x = r.image()
-    return replace(r.emit("globalavgpool", [x], x.shape[:1]), dims=(x.shape[0], 1, 1))
-
-
-def _reducemean(r: Builder) -> Value:
-    x = r.materialized(r.value())
-    over = sorted(axis % (len(x.dims) + 1) for axis in _axes(r))
-    if len(x.shape) != 3 or len(x.dims) != 3 or over != ([1, 2] if x.nhwc else [2, 3]):
-        raise r.fail("over other axes than rows and columns")
-    y = r.emit("globalavgpool", [x], x.shape[:1])
-    kept = (1, 1, x.shape[0]) if x.nhwc else (x.shape[0], 1, 1)
-    return replace(y, dims=kept) if r.attrs.get("keepdims", 1) else y
+from netsuke.import_onnx.joints import concat, cut, split
+from netsuke.import_onnx.windows import avgpool, axes, conv, globalpool, maxpool, reduction
 
 
 def _dense(r: Builder, weight: np.ndarray, bias: np.ndarray | None) -> Value:
     """`weight` [outputs, inputs]; arithmetic that waits in the input goes into it."""
     x = r.value()
+    ends = (1, 1) if r.kind == "Conv" else ()
     x = r.flattened(x) if len(x.dims) == 1 else x
-    if len(x.dims) != 1 or weight.ndim != 2 or weight.shape[1] != x.dims[0]:
+    if x.dims[1:] != ends or weight.ndim != 2 or weight.shape[1] != x.dims[0]:
         raise r.fail(f"of a value of the shape {list(x.dims)} and a weight {list(weight.shape)}")
     weight = reorder(weight.astype(np.float64), x)
     bias = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
     if x.affine is not None:
         weight, bias = weight * x.affine[0], bias + weight @ x.affine[1]
-    return r.store(r.emit("dense", [x], weight.shape[:1]), weight=weight, bias=bias)
+    y = r.store(r.emit("dense", [x], weight.shape[:1]), weight=weight, bias=bias)
+    return replace(y, dims=(*y.shape, *ends))
+
+
+def _pixel(r: Builder) -> bool:
+    """Whether a 1x1 convolution reads one pixel: the average of a map, as in squeeze-and-excitation."""
+    x, weight = r.value(), r.weight(1)
+    plain = not any(r.attrs.get("pads", [0])) and r.attrs.get("group", 1) == 1
+    return len(x.shape) == 1 and x.dims == (*x.shape, 1, 1) and plain and weight.shape[2:] == (1, 1)
 
 
 def _gemm(r: Builder) -> Value:
@@ -110,17 +49,6 @@ def _gemm(r: Builder) -> Value:
     return _dense(r, weight, bias)
 
 
-def _scaled(r: Builder, x: Value, a: np.ndarray, b: np.ndarray) -> Value:
-    """a * x + b a channel: folded into the layer that gave x, or left waiting for the next."""
-    if x.affine is not None:
-        return replace(x, affine=(x.affine[0] * a, x.affine[1] * a + b))
-    source = r.ops[x.name]
-    if source.kind not in ("conv2d", "dense") or x.shared:
-        return replace(x, affine=(a, b))
-    weight, bias = (r.tensors[source.tensor(role)] for role in ("weight", "bias"))
-    return r.store(x, weight=weight * a.reshape(-1, *[1] * (weight.ndim - 1)), bias=bias * a + b)
-
-
 def _batchnorm(r: Builder) -> Value:
     x = r.value()
     gamma, beta, mean, variance = (r.weight(i).astype(np.float64) for i in (1, 2, 3, 4))
@@ -129,50 +57,63 @@ def _batchnorm(r: Builder) -> Value:
     if gamma.shape != x.shape[:1] or x.nhwc or x.order is not None:
         raise r.fail(f"of {gamma.size} channels for a value of the shape {list(x.dims)}")
     a = gamma / np.sqrt(variance + r.attrs.get("epsilon", 1e-5))
-    return _scaled(r, x, a, beta - mean * a)
+    return scaled(r, x, a, beta - mean * a)
 
 
 def _arithmetic(r: Builder) -> Value:
-    """Add, Sub, Mul, Div: of a value and a constant, or the sum of two values."""
+    """Add, Sub, Mul, Div: of a value and a constant, or the sum or the product of two values."""
     names = r.node.input
     computed = [name not in r.constants for name in names]
     if all(computed):
-        return _add(r)
+        return gate(r) if r.kind == "Mul" else add(r)
     x, constant = r.value(computed.index(True)), r.weight(computed.index(False))
     c = x.ours(constant)
     if c is None or (r.kind == "Div" and not computed[0]):
         raise r.fail(f"with a constant {list(constant.shape)} that is not one number a channel")
     one, none = np.ones_like(c), np.zeros_like(c)
     if r.kind == "Mul":
-        return _scaled(r, x, c, none)
+        return scaled(r, x, c, none)
     if r.kind == "Div":
-        return _scaled(r, x, 1 / c, none)
+        return scaled(r, x, 1 / c, none)
     if r.kind == "Add":
-        return _scaled(r, x, one, c)
-    return _scaled(r, x, one, -c) if computed[0] else _scaled(r, x, -one, c)
-
-
-def _add(r: Builder) -> Value:
-    a, b = r.materialized(r.value(0)), r.materialized(r.value(1))
-    same = a.shape == b.shape and a.dims == b.dims and a.nhwc == b.nhwc and a.order is b.order
-    if r.kind != "Add" or not same:
-        raise r.fail(f"of two computed values {list(a.dims)} and {list(b.dims)}")
-    return replace(a, name=r.emit("add", [a, b], a.shape).name, shared=False)
+        return scaled(r, x, one, c)
+    return scaled(r, x, one, -c) if computed[0] else scaled(r, x, -one, c)
 
 
 def _pointwise(kind: str) -> Callable[[Builder], Value]:
-    def read(r: Builder) -> Value:
-        x = r.materialized(r.value())
-        return replace(x, name=r.emit(kind, [x], x.shape).name, shared=False)
-
-    return read
+    return lambda r: pointwise(r, r.value(), kind)
 
 
 def _clip(r: Builder) -> Value:
     low, high = (r.attrs.get(name, r.constant(i)) for i, name in ((1, "min"), (2, "max")))
-    if low is not None and low == 0 and (high is None or high == 6 or high > 1e30):
-        return _pointwise("relu6" if high == 6 else "relu")(r)
-    raise r.fail(f"to {low}..{high}; only 0..6 and 0.. are known")
+    if low is None or low != 0 or not (high is None or high == 6 or high > 1e30):
+        raise r.fail(f"to {low}..{high}; only 0..6 and 0.. are known")
+    x = r.value()
+    moved = x.affine if x.name != INPUT else None
+    if high == 6 and moved and (moved[0] == 1).all() and (moved[1] == 3).all():
+        # relu6(x + 3), of which older exports of hard-swish and hard-sigmoid are made
+        six = np.full_like(moved[0], 6)
+        return replace(pointwise(r, replace(x, affine=None), "hardsigmoid"), affine=(six, 0 * six))
+    return pointwise(r, x, "relu6" if high == 6 else "relu")
+
+
+def _leakyrelu(r: Builder) -> Value:
+    return pointwise(r, r.value(), "leakyrelu", slope=float(r.attrs.get("alpha", 0.01)))
+
+
+def _prelu(r: Builder) -> Value:
+    x = r.value()
+    slope = x.ours(r.weight(1))
+    if slope is None:
+        raise r.fail(f"with a slope {list(r.weight(1).shape)} that is not one number a channel")
+    return r.store(pointwise(r, x, "prelu"), slope=slope)
+
+
+def _hardsigmoid(r: Builder) -> Value:
+    alpha, beta = r.attrs.get("alpha", 0.2), r.attrs.get("beta", 0.5)
+    if abs(alpha - 1 / 6) > 1e-5 or beta != 0.5:
+        raise r.fail(f"with alpha {alpha:g} and beta {beta:g}; only 1/6 and 1/2 are known")
+    return pointwise(r, r.value(), "hardsigmoid")
 
 
 def _same(r: Builder) -> Value:
@@ -194,11 +135,16 @@ def _softmax(r: Builder) -> Value:
 
 
 def _reshaped(r: Builder, x: Value, dims: tuple[int, ...]) -> Value:
-    """A new form of the same elements: a map flattened, or axes of one element that come, go and move."""
+    """A new form of the same elements: a map flattened or in groups, or axes of one element that come, go and move."""
+    if x.groups and dims != x.dims:  # a map again
+        x = replace(x, dims=x.shape, groups=0)
     if len(dims) == 1:
         return r.flattened(x) if len(x.dims) > 1 else x
     if dims == x.dims:
         return x
+    pixels = (x.shape[1:], (prod(x.shape[1:]),))  # as a map, or in a row
+    if len(x.shape) == 3 and x.dims == x.shape and prod(dims[:2]) == x.shape[0] and dims[2:] in pixels:
+        return replace(x, dims=dims, groups=dims[0])
     wide = [[d for d in form if d != 1] for form in (x.shape, dims)]
     if wide[0] != wide[1] or (len(x.shape) == 3 and x.shape[0] > 1):
         raise r.fail(f"from {list(x.dims)} to {list(dims)}; import knows flattening and moving unit axes")
@@ -226,26 +172,18 @@ def _flatten(r: Builder) -> Value:
     return _reshaped(r, x, (prod(x.dims),))
 
 
-def _axes(r: Builder) -> list[int]:
-    """The axes of Squeeze, Unsqueeze or ReduceMean: an attribute, or from opset 13 or 18 on an input."""
-    axes = r.constant(1) if len(r.node.input) > 1 else r.attrs.get("axes")
-    if axes is None:
-        raise r.fail("without axes")
-    return [int(axis) for axis in np.atleast_1d(axes)]
-
-
 def _squeeze(r: Builder) -> Value:
     x = r.value()
-    gone = {axis % (len(x.dims) + 1) for axis in _axes(r)}
+    gone = {axis % (len(x.dims) + 1) for axis in axes(r)}
     if 0 in gone:
         raise r.fail("of the batch axis")
     return _reshaped(r, x, tuple(d for i, d in enumerate(x.dims, 1) if i not in gone))
 
 
 def _unsqueeze(r: Builder) -> Value:
-    x, axes = r.value(), _axes(r)
+    x, new = r.value(), axes(r)
     dims = list(x.dims)
-    for axis in sorted(axis % (len(dims) + len(axes) + 1) for axis in axes):
+    for axis in sorted(axis % (len(dims) + len(new) + 1) for axis in new):
         if axis == 0:
             raise r.fail("of the batch axis")
         dims.insert(axis - 1, 1)
@@ -253,38 +191,51 @@ def _unsqueeze(r: Builder) -> Value:
 
 
 def _transpose(r: Builder) -> Value:
-    """Between N, C, H, W and N, H, W, C, which moves no data of ours."""
+    """Between N, C, H, W and N, H, W, C, which moves no data of ours, or of groups and the channels in them."""
     x, perm = r.value(), list(r.attrs.get("perm", []))
     if len(x.dims) == 3 and len(x.shape) == 3:
         if x.nhwc and perm == [0, 3, 1, 2]:
             return replace(x, nhwc=False, dims=x.shape)
         if not x.nhwc and perm == [0, 2, 3, 1]:
             return replace(x, nhwc=True, dims=(*x.shape[1:], x.shape[0]))
+    if x.groups and perm == [0, 2, 1, *range(3, len(x.dims) + 1)]:  # a channel shuffle
+        x = r.materialized(x)
+        y = r.emit("shuffle", [x], x.shape, groups=x.groups)
+        return replace(y, dims=(x.dims[1], x.dims[0], *x.dims[2:]), groups=x.dims[1])
     raise r.fail(f"by {perm} of a value of the shape {list(x.dims)}")
 
 
-READ: dict[str, Callable[[Builder], Value]] = {
+READ: dict[str, Callable[[Builder], Value | list[Value | None]]] = {
     "Add": _arithmetic,
-    "AveragePool": _avgpool,
+    "AveragePool": avgpool,
     "BatchNormalization": _batchnorm,
     "Cast": _cast,
     "Clip": _clip,
-    "Conv": _conv,
+    "Concat": concat,
+    "Conv": lambda r: _dense(r, r.weight(1)[:, :, 0, 0], r.constant(2)) if _pixel(r) else conv(r),
     "Div": _arithmetic,
     "Dropout": _same,
     "Flatten": _flatten,
     "Gemm": _gemm,
-    "GlobalAveragePool": _globalavgpool,
+    "GlobalAveragePool": globalpool,
+    "GlobalMaxPool": globalpool,
+    "HardSigmoid": _hardsigmoid,
+    "HardSwish": _pointwise("hardswish"),
     "Identity": _same,
+    "LeakyRelu": _leakyrelu,
     "LogSoftmax": _softmax,
     "MatMul": lambda r: _dense(r, r.weight(1).T, None),
-    "MaxPool": _maxpool,
+    "MaxPool": maxpool,
     "Mul": _arithmetic,
-    "ReduceMean": _reducemean,
+    "PRelu": _prelu,
+    "ReduceMax": reduction,
+    "ReduceMean": reduction,
     "Relu": _pointwise("relu"),
     "Reshape": _reshape,
     "Sigmoid": _pointwise("sigmoid"),
+    "Slice": cut,
     "Softmax": _softmax,
+    "Split": split,
     "Squeeze": _squeeze,
     "Sub": _arithmetic,
     "Tanh": _pointwise("tanh"),

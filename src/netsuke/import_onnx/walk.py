@@ -123,10 +123,12 @@ class Walk(Builder):
         elif all(i == "" or i in self.constants for i in node.input):
             self._fold()
         elif node.op_type in READ:
-            for used in node.output[1:]:
+            result = READ[node.op_type](self)
+            values = result if isinstance(result, list) else [result]
+            for used in node.output[len(values) :]:
                 if self.uses[used]:
                     raise self.fail(f"with its further output {used!r} in use")
-            self.values[node.output[0]] = READ[node.op_type](self)
+            self.values |= {name: v for name, v in zip(node.output, values, strict=False) if v is not None}
         else:
             raise self.fail("")
 
