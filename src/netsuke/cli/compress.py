@@ -38,8 +38,8 @@ def compress(
 
     model = Artifact.load(artifact)
     options.check_out(out)
-    dataset = catalogue.load(data).require("train", "test")
-    evaluate.check_fit(model, dataset, str(artifact))
+    plain = catalogue.load(data).require("train", "test")
+    dataset = evaluate.fitting(model, plain, str(artifact))
     from netsuke.errors import OptionError
     from netsuke.lab.modules import FloatGraph
     from netsuke.lab.steps.quantize import quantize
@@ -53,4 +53,4 @@ def compress(
     )  # fmt: skip
     module = quantize(FloatGraph(model.graph, model.tensors), dataset, bits=bits, clip=epochs == 0)
     recipe: dict[str, Any] = {"verb": "compress", "from": model.weight_hash, "bits": bits}
-    finish(module, dataset, chosen, out, recipe, json=json, teacher=teacher)
+    finish(module, dataset, chosen, out, recipe, json=json, teacher=teacher, plain=plain)

@@ -123,7 +123,7 @@ def network_row(name: str, runs: Sequence[Run], measured: Sequence[Mapping[str, 
         train_s=summary(run.train_s for run in runs),
         history=first.history,
         runs=[
-            {"seed": run.seed, "accuracy": m["accuracy"], "file": str(run.path)}
+            {"seed": run.seed, "accuracy": m["accuracy"], "file": run.path.name}
             for run, m in zip(runs, measured, strict=True)
         ],
     )
