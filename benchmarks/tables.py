@@ -53,7 +53,8 @@ def mnist() -> str:
 def zoo() -> str:
     """Every network of the small zoo on two data sets: accuracy, cost, time."""
     mnist, fashion = (
-        {row["name"]: row for row in summary(f"zoo-{data}")["document"]["models"]} for data in ("mnist", "fashion-mnist")
+        {row["name"]: row for row in summary(f"zoo-{data}")["document"]["models"]}
+        for data in ("mnist", "fashion-mnist")
     )
     rows = [
         "| Small zoo | MNIST | Fashion-MNIST | parameters | MACs | bytes | latency, µs | energy, µJ |",
@@ -61,7 +62,9 @@ def zoo() -> str:
     ]
     for name, row in mnist.items():
         other = fashion[name]["accuracy"] if name in fashion else None
-        costs = (f"{row[key]:,}" if row[key] is not None else "–" for key in ("parameters", "macs", "size_bytes"))
+        costs = (
+            f"{row[key]:,}" if row[key] is not None else "–" for key in ("parameters", "macs", "size_bytes")
+        )
         times = (f"{row[key]:,.1f}" if row[key] is not None else "–" for key in ("latency_us", "energy_uj"))
         cells = (f"`{name}`", share(row["accuracy"]), share(other) if other else "–", *costs, *times)
         rows.append("| " + " | ".join(cells) + " |")

@@ -11,7 +11,6 @@ from netsuke.graph import Graph, Tensors
 from netsuke.measure.report import Report
 from netsuke.memory import ram_bytes
 
-
 LEARNT = ("weight", "bias", "slope")
 
 
