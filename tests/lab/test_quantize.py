@@ -8,26 +8,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from graphs import small_artifact
 from lab.sets import blobs
 from netsuke import kernels
 from netsuke.data import Dataset
-from netsuke.errors import DataError, OptionError, UnsupportedOp
-from netsuke.graph import INT32_MAX, Graph, Op
+from netsuke.errors import DataError, OptionError
+from netsuke.graph import INT32_MAX
 from netsuke.lab.inference import accuracy, logits
 from netsuke.lab.integers import multipliers
 from netsuke.lab.lower import lower
-from netsuke.lab.models import MODELS, build
-from netsuke.lab.modules import FloatGraph
-from netsuke.lab.steps.distil import as_module
+from netsuke.lab.models import build
+from netsuke.lab.models.blocks import CBAM, SqueezeExcitation
 from netsuke.lab.steps.quantize import quantize
 from netsuke.lab.steps.train import Training, train
 
 DATA = blobs((1, 16, 16))
+PLAIN = ("lenet5", "convnet", "separable")  # test_models has all the others
 
 
 class Calls(nn.Module):
@@ -42,6 +42,9 @@ class Calls(nn.Module):
         self.lop = nn.Conv2d(8, 8, 4, padding="same")
         self.head = nn.Linear(8, classes)
         self.hidden = nn.Linear(6 * 7 * 7, 9)
+        self.point = nn.Conv2d(8, 8, 1)
+        self.slopes = nn.PReLU(8)
+        self.slopes.weight.data = torch.linspace(-0.5, 1.5, 8)
         self.last = nn.Linear(9, classes)
         self.call = call
 
@@ -62,7 +65,47 @@ PATTERNS: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "chain of sums": lambda m, x: _tail(m, _twice(m, torch.relu(m.stem(x)))),
     "hidden dense layers": lambda m, x: m.last(torch.relu(m.hidden(torch.relu(m.cut(m.stem(x))).flatten(1)))),
     "signed hidden layer": lambda m, x: m.last(m.hidden(m.cut(m.stem(x)).flatten(1))),
+    "relu of a signed map that others read": lambda m, x: _tail(m, _beside(m.stem(x), torch.relu)),
+    "relu6 of a signed map that others read": lambda m, x: _tail(m, _beside(m.stem(x), F.relu6)),
+    "slopes of channels": lambda m, x: _tail(m, m.slopes(m.stem(x))),
+    "slopes of a vector": lambda m, x: m.head(m.slopes(m.stem(x).mean((2, 3)))),
+    "channel gate": lambda m, x: _tail(m, _gated(m, m.stem(x))),
+    "unsigned channel gate": lambda m, x: _tail(m, _gated(m, torch.relu(m.stem(x)))),
+    "pixel gate": lambda m, x: _tail(m, _seen(torch.relu(m.stem(x)))),
+    "signed gate": lambda m, x: _tail(m, torch.tanh(m.stem(x)) * m.deep(m.stem(x))),
+    "unsigned beside signed": lambda m, x: _tail(
+        m, m.deep(torch.cat([torch.relu(m.stem(x))[:, 2:6], m.stem(x)[:, :4]], 1))
+    ),
+    "parts": lambda m, x: _tail(m, _split(m, torch.relu(m.stem(x)))),
+    "mean of channels": lambda m, x: _tail(m, m.stem(x) * m.deep(m.stem(x)).mean(1, keepdim=True)),
+    "pooled twice": lambda m, x: m.head(_pools(m.stem(x))),
+    "pixels beside features": lambda m, x: _tail(m, m.deep(_doubled(torch.cat([x, m.stem(x)[:, :3]], 1)))),
 }
+
+
+def _beside(y: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+    return f(y) + y
+
+
+def _gated(m: Calls, y: Tensor) -> Tensor:
+    return y * torch.sigmoid(m.point(F.adaptive_avg_pool2d(y, 1)))
+
+
+def _seen(y: Tensor) -> Tensor:
+    return y * torch.sigmoid(y.mean(1, keepdim=True) + y.amax(1, keepdim=True))
+
+
+def _split(m: Calls, y: Tensor) -> Tensor:
+    a, b = y.chunk(2, 1)
+    return torch.cat([b, m.deep(torch.cat([b, a], 1)), a], 1)[:, 2:10]
+
+
+def _pools(y: Tensor) -> Tensor:
+    return F.silu(F.adaptive_avg_pool2d(y, 1)).flatten(1) + F.adaptive_avg_pool2d(torch.relu(y), 1).flatten(1)
+
+
+def _doubled(y: Tensor) -> Tensor:
+    return torch.cat([y, y], 1)
 
 
 def _twice(m: Calls, y: Tensor) -> Tensor:
@@ -84,13 +127,34 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "average 3x3": lambda: pooled(nn.ReLU(), nn.AvgPool2d(3, 2)),
     "average 3x5, signed": lambda: pooled(nn.AvgPool2d((3, 5))),
     "average, relu": lambda: pooled(nn.ReLU(), nn.AvgPool2d(4), nn.ReLU()),
+    "padded average": lambda: pooled(nn.ReLU(), nn.AvgPool2d(3, 2, padding=1)),
+    "padded average, signed": lambda: pooled(nn.AvgPool2d((2, 3), 2, padding=(1, 0))),
+    "whole average": lambda: pooled(nn.ReLU(), nn.AvgPool2d(16)),
+    "ceiling pool, relu": lambda: pooled(nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU()),
+    "peak of the map": lambda: pooled(nn.AdaptiveMaxPool2d(1)),
+    "shuffle": lambda: pooled(nn.ChannelShuffle(3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=2)),
+    "squeeze and excitation": lambda: pooled(nn.ReLU(), SqueezeExcitation(6, 3)),
+    "hard squeeze and excitation": lambda: pooled(SqueezeExcitation(6, 3, "silu", "hardsigmoid")),
+    "cbam": lambda: pooled(nn.ReLU(), CBAM(6, 3), nn.ReLU()),
+    **{
+        type(act).__name__: lambda act=act: pooled(act, nn.Conv2d(6, 6, 3), act)
+        for act in (
+            nn.LeakyReLU(-0.3),
+            nn.PReLU(),
+            nn.SiLU(),
+            nn.Hardswish(),
+            nn.Hardsigmoid(),
+            nn.Sigmoid(),
+            nn.Tanh(),
+        )
+    },
     "strided depthwise": lambda: pooled(nn.ReLU(), nn.Conv2d(6, 12, 5, 2, padding=2, groups=6), nn.ReLU()),
 }
 
 
 def _make(name: str) -> nn.Module:
     torch.manual_seed(11)
-    if name in MODELS:
+    if name in PLAIN:
         model = build(name, DATA.image_shape, 4, **({"width": 10} if name == "separable" else {}))
     else:
         model = LAYERS[name]() if name in LAYERS else Calls(PATTERNS[name])
@@ -107,7 +171,7 @@ def assert_equal(twin: nn.Module, images: np.ndarray) -> None:
     graph, tensors = lower(twin, images.shape[1:])
     assert graph.integer
     want = kernels.run(graph, tensors, images)
-    assert want.std() > 0
+    assert len(np.unique(want)) > 2
     got = logits(twin, torch.from_numpy(images)).double().numpy() / graph.ops[-1].attrs.get("scale", 1.0)
     np.testing.assert_allclose(got, want, rtol=2.0**-22, atol=0.05)
 
@@ -117,14 +181,18 @@ IMAGES = np.concatenate(
 )
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2, 1])
-@pytest.mark.parametrize("name", [*MODELS, *PATTERNS, *LAYERS])
+@pytest.mark.parametrize("bits", [8, 4, 1])
+@pytest.mark.parametrize("name", [*PLAIN, *PATTERNS, *LAYERS])
 def test_twin_equals_the_integer_graph(name: str, bits: int) -> None:
     model = _make(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     twin = quantize(model, DATA, bits=bits, bias_bits=16 if bits == 4 else 32)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert_equal(twin, IMAGES)
+    if bits == 8:
+        raw = torch.from_numpy(DATA.train.images)
+        near = np.corrcoef(logits(twin, raw).flatten(), logits(model, raw).flatten())[0, 1]
+        assert near > 0.98, "eight bits say what the floats say"
     trained = train(twin, DATA, Training(epochs=1, batch=16, lr=5e-3, freeze_norm=0.5, ema=0.5))
     assert_equal(trained, IMAGES)
     graph, tensors = lower(trained, DATA.image_shape)
@@ -135,7 +203,7 @@ def test_twin_equals_the_integer_graph(name: str, bits: int) -> None:
             assert next(o for o in graph.ops if o.name == op).attrs["bits"] == bits
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*PLAIN, "slopes of channels"])
 def test_reloaded_checkpoint_is_the_same_graph(name: str) -> None:
     """What `train` keeps in a checkpoint is all that a twin has learnt."""
     first = train(quantize(_make(name), DATA, bits=4), DATA, Training(epochs=1, batch=32))
@@ -208,34 +276,6 @@ def test_errors_name_the_option(options: dict, word: str) -> None:
         quantize(_make("convnet"), DATA, **options)
 
 
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "sigmoid": (lambda: pooled(nn.Sigmoid()), "'sigmoid'"),
-    "tanh": (lambda: pooled(nn.Tanh()), "'tanh'"),
-    "relu of a signed map that others read": (
-        lambda: Calls(lambda m, x: _branch(m, m.stem(x))),
-        "relu",
-    ),
-}
-
-
-def _branch(m: Calls, y: Tensor) -> Tensor:
-    return _tail(m, torch.relu(y) + y)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_unsupported_ops_are_named(name: str) -> None:
-    make, word = REFUSED[name]
-    with pytest.raises(UnsupportedOp, match=word) as caught:
-        quantize(make(), DATA)
-    assert "\n" not in str(caught.value)
-
-
-def test_pixels_with_an_offset_are_refused() -> None:
-    artifact = small_artifact(integer=False)  # its normalize has an offset
-    with pytest.raises(UnsupportedOp, match="offset"):
-        quantize(as_module(artifact), blobs(artifact.graph.input_shape, classes=3))
-
-
 def test_network_that_ends_on_features() -> None:
     """Without a dense layer at the end the logits are the sums themselves."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -247,17 +287,6 @@ def test_nothing_to_calibrate_on() -> None:
     empty = replace(DATA, train=type(part)(part.images[:0], part.labels[:0]), absent="none here")
     with pytest.raises(DataError, match="none here"):
         quantize(_make("convnet"), empty)
-
-
-def test_channels_of_different_scales_are_refused() -> None:
-    ops = (
-        Op("normalize", "in", ("input",), {"scales": [1 / 255, 1 / 128], "offsets": [0.0, 0.0]}),
-        Op("flatten", "flat", ("in",)),
-        Op("dense", "out", ("flat",)),
-    )
-    tensors = {"out.weight": np.ones((2, 8), np.float32), "out.bias": np.zeros(2, np.float32)}
-    with pytest.raises(UnsupportedOp, match="one factor"):
-        quantize(FloatGraph(Graph((2, 2, 2), ops), tensors), blobs((2, 2, 2), classes=2))
 
 
 @settings(max_examples=300)
@@ -276,9 +305,10 @@ def test_multipliers(gains: list[float], reach: list[float]) -> None:
         assert value == int(value)
         assert 0 <= value <= 255
         assert bound * int(value) + ((1 << shift) >> 1) <= INT32_MAX
-        if value < 255:  # else the channel is cut, for the good of the others
+        # Else the channel is cut, for the good of the others or to stay within int32.
+        if value < 255 and bound * (value + 1) < INT32_MAX * 0.999:
             assert abs(value / 2**shift - gain) <= (0.5 + 1e-4) / 2**shift
-        if 0 < value < 255:
+        if 0 < value < 255 and bound * (value + 1) < INT32_MAX * 0.999:
             assert abs(value / 2**shift / gain - 1) <= 1 / (2 * value - 1) + 1e-6
 
     def error(s: int) -> float:
