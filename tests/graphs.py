@@ -267,8 +267,8 @@ class _Build:
 
     def shuffle(self) -> None:
         channels = self.x.shape[0]
-        groups = self.pick_from([g for g in range(1, channels + 1) if channels % g == 0])
-        self.op("shuffle", {"groups": groups})
+        groups = [g for g in range(2, channels) if channels % g == 0]  # 1 and all of them change nothing
+        self.op("shuffle", {"groups": self.pick_from(groups or [1, channels])})
 
     def gate(self, kind: str, attrs: dict[str, Any]) -> None:
         """The newest map times itself or its like, its channels' peaks, or its pixels' peaks."""

@@ -285,6 +285,12 @@ def test_random_graphs_hold_every_op(integer: bool) -> None:
     }
 
 
+def test_a_shuffle_deals_the_groups_out_in_turn() -> None:
+    x = np.arange(12).reshape(1, 12, 1, 1)
+    got = kernels.KERNELS["shuffle"](Op("shuffle", "s", ("x",), {"groups": 3}), [x], {})
+    assert got.flatten().tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+
+
 @pytest.mark.parametrize("integer", [True, False])
 def test_a_gate_of_one_value_serves_a_vector(integer: bool) -> None:
     x, gate = np.array([[3, -4, 5]], np.int64), np.array([[2]], np.int64)
