@@ -18,7 +18,7 @@ from netsuke.data import Dataset
 from netsuke.export import c, onnx
 from netsuke.lab.carve import carve
 from netsuke.lab.inference import accuracy, logits
-from netsuke.lab.models import MODELS, build
+from netsuke.lab.models import build
 from netsuke.lab.steps.quantize import quantize
 from netsuke.lab.steps.train import Training, train
 
@@ -53,7 +53,8 @@ def test_small_artifact(tmp_path: Path) -> None:
     assert_parity(artifact, random_images(artifact.graph, 2000), tmp_path)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# The whole test half for three; every architecture has its turn, on fewer images, in tests/lab/test_models.py.
+@pytest.fixture(scope="module", params=["convnet", "lenet5", "separable"])
 def trained(request: pytest.FixtureRequest, mnist: Dataset) -> tuple[torch.nn.Module, Dataset]:
     """A model of the family after a fraction of an epoch: enough that activations fill their range."""
     data = replace(mnist, train=mnist.train.take(np.arange(0, 55_000, 20)), hash="a twentieth")

@@ -114,6 +114,8 @@ def _in_place(op: Op, inputs: list[Type], x: Type) -> bool:
     An unpadded pool reads nothing before the place it writes to: its window starts there or further on.
     Inputs of two shapes, both flattened, lie in two orders, so no single order of writing is safe.
     """
+    if len(x.shape) == 1 and len(inputs) > 1:  # a flattened map lies in another order than a vector does
+        return False
     if any(i.itemsize != x.itemsize or i.shape != inputs[0].shape for i in inputs):
         return False
     return op.kind in IN_PLACE or (op.kind in POOLS and not any(op.attrs.get("padding", ())))

@@ -137,19 +137,7 @@ def test_float_graph_agrees_with_torch(name: str, options: Options, shape: Shape
     assert_exports(artifact, raw.numpy(), tmp_path)
 
 
-MERGED = pytest.mark.xfail(reason="gcc 12 at -O2 merges layers of one shape: the emitted C needs no_icf")
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        pytest.param(*case, marks=MERGED)
-        if case[1].get("attention") == "cbam" and case[0] == "mobilenet_v2"
-        else case
-        for case in VARIANTS
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 def test_attention_activations_and_pools(name: str, options: Options, tmp_path: Path) -> None:
     data = blobs((1, 19, 22), n=40)
     model = stirred(build(name, data.image_shape, 4, seed=3, **options))

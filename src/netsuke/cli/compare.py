@@ -72,6 +72,8 @@ def compare(
     numbers, engines = entrants.seeds(seeds), entrants.backends(backends)
     if jobs < 1:
         raise OptionError(f"--jobs must be at least 1; got {jobs}")
+    if html is not None and html == csv:
+        raise OptionError(f"--html and --csv both name {html}; give each a file of its own")
     for path in filter(None, (html, csv)):
         options.check_out(path)
     more: dict[str, Any] = {}

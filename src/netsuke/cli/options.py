@@ -20,6 +20,8 @@ def pairs(text: str, what: str) -> dict[str, str]:
         key, equals, value = part.partition("=")
         if not equals or not value:
             raise OptionError(f"{what} are written name=value,name=value; got {part!r}")
+        if key.strip() in found:
+            raise OptionError(f"{key.strip()} stands twice among the {what}")
         found[key.strip()] = value.strip()
     return found
 

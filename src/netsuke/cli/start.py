@@ -142,3 +142,17 @@ def show_parameters(source: str | None, *, json: bool) -> None:
         console.print_json({"from": source, "parameters": rows})
         return
     console.table(source, ("parameter", "shape"), [(n, "x".join(map(str, s))) for n, s in shapes.items()])
+
+
+def check_head(module: Any, freeze: Iterable[str]) -> None:
+    """Raise OptionError where a pattern would keep a fresh head as it was drawn."""
+    from netsuke.errors import OptionError
+    from netsuke.lab.freeze import matching, names
+
+    known = names(module)
+    head = list(known)[-1].rpartition(".")[0]
+    for pattern in freeze:
+        if any(name.startswith(f"{head}.") for name in matching(pattern, known)):
+            raise OptionError(
+                f"--freeze {pattern} freezes {head}, which --new-head has just drawn; leave it to learn"
+            )

@@ -85,6 +85,8 @@ def train(
     from netsuke.cli import options
 
     options.check_out(out)
+    if source is not None and out.exists() and Path(source).exists() and out.samefile(source):
+        raise OptionError(f"--from and --out are both {out}: write the new model beside its source")
     from netsuke.lab.steps.train import Training
 
     plain = catalogue.load(data).require("train", "test")
@@ -103,6 +105,8 @@ def train(
         plain, source, model, settings, seed=seed, new_head=new_head, size=size, per_class=per_class,
         normalize=normalize,
     )  # fmt: skip
+    if new_head:
+        start.check_head(module, freeze or ())
     finish(
         module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard,
         plain=plain,

@@ -59,6 +59,8 @@ def tune(
     ):
         if not value >= least:
             raise OptionError(f"--{name} must be at least {least}; got {value}")
+    if work.exists() and not work.is_dir():
+        raise OptionError(f"--work {work} is a file; name a folder")
     from netsuke.lab.tune import Search, Tune
 
     dataset = catalogue.load(data).require("train", "test")

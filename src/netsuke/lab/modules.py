@@ -85,9 +85,10 @@ TORCH: dict[str, Callable[[Op, Sequence[Tensor], Weights], Tensor]] = {
 }
 
 
-def _key(name: str) -> str:
-    """Torch takes no dots in the names of modules; foreign graphs have them."""
-    return name.replace(".", "\u00b7")
+def key(name: str) -> str:
+    """The name of an op's part in a ModuleDict, which takes neither dots nor the names of its own methods."""
+    plain = name.replace(".", "\u00b7")
+    return f"{plain}\u00b7" if hasattr(nn.ModuleDict, plain) else plain
 
 
 class FloatGraph(nn.Module):
@@ -106,17 +107,17 @@ class FloatGraph(nn.Module):
         self.graph = graph
         self.layers = nn.ModuleDict()
         for name, (op, role) in graph.roles().items():
-            if _key(op) not in self.layers:
-                self.layers[_key(op)] = nn.Module()
-            self.layers[_key(op)].register_parameter(
+            if key(op) not in self.layers:
+                self.layers[key(op)] = nn.Module()
+            self.layers[key(op)].register_parameter(
                 role, nn.Parameter(torch.from_numpy(tensors[name].copy()))
             )
 
     def activations(self, x: Tensor) -> dict[str, Tensor]:
         values = {INPUT: x}
         for op in self.graph.ops:
-            key = _key(op.name)
-            weights = dict(self.layers[key].named_parameters()) if key in self.layers else {}
+            part = key(op.name)
+            weights = dict(self.layers[part].named_parameters()) if part in self.layers else {}
             values[op.name] = TORCH[op.kind](op, [values[i] for i in op.inputs], weights)
         return values
 
@@ -125,5 +126,5 @@ class FloatGraph(nn.Module):
 
     def to_graph(self) -> tuple[Graph, dict[str, np.ndarray]]:
         roles = self.graph.roles()
-        found = {name: getattr(self.layers[_key(op)], role) for name, (op, role) in roles.items()}
+        found = {name: getattr(self.layers[key(op)], role) for name, (op, role) in roles.items()}
         return self.graph, {name: p.detach().cpu().numpy().copy() for name, p in found.items()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from netsuke.graph import INPUT, Graph, Op
 from netsuke.lab.integers import Activation
-from netsuke.lab.modules import MOVES, avgpool, gate
+from netsuke.lab.modules import MOVES, avgpool, gate, key
 from netsuke.lab.quantlayers import QuantLayer, QuantLogits, QuantLookup
 
 Layer = QuantLayer | QuantLogits | QuantLookup
@@ -38,8 +38,8 @@ class QuantGraph(nn.Module):
 
     def step(self, op: Op, x: Sequence[Tensor]) -> Tensor:
         """One op on integers held in float32."""
-        if op.name in self.layers:
-            return self.layers[op.name](x[0])
+        if key(op.name) in self.layers:
+            return self.layers[key(op.name)](x[0])
         if op.kind == "halve":
             return ((x[0] * 255).round() / 2).floor()
         if op.kind in MOVES:
@@ -61,8 +61,8 @@ class QuantGraph(nn.Module):
     def to_graph(self) -> tuple[Graph, dict[str, np.ndarray]]:
         ops, found = [], {}
         for op in self.plan:
-            if op.name in self.layers:
-                layer = self.layers[op.name]
+            if key(op.name) in self.layers:
+                layer = self.layers[key(op.name)]
                 assert isinstance(layer, Layer)
                 found.update({op.tensor(role): array for role, array in layer.arrays().items()})
                 if isinstance(layer, QuantLogits):

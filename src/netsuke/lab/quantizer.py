@@ -11,7 +11,7 @@ from torch import Tensor
 from netsuke.errors import UnsupportedOp
 from netsuke.graph import INPUT, INT32_MAX, Graph, Op
 from netsuke.lab.integers import MULTIPLIER_MAX, Widths, steps, weight_limit
-from netsuke.lab.modules import FloatGraph
+from netsuke.lab.modules import FloatGraph, key
 from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.quantlayers import QuantLayer, QuantLogits, QuantLookup
 
@@ -32,7 +32,10 @@ def _users(graph: Graph) -> dict[str, list[Op]]:
 
 
 def _hoist_relu(graph: Graph) -> Graph:
-    """conv, maxpool, relu -> conv, relu, maxpool: the same values, and the ReLU joins its convolution."""
+    """conv, maxpool, relu -> conv, relu, maxpool: the same values, and the ReLU joins its convolution.
+
+    The two keep their names and trade their work, so an op called "pool" may then be a ReLU.
+    """
     users, swap = _users(graph), {}
     for op in graph.ops:
         after = users[op.name]
@@ -58,6 +61,12 @@ class Quantizer:
                 )
         if [op.kind for op in graph.ops].index("normalize") or graph.ops[0].inputs != (INPUT,):
             raise UnsupportedOp("quantising needs a graph that starts with normalize")
+        last = graph.ops[-1]
+        if last.kind not in ("dense", "globalavgpool"):
+            raise UnsupportedOp(
+                f"cannot quantise a network whose logits come from {last.kind!r} ({last.name}): they must come "
+                "from a dense layer or a global average"
+            )
         self.owner, self.graph, self.weights, self.widths = owner, _hoist_relu(graph), weights, widths
         self.types = self.graph.types(weights)
         self.users = _users(self.graph)
@@ -99,7 +108,7 @@ class Quantizer:
         return name
 
     def unit(self, name: str) -> float:
-        """The real value of one unit of a float tensor's integers."""
+        """The real value of one unit of a float tensor's integers; of a mean, where they are its sum (`summed`)."""
         return self.scale[self.root(name)]
 
     def fused(self, op: Op) -> Op | None:
@@ -145,7 +154,13 @@ class Quantizer:
         self.halves = self._plain(pixels) and reach[self.root(pixels.name)] <= 1.01 * white
         if self.halves:
             reach[self.root(pixels.name)] = white
-        self.scale = {name: max(value, 1e-6) / 127 for name, value in reach.items()}
+        self.scale = {name: (value if value > 1e-6 else 1.0) / 127 for name, value in reach.items()}
+
+    def _fresh(self, name: str) -> str:
+        """A name for an op that the float graph does not have."""
+        while name in self.ops or name in self.low:
+            name += "_"
+        return name
 
     # --- one rule for each kind: it adds integer ops, and gives the name of the last ---------------------
 
@@ -167,7 +182,7 @@ class Quantizer:
     def normalize(self, op: Op, inputs: tuple[str, ...], relu: Op | None) -> str:
         if self.halves and op is self.graph.ops[0]:
             return self.add(Op("halve", op.name, inputs), signed=False)
-        half = self.add(Op("halve", f"{op.name}_half", inputs), signed=False)
+        half = self.add(Op("halve", self._fresh(f"{op.name}_half"), inputs), signed=False)
         return self._table(op.name, op, half, 2 / 255)  # modules take images in 0..1
 
     def layer(self, op: Op, inputs: tuple[str, ...], relu: Op | None) -> str:
@@ -175,14 +190,14 @@ class Quantizer:
         unit, reach = self._input(op)
         if op.name == self.graph.output:
             new = Op("qlogits", op.name, inputs, {"bits": self.widths.bits, "scale": 1.0})
-            self.owner.layers[op.name] = QuantLogits(new, weight, bias, self.widths, unit)
+            self.owner.layers[key(op.name)] = QuantLogits(new, weight, bias, self.widths, unit)
             return self.add(new, signed=True)
         kind = "qconv2d" if op.kind == "conv2d" else "qdense"
         new = Op(kind, op.name, inputs, {**op.attrs, "bits": self.widths.bits, "signed": relu is None})
         layer = QuantLayer(new, weight, self.widths, reach)
         out = self.unit(relu.name if relu else op.name)
         layer.start(self.values[inputs[0]], steps(weight, layer.bits, layer.share) * unit, bias, 1 / out)
-        self.owner.layers[op.name] = layer
+        self.owner.layers[key(op.name)] = layer
         return self.add(new, signed=relu is None)
 
     def _input(self, op: Op) -> tuple[float, float]:
@@ -203,7 +218,7 @@ class Quantizer:
         weights = {"slope": torch.from_numpy(self.weights[op.tensor("slope")])} if op.kind == "prelu" else {}
         source = Op(op.kind, op.name, (x,), op.attrs)
         layer = QuantLookup(name, source, weights, self.low[x], unit, self.unit(op.name))
-        self.owner.layers[name] = layer
+        self.owner.layers[key(name)] = layer
         return self.add(layer.op, layer.lo < 0)
 
     def relu(self, op: Op, inputs: tuple[str, ...], relu: Op | None) -> str:
@@ -229,7 +244,7 @@ class Quantizer:
             final = {"scale": self.unit(op.name) / (high * wide)} if op.name == self.graph.output else {}
             return self.add(Op("sumpool", op.name, inputs, final), self.negative(inputs))
         attrs = {"kernel": [high, wide], "stride": [high, wide], **self._mean(op, high * wide)}
-        mean = self.add(Op("qavgpool", f"{op.name}_mean", inputs, attrs), self.negative(inputs))
+        mean = self.add(Op("qavgpool", self._fresh(f"{op.name}_mean"), inputs, attrs), self.negative(inputs))
         return self.add(Op("flatten", op.name, (mean,)), self.negative(inputs))
 
     def channelmean(self, op: Op, inputs: tuple[str, ...], relu: Op | None) -> str:

@@ -136,7 +136,10 @@ class QuantLogits(nn.Module):
         return rounded(self.weight, self.bits, self.share)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (F.linear(x, self.integers()) + self.units()) * self.scale
+        weight, bias = self.integers(), self.units()
+        if not self.training:  # a wide layer's sums pass 2**24, where float32 no longer counts by one
+            return ((F.linear(x.double(), weight.double()) + bias.double()) * self.scale.double()).to(x.dtype)
+        return (F.linear(x, weight) + bias) * self.scale
 
     def units(self) -> Tensor:
         """The bias in units of the logits, as it is stored, with a gradient."""

@@ -189,6 +189,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
     ):
         raise DataError(f"{path}: holds no table of tensors by name, as model.state_dict() is")
+    odd = next(
+        (k for k, v in found.items() if not v.is_floating_point() and not k.endswith("num_batches_tracked")),
+        None,
+    )
+    if odd is not None:
+        raise DataError(
+            f"{path}: {odd} holds {str(found[odd].dtype).removeprefix('torch.')}; weights are real numbers"
+        )
     state = {key: v.float() if v.is_floating_point() else v for key, v in found.items()}
     broken = next((key for key, v in state.items() if v.is_floating_point() and not v.isfinite().all()), None)
     if broken is not None:
@@ -233,7 +241,8 @@ def file_hash(path: Path) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(getattr(error, "reason", None) or error).split())[:160]
+    text = " ".join(str(getattr(error, "reason", None) or error).split())
+    return text.partition(". ")[0][:160] or "damaged or cut short"
 
 
 def _text(value: Tensor) -> str:

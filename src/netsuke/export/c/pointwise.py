@@ -54,7 +54,8 @@ def qmul(layer: Layer) -> list[str]:
     (x, gate), (shape, of) = layer.inputs, layer.shapes
     m, s = layer.op.attrs["multiplier"], layer.op.attrs["shift"]
     if len(shape) == 1:
-        start, places = [each("c", x.elements)], (x.at("c"), gate.at("c"), "c")
+        beside = "0" if gate.elements < x.elements else gate.at("c")
+        start, places = [each("c", x.elements)], (x.at("c"), beside, "c")
     else:
         start = [each("p", _pixels(layer)), each("c", shape[0])]
         beside = gate.at("c") if len(of) == 1 else _pixel(gate, of, "c" if of == shape else "0")

@@ -43,6 +43,16 @@ static int8_t requantize_s8(int32_t acc, int32_t multiplier, int shift)
 """,
 }
 
+# gcc 12 at -O2 merges the functions of two layers of one shape after it has learnt where one of them reads and
+# writes, and then lets both work there: wrong logits, from sound C (compare gcc's bug 113907).
+APART = """\
+#if defined(__GNUC__) && !defined(__clang__)
+#define LAYER static __attribute__((no_icf)) void
+#else
+#define LAYER static void
+#endif
+"""
+
 # Weights are a stream of bits without gaps, least significant first; the last byte is never passed.
 READ_WEIGHT = """\
 static int8_t weight_{bits}(const uint8_t *stream, place number)
@@ -77,6 +87,7 @@ def source(artifact: Artifact, name: str) -> str:
     parts = [
         f'#include "{name}.h"\n',
         f"typedef {_place(graph, tensors)} place;\n",
+        APART,
         *([f"static int32_t arena[{memory.size // WORD}];\n"] if memory.size else []),
         "\n".join(text for text, _ in arrays),
         *(text for kind, text in REQUANTIZE.items() if f"requantize_{kind}(" in body),
@@ -211,7 +222,7 @@ def _function(layer: Layer) -> str:
     parameters.append(f"{layer.out.ctype} *out")
     if _decoded(layer):
         parameters.append("int8_t *filter")
-    opening = f"static void {layer.symbol}({', '.join(parameters)})"
+    opening = f"LAYER {layer.symbol}({', '.join(parameters)})"
     lines = [
         f"/* {layer.op.kind} {comment([layer.op.name])} */",
         opening,

@@ -10,8 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from netsuke.errors import UnsupportedLayer
 from netsuke.lab.lower.builder import Builder
 from netsuke.lab.lower.layers import Rule, adaptive, flatten, plain
+
+
+def dropout(b: Builder, x: str, node: fx.Node) -> str:
+    """Nothing, if it is off: unlike the layer, the function drops unless it is told not to."""
+    if argument(node, 2, "training", True) and argument(node, 1, "p", 0.5):
+        raise UnsupportedLayer(
+            f"cannot lower {node.name!r}: F.dropout drops in evaluation too; give it training=self.training"
+        )
+    return x
 
 
 def argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
@@ -124,7 +134,7 @@ FUNCTIONS: dict[Any, Rule] = {
     torch.mul: _mul,
     torch.sigmoid: plain("sigmoid"),
     torch.tanh: plain("tanh"),
-    F.dropout: lambda b, x, node: x,
+    F.dropout: dropout,
     torch.mean: _mean,
     "mean": _mean,
     torch.amax: _amax,
