@@ -78,7 +78,7 @@ def test_sdist_can_be_worked_on(built):
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     assert {"pyproject.toml", "LICENSE", "README.md", "README.zh-CN.md", "CHANGELOG.md", "Makefile"} <= names
     assert "tests/test_package.py" in names
-    assert "src/netsuke/graph.py" in names
+    assert "src/netsuke/graph/__init__.py" in names
     models = {path.relative_to(REPO).as_posix() for path in REPO.glob("src/netsuke/zoo/*.netsuke")}
     assert models <= names
     assert not [

@@ -177,5 +177,5 @@ def test_other_shapes(shape: tuple[int, int, int]) -> None:
 
 
 def test_impossible_images_say_so() -> None:
-    with pytest.raises(NetsukeError, match="4x4"):
+    with pytest.raises(NetsukeError, match="2x8"):
         Shrink(blobs((1, 2, 8), classes=2), 2000, effort="quick").run()

@@ -43,11 +43,14 @@ static int8_t requantize_s8(int32_t acc, int32_t multiplier, int shift)
 """,
 }
 
-# gcc 12 at -O2 merges the functions of two layers of one shape after it has learnt where one of them reads and
-# writes, and then lets both work there: wrong logits, from sound C (compare gcc's bug 113907).
+# gcc 12 at -O2 looks across functions: it merges those of two layers of one shape, or fixes their places in the arena
+# and then vectorises as if nothing overlapped. Both gave wrong logits from C that is right at -O0, -O1 and by clang
+# (compare gcc's bug 113907). `noipa` makes it take each function by itself.
 APART = """\
-#if defined(__GNUC__) && !defined(__clang__)
-#define LAYER static __attribute__((no_icf)) void
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
+#define LAYER static __attribute__((noipa)) void
+#elif defined(__GNUC__) && !defined(__clang__)
+#define LAYER static __attribute__((noinline, noclone)) void
 #else
 #define LAYER static void
 #endif
