@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netsuke.errors import UnsupportedOp
-from netsuke.graph import INPUT, Graph, Op
+from netsuke.graph import INPUT, OPS, Graph, Op
 
 Weights = Mapping[str, Tensor]
 
@@ -94,6 +94,7 @@ def key(name: str) -> str:
 class FloatGraph(nn.Module):
     """The torch twin of a float graph: images in 0..1 [n, C, H, W] to logits, its weights as parameters.
 
+    A weight may take a form of `lab.forms`, pruned or shared; `to_graph` gives the values it stands for.
     Raises UnsupportedOp for an integer graph, whose weights are rounded beyond training.
     """
 
@@ -117,7 +118,7 @@ class FloatGraph(nn.Module):
         values = {INPUT: x}
         for op in self.graph.ops:
             part = key(op.name)
-            weights = dict(self.layers[part].named_parameters()) if part in self.layers else {}
+            weights = {role: getattr(self.layers[part], role) for role in OPS[op.kind].roles}
             values[op.name] = TORCH[op.kind](op, [values[i] for i in op.inputs], weights)
         return values
 
