@@ -19,7 +19,7 @@ from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError
 from netsuke.graph import INT32_MAX
 from netsuke.lab.inference import accuracy, logits
-from netsuke.lab.integers import multipliers
+from netsuke.lab.integers import BIAS_MAX, bias_shift, multipliers, whole_biases
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.models.blocks import CBAM, SqueezeExcitation
@@ -186,7 +186,7 @@ IMAGES = np.concatenate(
 def test_twin_equals_the_integer_graph(name: str, bits: int) -> None:
     model = _make(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    twin = quantize(model, DATA, bits=bits, bias_bits=16 if bits == 4 else 32)
+    twin = quantize(model, DATA, bits=bits, bias_bits={8: 32, 4: 16, 1: 8}[bits])
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert_equal(twin, IMAGES)
     if bits == 8:
@@ -266,7 +266,7 @@ def test_sixteen_bit_biases_fit() -> None:
     [
         ({"bits": 0}, "1 to 8"),
         ({"bits": 9}, "9"),
-        ({"bias_bits": 8}, "16 or 32"),
+        ({"bias_bits": 12}, "8, 16 or 32"),
         ({"percentile": 101}, "101"),
     ],
     ids=str,
@@ -329,3 +329,43 @@ def test_sixteen_bit_biases_hold_for_the_logits_too() -> None:
     nn.init.constant_(last.bias, 3.0)
     graph, tensors = lower(quantize(model, data, bits=4, bias_bits=16).eval(), data.image_shape)
     assert np.abs(tensors[graph.ops[-1].tensor("bias")]).max() == 2**15 - 1
+
+
+def _byte_biases(twin: nn.Module, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The biases of a lowered twin, each checked to be a byte times the power of two its layer shares."""
+    graph, tensors = lower(twin.eval(), shape)
+    biases = [tensors[name] for name, (_, role) in graph.roles().items() if role == "bias"]
+    for bias in biases:
+        shared = int(np.bitwise_or.reduce(np.abs(bias)))
+        step = shared & -shared or 1
+        assert np.abs(bias).max() <= 127 * step
+    return biases
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("name", [*PLAIN, "signed residual", "hidden dense layers"])
+def test_biases_of_one_byte(name: str, bits: int) -> None:
+    twin = quantize(_make(name), DATA, bits=bits, bias_bits=8)
+    assert_equal(twin, IMAGES)
+    assert (
+        max(np.abs(b).max() for b in _byte_biases(twin, DATA.image_shape)) > 127
+    )  # some layer needs its shift
+    trained = train(twin, DATA, Training(epochs=1, batch=16, lr=5e-3, freeze_norm=0.5))
+    assert_equal(trained, IMAGES)
+    _byte_biases(trained, DATA.image_shape)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(-(2.0**24), 2.0**24, width=32), min_size=1, max_size=6))
+def test_the_shared_shift_is_the_least(values: list[float]) -> None:
+    real = torch.tensor(values).clamp(-BIAS_MAX, BIAS_MAX).requires_grad_()
+    k = bias_shift(real)
+    top = float(real.detach().abs().max())
+    assert top <= 127 * 2**k
+    assert k == 0 or top > 127 * 2 ** (k - 1)
+    bias = whole_biases(real, 8)
+    assert (bias / 2**k == (bias / 2**k).round()).all()
+    assert (bias - real).abs().max() <= 2.0**k / 2
+    assert float((bias / 2**k).abs().max()) <= 127
+    (gradient,) = torch.autograd.grad(bias.sum(), real)
+    assert (gradient == 1).all()

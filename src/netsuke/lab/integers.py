@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from netsuke.graph import INT32_MAX
 MULTIPLIER_MAX = 255  # one stored byte
 # With 8-bit multipliers float32 then holds every product in range exactly, as ONNX Runtime needs.
 SHIFT_MAX = 14
+BIAS_BITS = (8, 16, 32)
+BIAS_MAX = 127 * 2.0**17  # of a bias in one byte with its layer's shift: float32 counts by one up to 2**24
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class Widths:
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
             raise OptionError(f"weights take 1 to 8 bits; got {self.bits}")
-        if self.bias_bits not in (16, 32):
-            raise OptionError(f"biases take 16 or 32 bits; got {self.bias_bits}")
+        if self.bias_bits not in BIAS_BITS:
+            raise OptionError(f"biases take 8, 16 or 32 bits; got {self.bias_bits}")
 
 
 def weight_limit(bits: int) -> int:
@@ -95,6 +98,28 @@ def rounded(weight: Tensor, bits: int, share: Tensor) -> Tensor:
     limit = weight_limit(bits)
     real = real.clamp(-limit, limit)
     return ste(real.round(), real)
+
+
+def bias_limits(bits: int, bound: Tensor) -> Tensor:
+    """The largest |bias| of each channel [O] whose weights alone reach |sum| `bound`.
+
+    In one byte with a shift it is what 16 bits hold or, for wider sums, twice the sums: the limit takes
+    digits from the multiplier, and a bias beyond it leaves the channel constant or cut.
+    """
+    if bits == 8:
+        return (2 * bound).clamp(2.0**15, BIAS_MAX)
+    return torch.full_like(bound, min(2.0 ** (bits - 1) - 1, 2.0**24))  # float32 counts no further
+
+
+def bias_shift(real: Tensor) -> int:
+    """The least k with |bias| <= 127 * 2^k for all biases of a layer: what its biases of one byte share."""
+    return max(0, math.ceil(math.log2(max(float(real.detach().abs().max()), 1.0) / 127)))
+
+
+def whole_biases(real: Tensor, bits: int) -> Tensor:
+    """Biases as they are stored, with the gradient of the real ones; of 8 bits, a byte times the layer's 2^k."""
+    step = 2.0 ** bias_shift(real) if bits == 8 else 1.0
+    return ste((real / step).round() * step, real)
 
 
 def multipliers(gain: Tensor, bound: Tensor) -> tuple[Tensor, int]:

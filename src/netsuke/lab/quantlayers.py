@@ -10,7 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netsuke.graph import Op
-from netsuke.lab.integers import SHIFT_MAX, Activation, Widths, multipliers, rounded, shares, ste, steps
+from netsuke.lab.integers import (
+    BIAS_MAX,
+    SHIFT_MAX,
+    Activation,
+    Widths,
+    bias_limits,
+    multipliers,
+    rounded,
+    shares,
+    ste,
+    steps,
+    whole_biases,
+)
 from netsuke.lab.modules import TORCH, convolve
 
 
@@ -26,7 +38,7 @@ class QuantLayer(nn.Module):
         self.op, self.bits, self.dense = op, widths.bits, op.kind == "qdense"
         self.lo = -127 if op.attrs["signed"] else 0
         self.reach = reach  # the largest |input|
-        self.bias_limit = 2.0 ** (widths.bias_bits - 1) - 1
+        self.bias_bits = widths.bias_bits
         self.weight = nn.Parameter(weight.clone())
         self.share: Tensor
         self.register_buffer("share", shares(weight, self.bits, len(weight), widths.clip))
@@ -69,16 +81,16 @@ class QuantLayer(nn.Module):
         offset = self.unit * norm.bias - slope * mean
         weight, gain = self.integers(), slope.abs()
         sign = torch.where(slope < 0, -1.0, 1.0)
-        bound = weight.detach().abs().flatten(1).sum(1) * self.reach + min(self.bias_limit, 2.0**24)
-        m, shift = multipliers(gain.detach(), bound)
+        bound = weight.detach().abs().flatten(1).sum(1) * self.reach
+        limit = bias_limits(self.bias_bits, bound)
+        slack = limit.max() / 127 if self.bias_bits == 8 else 0.0  # what rounding to the shared shift adds
+        m, shift = multipliers(gain.detach(), bound + limit + slack)
         dead = m == 0  # too faint to reach even one step: its sum is dropped, its constant stays
         m = m.clamp(min=1)
         sign = sign * ~dead if self.bits > 1 else sign
         factor = ste(m / 2.0**shift, gain)
         real = offset / factor.detach().clamp(min=2.0**-SHIFT_MAX)
-        limit = min(self.bias_limit, 2.0**24)  # float32 counts no further
-        real = real.clamp(-limit, limit)
-        bias = ste(real.round(), real)
+        bias = whole_biases(torch.minimum(torch.maximum(real, -limit), limit), self.bias_bits)
         weight = weight * sign.reshape(-1, *[1] * (weight.ndim - 1))
         return weight, bias, factor, m, shift
 
@@ -122,7 +134,9 @@ class QuantLogits(nn.Module):
         self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
         self.share: Tensor
         self.register_buffer("share", shares(weight, self.bits, 1, widths.clip))
-        self.bias_limit = min(2.0 ** (widths.bias_bits - 1) - 1, 2.0**24)
+        self.bias_bits = widths.bias_bits
+        # float32 counts no further than 2**24
+        self.bias_limit = BIAS_MAX if self.bias_bits == 8 else min(2.0 ** (self.bias_bits - 1) - 1, 2.0**24)
         self.unit: Tensor
         self.register_buffer("unit", steps(weight, self.bits, self.share)[0] * input_scale)
         self.stretch = nn.Parameter(torch.zeros(()))  # the logarithm of what training makes of the unit
@@ -144,8 +158,7 @@ class QuantLogits(nn.Module):
     def units(self) -> Tensor:
         """The bias in units of the logits, as it is stored, with a gradient."""
         real = self.bias / self.scale.detach()
-        real = real.clamp(-self.bias_limit, self.bias_limit)
-        return ste(real.round(), real)
+        return whole_biases(real.clamp(-self.bias_limit, self.bias_limit), self.bias_bits)
 
     @torch.no_grad()
     def arrays(self) -> dict[str, np.ndarray]:
