@@ -76,3 +76,17 @@ def recalibrate(model: nn.Module, images: Tensor, batch: int = 500) -> None:
 
 def prepared(images: Tensor, where: torch.device) -> Tensor:
     return images.to(where).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def bf16_pays(model: nn.Module) -> bool:
+    """Dense convolutions gain from bf16 where the processor multiplies it; depthwise ones do not.
+
+    Never for integer arithmetic held in floats, which needs all 24 bits.
+    """
+    if getattr(model, "exact", False):
+        return False
+    if next(model.parameters()).device.type != "cpu":
+        return True
+    if any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules()):
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

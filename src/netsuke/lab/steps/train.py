@@ -22,9 +22,10 @@ from torch import Generator, Tensor, nn
 from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError
 from netsuke.lab.freeze import Freezing
-from netsuke.lab.inference import accuracy, device, prepared, recalibrate, tensors, weights_hash
+from netsuke.lab.inference import accuracy, bf16_pays, device, prepared, recalibrate, tensors, weights_hash
+from netsuke.lab.teachers import ask
 from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Progress, Teacher, Training
-from netsuke.lab.views import Views, bf16_pays
+from netsuke.lab.views import Views
 
 SMALL = 14 * 14  # values of an image; below, handing work to a second thread takes longer than doing it
 TRANSFER = (
@@ -202,14 +203,12 @@ class _Run:
             images, answers = view
             x = prepared(images[index], self.where)
             if answers is not None and self.teacher:
-                return x, answers[index].to(self.where)
+                return x, answers[index].to(self.where).float()
         else:
             x = self.options.augment(prepared(self.images[index], self.where), generator)
         if self.teacher is None:
             return x, None
-        bf16 = bf16_pays(self.teacher.model)
-        with torch.no_grad(), torch.autocast(self.where.type, torch.bfloat16, enabled=bf16):
-            return x, self.teacher.model(x).float()
+        return x, ask(self.teacher.model, x)
 
     def _step(self, x: Tensor, labels: Tensor, target: Tensor | None, t: float) -> tuple[Tensor, Tensor]:
         o = self.options
