@@ -21,19 +21,21 @@ FILES = sorted(ROOT.rglob("*.py"))
 CORE = {"errors", "graph", "kernels", "memory", "packing"}
 ALLOWED = {
     "errors": set(),
+    "settings": {"errors"},
     "graph": {"errors"},
     "kernels": {"errors", "graph"},
     "memory": {"errors", "graph"},
     "packing": {"errors", "graph"},
+    "storage": {"errors", "graph", "packing"},
     "data": {"errors", "image"},
     "image": {"errors"},
-    "artifact": CORE,
+    "artifact": CORE | {"storage"},
     "engine": CORE | {"artifact", "export"},
     "export": CORE | {"artifact", "measure"},
     "import_onnx": CORE | {"artifact"},
     "measure": CORE | {"artifact", "data", "engine"},
     "reader": CORE | {"artifact", "engine", "image", "zoo"},
-    "lab": CORE | {"artifact", "data", "engine", "export", "image", "measure"},
+    "lab": CORE | {"artifact", "data", "engine", "export", "image", "measure", "settings"},
 }
 SHELL = {
     "cli",

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netsuke.errors import OptionError
+from netsuke.settings import pairs, value
 
 if TYPE_CHECKING:
     from netsuke.lab.augment import Augment
 
-
-def pairs(text: str, what: str) -> dict[str, str]:
-    """`a=1,b=2` as a dict."""
-    found = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or not value:
-            raise OptionError(f"{what} are written name=value,name=value; got {part!r}")
-        if key.strip() in found:
-            raise OptionError(f"{key.strip()} stands twice among the {what}")
-        found[key.strip()] = value.strip()
-    return found
-
-
-def value(text: str) -> Any:
-    """A whole number, a number, true or false, or the text itself."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+__all__ = ["augmentation", "check_out", "clear_work", "pairs", "value", "work_folder"]
 
 
 def augmentation(text: str) -> Augment:
     """`none`, `handwriting`, or pairs such as `rotate=10,shift=0.1`, which may follow `handwriting,`."""
-    from netsuke.lab.augment import HANDWRITING, Augment
+    from netsuke.lab.augment import Augment
 
-    base, rest = Augment(), text
-    if text.partition(",")[0] in ("none", "handwriting"):
-        name, _, rest = text.partition(",")
-        base = HANDWRITING if name == "handwriting" else base
-    chosen = {key: value(v) for key, v in pairs(rest, "augmentations").items()}
-    known = {f.name: f for f in fields(Augment)}
-    for key, given in chosen.items():
-        if key not in known:
-            raise OptionError(f"no augmentation {key!r}; there are {', '.join(known)}")
-        if (key == "fill") != isinstance(given, str):
-            raise OptionError(f"augmentation {key} cannot be {given!r}")
-    return replace(base, **chosen)
+    return Augment.parse(text)
 
 
 def work_folder(out: Path) -> Path:
@@ -63,10 +29,10 @@ def work_folder(out: Path) -> Path:
 
 def clear_work(folder: Path) -> None:
     """Remove the checkpoints of a finished run, and the folder if nothing of the user's is in it."""
-    for checkpoint in [*folder.glob("checkpoint.*"), *folder.glob("*/checkpoint.*")]:
+    for checkpoint in folder.rglob("checkpoint.*"):
         checkpoint.unlink(missing_ok=True)
-    for left in (*(f for f in folder.glob("*") if f.is_dir()), folder):
-        with suppress(OSError):
+    for left in (*sorted((f for f in folder.rglob("*") if f.is_dir()), reverse=True), folder):
+        with suppress(OSError):  # the deepest first
             left.rmdir()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import pi
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from netsuke.errors import OptionError
+from netsuke.settings import pairs, unknown, value
 
 FILL = {"zero": "zeros", "edge": "border", "reflect": "reflection"}
 
@@ -53,6 +54,22 @@ class Augment:
         for name in ("flip", "blur", "clean", "erase", "shift", "scale"):
             if getattr(self, name) > 1:
                 raise OptionError(f"augmentation {name} is a share of 1; got {getattr(self, name)}")
+
+    @classmethod
+    def parse(cls, text: str) -> Augment:
+        """`none`, `handwriting`, or pairs such as `rotate=10,shift=0.1`, which may follow `handwriting,`."""
+        base, rest = cls(), text
+        if text.partition(",")[0] in ("none", "handwriting"):
+            name, _, rest = text.partition(",")
+            base = HANDWRITING if name == "handwriting" else base
+        chosen = {key: value(v) for key, v in pairs(rest, "augmentations").items()}
+        known = [f.name for f in fields(cls)]
+        for key, given in chosen.items():
+            if key not in known:
+                raise OptionError(unknown(key, known, "augmentation"))
+            if isinstance(given, bool) or (key == "fill") != isinstance(given, str):
+                raise OptionError(f"augmentation {key} cannot be {given!r}")
+        return replace(base, **chosen)
 
     @property
     def off(self) -> bool:
