@@ -45,7 +45,9 @@ def float_artifact() -> Artifact:
     return Artifact(graph, tensors, {"classes": ["a", "b", "c"], "seed": 0, "recipe": {"model": "tiny"}})
 
 
-def integer_artifact(bits: int = 4, *, residual: bool = False) -> Artifact:
+def integer_artifact(
+    bits: int = 4, *, residual: bool = False, bias: tuple[int, ...] = (-3, 500, 0, 7)
+) -> Artifact:
     rng = np.random.default_rng(bits)
     limit = (1 << (bits - 1)) - 1 if bits > 1 else 1
 
@@ -63,7 +65,7 @@ def integer_artifact(bits: int = 4, *, residual: bool = False) -> Artifact:
     ]
     tensors = {
         "conv.weight": weights(4, 1, 3, 3),
-        "conv.bias": np.array([-3, 500, 0, 7], np.int32),
+        "conv.bias": np.array(bias, np.int32),
         "conv.multiplier": np.array([900, 100, 1, 255], np.int32),
         "conv.shift": np.array([12, 12, 9, 12], np.int32),
         "out.weight": weights(3, 4),
@@ -77,6 +79,7 @@ ARTIFACTS = {
     "int4": integer_artifact,
     "binary": lambda: integer_artifact(1, residual=True),
     "int8": lambda: integer_artifact(8),
+    "exponent": lambda: integer_artifact(bias=(-48, 512, 0, 16)),
 }
 
 
@@ -135,9 +138,10 @@ def test_the_safetensors_library_reads_it(artifact: Artifact, tmp_path: Path) ->
     with safe_open(tmp_path / "a.netsuke", "np") as file:
         assert list(file.metadata()) == ["netsuke"]
         manifest = json.loads(file.metadata()["netsuke"])
-        assert set(file.keys()) == set(artifact.tensors)
+        short = {"conv.bias.exponent"} if -48 in artifact.tensors["conv.bias"] else set()
+        assert set(file.keys()) == set(artifact.tensors) | short
         stored = {name: file.get_tensor(name) for name in artifact.tensors}
-    assert manifest["schema"] == 1
+    assert manifest["schema"] == 2
     assert manifest["graph"] == artifact.graph.to_json()
     assert manifest["weight_hash"] == artifact.weight_hash
     assert all(stored[name].dtype == np.uint8 and stored[name].ndim == 1 for name in manifest["packed"])
@@ -178,6 +182,50 @@ def test_tables_are_stored_in_bytes(channels: int, signed: bool, tmp_path: Path)
     assert got.tensors["t.table"].dtype == np.int32
     np.testing.assert_array_equal(got.tensors["t.table"], table)
     np.testing.assert_array_equal(got.logits(draw(got)), artifact.logits(draw(got)))
+
+
+def test_biases_are_stored_without_their_last_zeros(tmp_path: Path) -> None:
+    plain, short = integer_artifact(), ARTIFACTS["exponent"]()
+    short.save(tmp_path / "a")
+    with safe_open(tmp_path / "a", "np") as file:
+        assert file.get_tensor("conv.bias").tolist() == [-3, 32, 0, 1]
+        assert file.get_tensor("conv.bias.exponent").tolist() == [4]
+        assert "out.bias.exponent" not in file.keys()  # noqa: SIM118
+    assert short.size_bytes == plain.size_bytes - 4 + 1
+
+
+def test_files_of_schema_1_load(tmp_path: Path) -> None:
+    integer_artifact().save(tmp_path / "a")
+    rewrite(tmp_path / "a", lambda h, m, b: m.update(schema=1))
+    assert Artifact.load(tmp_path / "a").weight_hash == integer_artifact().weight_hash
+    ARTIFACTS["exponent"]().save(tmp_path / "a")
+    rewrite(tmp_path / "a", lambda h, m, b: m.update(schema=1))
+    refused(tmp_path / "a", "'conv.bias.exponent' belongs to no op")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shape": [1, 1]}, "one byte from 1 to 30"),
+        ({"dtype": "I8"}, "one byte from 1 to 30"),
+        (31, "one byte from 1 to 30"),
+        (0, "one byte from 1 to 30"),
+        (5, "do not match its weight_hash"),
+        (30, "'conv.bias' must hold int32 values"),
+    ],
+)
+def test_hostile_exponent(change: Any, says: str, tmp_path: Path) -> None:
+    def alter(header: dict[str, Any], manifest: dict[str, Any], body: bytes) -> bytes:
+        row = header["conv.bias.exponent"]
+        if isinstance(change, dict):
+            row.update(change)
+            return body
+        at = row["data_offsets"][0]
+        return body[:at] + bytes([change]) + body[at + 1 :]
+
+    ARTIFACTS["exponent"]().save(tmp_path / "a")
+    rewrite(tmp_path / "a", alter)
+    refused(tmp_path / "a", says)
 
 
 def test_weight_hash_covers_graph_and_weights() -> None:
@@ -317,7 +365,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "packed huge": (lambda h, m, b: m["packed"].update({"out.weight": [1 << 40, 4]}), "cannot hold"),
     "packed short": (lambda h, m, b: m["packed"].update({"out.weight": [3, 3]}), "weights of 4 bits"),
     "packed unnamed": (lambda h, m, b: m["packed"].clear(), "packed must name"),
-    "schema": (lambda h, m, b: m.update(schema=2), "schema 2; this version of netsuke reads schema 1"),
+    "schema": (lambda h, m, b: m.update(schema=3), "schema 3; this version of netsuke reads 1 to 2"),
     "schema true": (lambda h, m, b: m.update(schema=True), "schema True"),
     "no schema": (lambda h, m, b: m.pop("schema") and None, "schema None"),
     "no hash": (lambda h, m, b: m.pop("weight_hash") and None, "lacks weight_hash"),
@@ -494,7 +542,7 @@ def test_fuzz(forged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     if forged:  # a forger computes the right hash; then the other checks stand alone
         monkeypatch.setattr(Artifact, "weight_hash", property(lambda self: "forged"))
     rng, path, seeds = random.Random(int(forged)), tmp_path / "a", []
-    for make in (float_artifact, integer_artifact, ARTIFACTS["binary"]):
+    for make in (float_artifact, integer_artifact, ARTIFACTS["binary"], ARTIFACTS["exponent"]):
         make().save(path)
         seeds.append(path.read_bytes())
     loaded = 0

@@ -57,6 +57,40 @@ def test_storage_dtype_is_the_narrowest(values: list[int], name: str) -> None:
     assert packing.storage_dtype(np.array(values, np.int32)).name == name
 
 
+@given(
+    bias=st.lists(st.integers(-(2**31) + 1, 2**31 - 1) | st.integers(-300, 300), max_size=9),
+    shift=st.integers(0, 24),
+)
+def test_shortened_biases_come_back_and_are_never_larger(bias: list[int], shift: int) -> None:
+    whole = np.array([b >> shift << shift for b in bias], np.int64)
+    short, exponent = packing.shortened(whole.astype(np.int32))
+    assert (short.astype(np.int64) << exponent).tolist() == whole.tolist()
+    plain = whole.astype(packing.storage_dtype(whole)).nbytes
+    assert short.nbytes + (exponent > 0) == plain if not exponent else short.nbytes + 1 < plain
+
+
+@pytest.mark.parametrize(
+    ("bias", "dtype", "exponent"),
+    [
+        ([-1, 127], "int8", 0),
+        ([-64, 32], "int8", 0),  # one byte already
+        ([-1024, 1016], "int8", 3),
+        ([-1024, 1017], "int16", 0),
+        ([-1024, 1024, 0], "int8", 10),
+        ([128 << 20, 255 << 20], "uint8", 20),
+        ([40001 << 9, -(9 << 10)], "int32", 0),  # 17 bits and a sign stay
+        ([20001 << 9, -(9 << 10)], "int16", 9),
+        ([512], "uint16", 0),  # a byte saved, a byte for k
+        ([1 << 30], "uint8", 30),
+        ([0, 0], "uint8", 0),
+        ([], "uint8", 0),
+    ],
+)
+def test_shortened_by_hand(bias: list[int], dtype: str, exponent: int) -> None:
+    short, k = packing.shortened(np.array(bias, np.int32))
+    assert (short.dtype.name, k) == (dtype, exponent)
+
+
 def test_size_by_hand() -> None:
     attrs = {"stride": [1, 1], "padding": [0, 0, 0, 0], "groups": 1, "bits": 3, "signed": False}
     graph = Graph((1, 4, 4), (Op("halve", "h", ("input",)), Op("qconv2d", "q", ("h",), attrs)))
@@ -69,6 +103,8 @@ def test_size_by_hand() -> None:
     assert [row.size_bytes for row in packing.stored(graph, tensors)] == [7, 4, 2, 1]
     tensors["q.shift"][1] = 5
     assert packing.size_bytes(graph, tensors) == 7 + 4 + 2 + 2
+    tensors["q.bias"][:] = -1 << 10, 100 << 10  # two int8 and the byte that says 10
+    assert packing.size_bytes(graph, tensors) == 7 + 3 + 2 + 2
 
 
 @given(pair=integer_graphs())

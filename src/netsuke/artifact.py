@@ -18,11 +18,12 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from netsuke import kernels, packing
+from netsuke import kernels, packing, storage
 from netsuke.errors import ArtifactError, GraphError
-from netsuke.graph import INT32_MAX, INTEGER, Graph
+from netsuke.graph import Graph
+from netsuke.storage import is_shape
 
-SCHEMA = 1
+SCHEMA = 2  # what `save` writes; 1, which is read too, has no exponents
 MAX_HEADER = 100_000_000  # the limit of the safetensors format itself
 COMPUTED = ("schema", "graph", "packed", "weight_hash")  # written by `save`, checked and dropped by `load`
 DTYPES = {"F32": "<f4", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4"}
@@ -78,7 +79,7 @@ class Artifact:
         path = Path(path)
         try:
             _check(self.graph, self.tensors, self.manifest)
-            stored, packed = _encode(self.graph, self.tensors)
+            stored, packed = storage.encode(self.graph, self.tensors)
             manifest = {
                 **self.manifest,
                 "schema": SCHEMA,
@@ -101,7 +102,7 @@ class Artifact:
             with path.open("rb") as file:
                 stored, manifest = _read(file)
             graph = Graph.from_json(manifest["graph"])
-            tensors = _decode(graph, stored, manifest["packed"])
+            tensors = storage.decode(graph, stored, manifest["packed"], exponents=manifest["schema"] > 1)
             free = {key: value for key, value in manifest.items() if key not in COMPUTED}
             _check(graph, tensors, free)
             artifact = Artifact(graph, tensors, free)
@@ -148,69 +149,6 @@ def _check(graph: Graph, tensors: Mapping[str, np.ndarray], manifest: Mapping[st
         raise ArtifactError(f"its manifest names {len(classes)} classes; the graph gives {count} logits")
 
 
-# --- tensors on disk --------------------------------------------------------------------------------
-
-
-def _widths(graph: Graph) -> dict[str, int | None]:
-    """Every tensor to its width: 1..8 bits for an integer weight, 32 for other integers, None for float."""
-    widths: dict[str, int | None] = {}
-    for op in graph.ops:
-        for name, (_, role) in Graph(graph.input_shape, (op,)).roles().items():
-            if op.kind not in INTEGER:
-                widths[name] = None
-            else:
-                widths[name] = op.attrs.get("bits") if role == "weight" else 32
-    return widths
-
-
-def _encode(
-    graph: Graph, tensors: Mapping[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
-    """Tensors as the file stores them, and the shapes of those that are packed into bits."""
-    stored, packed = {}, {}
-    for name, bits in _widths(graph).items():
-        array = tensors[name]
-        if bits is not None and bits < 8:
-            packed[name] = list(array.shape)
-            array = packing.pack(array, bits)
-        elif bits == 32:
-            array = array.astype(packing.storage_dtype(array))
-        stored[name] = np.ascontiguousarray(array)
-    return stored, packed
-
-
-def _decode(graph: Graph, stored: Mapping[str, np.ndarray], packed: object) -> dict[str, np.ndarray]:
-    """The inverse of `_encode`: float32, int8 and int32 arrays of their own."""
-    widths = _widths(graph)
-    for wrong, text in (
-        (set(widths) - set(stored), "is missing"),
-        (set(stored) - set(widths), "belongs to no op"),
-    ):
-        if wrong:
-            raise ArtifactError(f"the tensor {min(wrong)!r} {text}")
-    narrow = {name for name, bits in widths.items() if isinstance(bits, int) and 1 <= bits < 8}
-    if not isinstance(packed, dict) or set(packed) != narrow:
-        raise ArtifactError("packed must name the weights of fewer than 8 bits, and no others")
-    tensors = {}
-    for name, bits in widths.items():
-        array = stored[name]
-        if name in narrow:
-            shape = packed[name]
-            # A weight takes a bit at least: the stream bounds the shape before anything is unpacked.
-            if not _is_shape(shape) or prod(shape) > 8 * array.size:
-                raise ArtifactError(f"packed gives {name!r} a shape that its {array.size} bytes cannot hold")
-            tensors[name] = packing.unpack(array, bits, tuple(shape))  # type: ignore[arg-type]
-        elif bits == 32:
-            if array.dtype.kind not in "iu" or (array.size and int(array.max()) > INT32_MAX):
-                raise ArtifactError(f"the tensor {name!r} must hold int32 values")
-            tensors[name] = array.astype(np.int32)
-        else:
-            tensors[name] = array.astype(
-                array.dtype.newbyteorder("=")
-            )  # `Graph.types` checks the type itself
-    return tensors
-
-
 # --- the safetensors container ----------------------------------------------------------------------
 
 
@@ -226,8 +164,8 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise ArtifactError("is not a netsuke artifact: it has no manifest")
     manifest = _json(metadata["netsuke"].encode(), "manifest")
     schema = manifest.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
-        raise ArtifactError(f"has schema {str(schema)[:40]}; this version of netsuke reads schema {SCHEMA}")
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
+        raise ArtifactError(f"has schema {str(schema)[:40]}; this version of netsuke reads 1 to {SCHEMA}")
     missing = [key for key in (*COMPUTED, "classes") if key not in manifest]
     if missing:
         raise ArtifactError(f"its manifest lacks {', '.join(missing)}")
@@ -252,7 +190,7 @@ def _check_layout(header: Mapping[str, Any], size: int) -> None:
             raise ArtifactError(
                 f"the tensor {name!r} has dtype {str(dtype)[:40]}; artifacts hold {', '.join(DTYPES)}"
             )
-        if not _is_shape(shape) or not _is_shape(span) or len(span) != 2:
+        if not is_shape(shape) or not is_shape(span) or len(span) != 2:
             raise ArtifactError(f"the tensor {name!r} has no proper shape or data_offsets")
         if span[1] - span[0] != prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
             raise ArtifactError(f"the tensor {name!r} does not take the bytes that its shape needs")
@@ -264,15 +202,6 @@ def _check_layout(header: Mapping[str, Any], size: int) -> None:
         end = span[1]
     if end != size:
         raise ArtifactError(f"its tensors take {end} bytes, but {size} follow the header")
-
-
-def _is_shape(value: object) -> bool:
-    """A list of at most 8 sizes; each fits an int64 product check without ever being a huge number itself."""
-    return (
-        isinstance(value, list)
-        and len(value) <= 8
-        and all(type(v) is int and 0 <= v < 1 << 48 for v in value)
-    )
 
 
 def _json(data: bytes, what: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """How integer weights are stored: the widths that files, emitted C and `size_bytes` all share.
 
 A weight of b bits takes b bits, row after row without padding; a bias or multiplier takes the narrowest of
-1, 2 or 4 bytes that holds its whole tensor; shifts that agree across a layer are one byte.
+1, 2 or 4 bytes that holds its whole tensor; shifts that agree across a layer are one byte. Biases that are all
+multiples of 2^k are stored without their k zero bits, and a byte for k, where that is smaller.
 """
 
 from __future__ import annotations
@@ -48,17 +49,30 @@ def storage_dtype(array: np.ndarray) -> np.dtype:
     return next(np.dtype(n) for n in names if np.iinfo(n).min <= low and high <= np.iinfo(n).max)
 
 
+def shortened(bias: np.ndarray) -> tuple[np.ndarray, int]:
+    """A bias as it is stored: integers of the narrowest type, and k, so that bias = integers * 2^k.
+
+    k is the number of zero bits that all values end in, or 0 where leaving them out saves less than the byte of k.
+    """
+    bias = bias.astype(np.int64)
+    ends = int(np.bitwise_or.reduce(bias, axis=None)) if bias.size else 0
+    exponent = (ends & -ends).bit_length() - 1 if ends else 0
+    plain, short = (v.astype(storage_dtype(v)) for v in (bias, bias >> exponent))
+    return (short, exponent) if short.nbytes + 1 < plain.nbytes else (plain, 0)
+
+
 @dataclass(frozen=True)
 class Stored:
-    """One tensor as a device stores it: `count` values of `bits` bits."""
+    """One tensor as a device stores it: `count` values of `bits` bits, and what it needs to read them."""
 
     tensor: str
     count: int
     bits: int
+    table_bytes: int = 0  # the exponent of a bias
 
     @property
     def size_bytes(self) -> int:
-        return (self.count * self.bits + 7) // 8
+        return (self.count * self.bits + 7) // 8 + self.table_bytes
 
 
 def stored(graph: Graph, tensors: Tensors) -> list[Stored]:
@@ -67,19 +81,22 @@ def stored(graph: Graph, tensors: Tensors) -> list[Stored]:
     attrs: Mapping[str, Mapping] = {op.name: op.attrs for op in graph.ops}
     for name, (op, role) in graph.roles().items():
         array = tensors[name]
-        count = array.size
+        count, table = array.size, 0
         if array.dtype == np.float32:
             bits = 32
         elif role == "weight":
             bits = attrs[op]["bits"]
+        elif role == "bias":
+            short, exponent = shortened(array)
+            bits, table = 8 * short.itemsize, int(exponent > 0)
         else:
             bits = 8 * storage_dtype(array).itemsize
             if role == "shift" and array.size and (array == array.flat[0]).all():
                 count = 1
-        rows.append(Stored(name, count, bits))
+        rows.append(Stored(name, count, bits, table))
     return rows
 
 
 def size_bytes(graph: Graph, tensors: Tensors) -> int:
-    """Bytes of packed weights, biases, multipliers and shifts; the sum of `stored`."""
+    """Bytes of packed weights, biases, multipliers, shifts and tables; the sum of `stored`."""
     return sum(row.size_bytes for row in stored(graph, tensors))

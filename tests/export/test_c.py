@@ -177,6 +177,20 @@ def test_figures_are_what_is_emitted(batch: list[tuple[Artifact, Path]], tmp_pat
         assert figures["INPUT_BYTES"] == np.prod(artifact.graph.input_shape)
 
 
+@needs_cc
+def test_biases_without_their_last_zeros(tmp_path: Path) -> None:
+    artifact = small_artifact()
+    for name, bias in artifact.tensors.items():
+        if name.endswith(".bias"):
+            bias[:] = np.resize([-5, 9, 2, 0, 1, -3], bias.size) << 7
+    path = c.write(artifact, tmp_path)
+    text = path.read_text()
+    assert len(re.findall(r"^static const uint8_t \w+_exponent = 7;", text, re.MULTILINE)) == 4
+    assert c.figures(path)["FLASH_BYTES"] == constant_bytes(text) == artifact.size_bytes
+    images = random_images(artifact.graph, 6)
+    np.testing.assert_array_equal(c.run(path, images), artifact.logits(images))
+
+
 def constant_bytes(text: str) -> int:
     code = text[: text.index("_SELF_TEST\n")]
     arrays = re.findall(r"^static const u?int(\d+)_t \w+(?:\[(\d+)\])? =", code, re.MULTILINE)

@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 
+from netsuke import packing
 from netsuke.graph import Op, Tensors, Type
 
 
@@ -77,6 +78,13 @@ class Layer:
             if bits == 8
             else f"weight_{bits}({self.array('weight')}, {place})"
         )
+
+    @property
+    def bias(self) -> str:
+        """The bias of channel `o`, with the zero bits that are not stored."""
+        _, exponent = packing.shortened(self.tensors[self.op.tensor("bias")])
+        stored = f"(int32_t){self.array('bias')}[o]"
+        return f"{stored} * ((int32_t)1 << {self.array('exponent')})" if exponent else stored
 
     def store(self, place: str) -> str:
         """Bring `acc` of channel `o` to the next scale and store it."""
@@ -181,7 +189,7 @@ def qconv2d(layer: Layer) -> list[str]:
     if groups > 1:
         group = "o" if out == groups else f"o / {out // groups}"
         lines.append(f"const {layer.x.ctype} *const part = in + {times(group, depth * channel_step)};")
-    lines += [f"const int32_t bias = (int32_t){layer.array('bias')}[o];", each("oy", rows.out), *rows.lines()]
+    lines += [f"const int32_t bias = {layer.bias};", each("oy", rows.out), *rows.lines()]
     lines += [each("ox", columns.out), *columns.lines(), "int32_t acc = bias;"]
     lines += _dot(layer, rows, columns, depth, "part" if groups > 1 else "in")
     pixel = f"({times('oy', columns.out)} + ox)"
@@ -220,7 +228,7 @@ def dense(layer: Layer) -> list[str]:
     weight = layer.weight(f"{times('o', size)} + i")
     return [
         each("o", out),
-        f"int32_t acc = (int32_t){layer.array('bias')}[o];",
+        f"int32_t acc = {layer.bias};",
         each("i", size),
         f"acc += (int32_t){layer.x.load('i', 'in')} * {weight};",
         "}",

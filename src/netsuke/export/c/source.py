@@ -181,6 +181,10 @@ def _arrays(layer: Layer) -> list[tuple[str, int]]:
             tensor = _as_read(layer, tensor)
             bits = layer.op.attrs["bits"]
             array = tensor if bits == 8 else packing.pack(tensor, bits)
+        elif role == "bias":
+            array, exponent = packing.shortened(tensor)
+            if exponent:
+                out.append((f"static const uint8_t {layer.array('exponent')} = {exponent};\n", 1))
         else:
             array = tensor.astype(packing.storage_dtype(tensor))
         ctype, symbol = f"{array.dtype.name}_t", layer.array(role)
