@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from netsuke.graph import INPUT, Graph, Op
+from netsuke.lab import native
 from netsuke.lab.integers import Activation
 from netsuke.lab.modules import MOVES, avgpool, gate, key
 from netsuke.lab.quantlayers import QuantLayer, QuantLogits, QuantLookup
@@ -30,7 +32,13 @@ class QuantGraph(nn.Module):
         self.input_shape = input_shape
         self.plan: list[Op] = []
 
+    def layer(self, name: str) -> Any:
+        """The trainable part of the op called `name`."""
+        return self.layers[key(name)]
+
     def forward(self, x: Tensor) -> Tensor:
+        if native.usable(self, x):
+            return native.forward(self, x)
         values: dict[str, Tensor] = {INPUT: x}
         for op in self.plan:
             values[op.name] = self.step(op, [values[name] for name in op.inputs])
