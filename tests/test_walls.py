@@ -22,6 +22,7 @@ CORE = {"errors", "graph", "kernels", "memory", "packing"}
 ALLOWED = {
     "errors": set(),
     "settings": {"errors"},
+    "recipes": {"errors", "settings"},
     "graph": {"errors"},
     "kernels": {"errors", "graph"},
     "memory": {"errors", "graph"},

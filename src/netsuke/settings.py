@@ -43,7 +43,9 @@ def value(text: str) -> Any:
 def unknown(name: str, known: Collection[str], what: str) -> str:
     """`no option 'ammount'; did you mean 'amount'?`, or the list of all where none is near."""
     near = difflib.get_close_matches(name, known, 1)
-    return f"no {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
+    return f"no {what} {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    )
 
 
 def filled(start: T, table: Mapping[str, Any], shared: Mapping[str, Any] | None = None, path: str = "") -> T:
@@ -102,5 +104,7 @@ def _typed(kind: Any, given: Any, where: str) -> Any:
         return kind.parse(given)
     if type(given) is kind or (kind is float and type(given) is int):
         return float(given) if kind is float else given
-    wanted = {tuple: "a list", dict: "a table"}.get(origin or kind) or NAMES.get(kind, getattr(kind, "__name__", kind))
+    wanted = {tuple: "a list", dict: "a table"}.get(origin or kind) or NAMES.get(
+        kind, getattr(kind, "__name__", kind)
+    )
     raise OptionError(f"{where} must be {wanted}; got {given!r}")

@@ -29,7 +29,7 @@ def work_folder(out: Path) -> Path:
 
 def clear_work(folder: Path) -> None:
     """Remove the checkpoints of a finished run, and the folder if nothing of the user's is in it."""
-    for checkpoint in folder.rglob("checkpoint.*"):
+    for checkpoint in (*folder.rglob("checkpoint.*"), *folder.glob("step-*/after.*")):
         checkpoint.unlink(missing_ok=True)
     for left in (*sorted((f for f in folder.rglob("*") if f.is_dir()), reverse=True), folder):
         with suppress(OSError):  # the deepest first
@@ -50,3 +50,9 @@ def check_out(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OptionError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def check_overwrite(source: str | None, out: Path | None) -> None:
+    """Raise OptionError where the result would take the place of what it is made from."""
+    if source and out is not None and out.exists() and Path(source).exists() and out.samefile(source):
+        raise OptionError(f"the source and --out are both {out}: write the new model beside it")

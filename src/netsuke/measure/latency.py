@@ -47,6 +47,15 @@ def latency(engine: Any, images: np.ndarray, *, seconds: float = 1.0, warmup: in
     }
 
 
+def median_us(engine: Any, images: np.ndarray, *, seconds: float = 0.3, warmup: int = 20) -> float:
+    """The median time of single images alone, in microseconds; `engine` and `images` as `latency` takes them."""
+    if not len(images):
+        raise DataError("latency needs at least one image")
+    singles = [np.ascontiguousarray(images[i : i + 1]) for i in range(min(len(images), BATCH))]
+    times, _ = _repeat(getattr(engine, "run", engine), singles, seconds, warmup, least=10)
+    return float(np.median(times) * 1e6)
+
+
 def _repeat(
     run: Run, inputs: list[np.ndarray], seconds: float, warmup: int, least: int
 ) -> tuple[np.ndarray, float]:
