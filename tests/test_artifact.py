@@ -74,7 +74,18 @@ def integer_artifact(
     return Artifact(Graph((1, 8, 8), tuple(ops)), tensors, {"classes": ["zero", "eins", "二"]})
 
 
+def shared_artifact() -> Artifact:
+    """A float one whose last layer has three values, one of them -0.0."""
+    artifact = float_artifact()
+    weight = artifact.tensors["out.weight"]
+    artifact.tensors["out.weight"] = np.array([-0.5, -0.0, 2.25], np.float32)[
+        np.digitize(weight, [-0.4, 0.4])
+    ]
+    return artifact
+
+
 ARTIFACTS = {
+    "codebook": shared_artifact,
     "float": float_artifact,
     "int4": integer_artifact,
     "binary": lambda: integer_artifact(1, residual=True),
@@ -138,8 +149,8 @@ def test_the_safetensors_library_reads_it(artifact: Artifact, tmp_path: Path) ->
     with safe_open(tmp_path / "a.netsuke", "np") as file:
         assert list(file.metadata()) == ["netsuke"]
         manifest = json.loads(file.metadata()["netsuke"])
-        short = {"conv.bias.exponent"} if -48 in artifact.tensors["conv.bias"] else set()
-        assert set(file.keys()) == set(artifact.tensors) | short
+        beside = {"conv.bias.exponent", "out.weight.codebook"}
+        assert set(file.keys()) - beside == set(artifact.tensors)
         stored = {name: file.get_tensor(name) for name in artifact.tensors}
     assert manifest["schema"] == 2
     assert manifest["graph"] == artifact.graph.to_json()
@@ -192,6 +203,40 @@ def test_biases_are_stored_without_their_last_zeros(tmp_path: Path) -> None:
         assert file.get_tensor("conv.bias.exponent").tolist() == [4]
         assert "out.bias.exponent" not in file.keys()  # noqa: SIM118
     assert short.size_bytes == plain.size_bytes - 4 + 1
+
+
+def test_codebooks_on_disk(tmp_path: Path) -> None:
+    artifact = shared_artifact()
+    artifact.save(tmp_path / "a")
+    with safe_open(tmp_path / "a", "np") as file:
+        assert file.get_tensor("out.weight.codebook").tolist() == [-0.5, 0.0, 2.25]
+        assert file.get_tensor("out.weight").shape == (14,)  # 54 indices of two bits
+        assert file.get_tensor("conv.weight").dtype == np.float32
+    assert artifact.size_bytes == float_artifact().size_bytes - 4 * 54 + 14 + 12
+    got = Artifact.load(tmp_path / "a").tensors["out.weight"]
+    assert got.tobytes() == artifact.tensors["out.weight"].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda h, m, b: h["out.weight.codebook"].update(shape=[3, 1]), "must hold 1 to 256 floats"),
+        (lambda h, m, b: h["out.weight.codebook"].update(dtype="U32"), "must hold 1 to 256 floats"),
+        (lambda h, m, b: b"\xff" * len(b), "points past its codebook of 3 values"),
+        (lambda h, m, b: m["packed"].clear(), "packed must name"),
+        (lambda h, m, b: m["packed"].update({"out.weight": [1 << 40, 4]}), "cannot hold"),
+        (lambda h, m, b: m["packed"].update({"out.weight": [3, 3]}), "9 weights of 2 bits take 3 bytes"),
+        (lambda h, m, b: m.update(schema=1), "'out.weight.codebook' belongs to no op"),
+        (
+            lambda h, m, b: h.update({"conv.bias.codebook": h.pop("out.weight.codebook")}),
+            "'conv.bias.codebook' belongs to no op",
+        ),
+    ],
+)
+def test_hostile_codebook(change: Any, says: str, tmp_path: Path) -> None:
+    shared_artifact().save(tmp_path / "a")
+    rewrite(tmp_path / "a", change)
+    refused(tmp_path / "a", says)
 
 
 def test_files_of_schema_1_load(tmp_path: Path) -> None:
@@ -542,8 +587,8 @@ def test_fuzz(forged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     if forged:  # a forger computes the right hash; then the other checks stand alone
         monkeypatch.setattr(Artifact, "weight_hash", property(lambda self: "forged"))
     rng, path, seeds = random.Random(int(forged)), tmp_path / "a", []
-    for make in (float_artifact, integer_artifact, ARTIFACTS["binary"], ARTIFACTS["exponent"]):
-        make().save(path)
+    for name in ("float", "int4", "binary", "exponent", "codebook"):
+        ARTIFACTS[name]().save(path)
         seeds.append(path.read_bytes())
     loaded = 0
     for case in range(5000):

@@ -91,6 +91,38 @@ def test_shortened_by_hand(bias: list[int], dtype: str, exponent: int) -> None:
     assert (short.dtype.name, k) == (dtype, exponent)
 
 
+@given(
+    values=st.lists(st.floats(-9, 9, width=32) | st.just(-0.0), min_size=1, max_size=5),
+    count=st.integers(0, 200),
+    seed=st.integers(0, 99),
+)
+def test_codebook_gives_every_weight_back(values: list[float], count: int, seed: int) -> None:
+    weights = np.random.default_rng(seed).choice(np.array(values, np.float32), (2, count))
+    book = packing.codebook(weights)
+    if book:
+        assert book.weights.tobytes() == weights.tobytes()  # -0.0 included
+        assert (np.diff(book.values) >= 0).all()
+        assert len(book.values) <= 1 << book.bits
+        assert (weights.size * book.bits + 7) // 8 + book.values.nbytes < weights.nbytes
+    else:
+        kinds = len(set(weights.reshape(-1).view(np.int32).tolist()))
+        assert (weights.size * packing.index_bits(kinds) + 7) // 8 + 4 * kinds >= weights.nbytes
+
+
+def test_size_of_codebooks() -> None:
+    graph = Graph((1, 40, 40), (Op("normalize", "n", ("input",), {"scales": [1], "offsets": [0]}),
+                                Op("flatten", "f", ("n",)), Op("dense", "d", ("f",))))  # fmt: skip
+    weight = np.arange(1600, dtype=np.float32).reshape(1, 1600)
+    tensors = {"d.weight": weight % 5, "d.bias": np.zeros(1, np.float32)}
+    assert packing.size_bytes(graph, tensors) == 1600 * 3 // 8 + 4 * 5 + 4
+    tensors["d.weight"] = weight % 256
+    assert packing.size_bytes(graph, tensors) == 1600 + 4 * 256 + 4
+    tensors["d.weight"] = weight % 257  # one value too many
+    assert packing.size_bytes(graph, tensors) == 4 * 1600 + 4
+    tensors["d.weight"] = weight * 0  # one bit each still
+    assert packing.size_bytes(graph, tensors) == 200 + 4 + 4
+
+
 def test_size_by_hand() -> None:
     attrs = {"stride": [1, 1], "padding": [0, 0, 0, 0], "groups": 1, "bits": 3, "signed": False}
     graph = Graph((1, 4, 4), (Op("halve", "h", ("input",)), Op("qconv2d", "q", ("h",), attrs)))

@@ -23,7 +23,7 @@ from netsuke.errors import ArtifactError, GraphError
 from netsuke.graph import Graph
 from netsuke.storage import is_shape
 
-SCHEMA = 2  # what `save` writes; 1, which is read too, has no exponents
+SCHEMA = 2  # what `save` writes; 1, which is read too, has no exponents and codebooks
 MAX_HEADER = 100_000_000  # the limit of the safetensors format itself
 COMPUTED = ("schema", "graph", "packed", "weight_hash")  # written by `save`, checked and dropped by `load`
 DTYPES = {"F32": "<f4", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4"}
@@ -102,7 +102,7 @@ class Artifact:
             with path.open("rb") as file:
                 stored, manifest = _read(file)
             graph = Graph.from_json(manifest["graph"])
-            tensors = storage.decode(graph, stored, manifest["packed"], exponents=manifest["schema"] > 1)
+            tensors = storage.decode(graph, stored, manifest["packed"], schema=manifest["schema"])
             free = {key: value for key, value in manifest.items() if key not in COMPUTED}
             _check(graph, tensors, free)
             artifact = Artifact(graph, tensors, free)

@@ -12,7 +12,8 @@ from netsuke.errors import ArtifactError
 from netsuke.graph import INT32_MAX, INTEGER, OPS, Graph
 
 Arrays = Mapping[str, np.ndarray]
-EXPONENT = ".exponent"  # after the name of a bias: the zero bits that its values are stored without
+CODEBOOK = ".codebook"  # after the name of a weight: the values that its indices point at
+EXPONENT = ".exponent"  # after the name of a bias: the zero bits that its values are
 
 
 def is_shape(value: object) -> bool:
@@ -26,53 +27,74 @@ def is_shape(value: object) -> bool:
 
 def encode(graph: Graph, tensors: Arrays) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
     """Tensors as the file stores them, and the shapes of those that are packed into bits."""
-    stored, packed = {}, {}
-    for name, bits in _widths(graph).items():
+    stored: dict[str, np.ndarray] = {}
+    packed = {}
+    for name, kind in _kinds(graph).items():
         array = tensors[name]
-        if bits is not None and bits < 8:
+        book = packing.codebook(array) if kind == "float weight" else None
+        if book:
             packed[name] = list(array.shape)
-            array = packing.pack(array, bits)
-        elif bits == 32:
-            exponent = 0
-            if name.endswith(".bias"):
-                array, exponent = packing.shortened(array)
+            stored[name + CODEBOOK] = book.values
+            array = packing.pack_codes(book.index, book.bits)
+        elif isinstance(kind, int) and kind < 8:
+            packed[name] = list(array.shape)
+            array = packing.pack(array, kind)
+        elif kind == "bias":
+            array, exponent = packing.shortened(array)
             if exponent:
                 stored[name + EXPONENT] = np.array([exponent], np.uint8)
+        elif kind == "whole":
             array = array.astype(packing.storage_dtype(array))
         stored[name] = np.ascontiguousarray(array)
     return stored, packed
 
 
-def decode(graph: Graph, stored: Arrays, packed: object, *, exponents: bool = True) -> dict[str, np.ndarray]:
+def decode(graph: Graph, stored: Arrays, packed: object, *, schema: int) -> dict[str, np.ndarray]:
     """The inverse of `encode`: float32, int8 and int32 arrays of their own.
 
     Raises ArtifactError on anything but what `encode` gives; no array is larger than what is stored allows.
     """
-    widths = _widths(graph)
-    optional = {f"{name}{EXPONENT}" for name, bits in widths.items() if bits == 32 and name.endswith(".bias")}
+    kinds = _kinds(graph)
+    books = {name for name, kind in kinds.items() if kind == "float weight" and name + CODEBOOK in stored}
+    shorts = {name for name, kind in kinds.items() if kind == "bias" and name + EXPONENT in stored}
+    beside = {name + CODEBOOK for name in books} | {name + EXPONENT for name in shorts}
     for wrong, text in (
-        (set(widths) - set(stored), "is missing"),
-        (set(stored) - set(widths) - (optional if exponents else set()), "belongs to no op"),
+        (set(kinds) - set(stored), "is missing"),
+        (set(stored) - set(kinds) - (beside if schema > 1 else set()), "belongs to no op"),
     ):
         if wrong:
             raise ArtifactError(f"the tensor {min(wrong)!r} {text}")
-    narrow = {name for name, bits in widths.items() if isinstance(bits, int) and 1 <= bits < 8}
-    if not isinstance(packed, dict) or set(packed) != narrow:
-        raise ArtifactError("packed must name the weights of fewer than 8 bits, and no others")
+    narrow = {name for name, kind in kinds.items() if isinstance(kind, int) and 1 <= kind < 8}
+    if not isinstance(packed, dict) or set(packed) != narrow | books:
+        raise ArtifactError("packed must name the weights of fewer than 8 bits and those with a codebook")
     tensors = {}
-    for name, bits in widths.items():
+    for name, kind in kinds.items():
         array = stored[name]
-        if name in narrow:
+        if name in packed:
             shape = packed[name]
             # A weight takes a bit at least: the stream bounds the shape before anything is unpacked.
             if not is_shape(shape) or prod(shape) > 8 * array.size:
                 raise ArtifactError(f"packed gives {name!r} a shape that its {array.size} bytes cannot hold")
-            tensors[name] = packing.unpack(array, bits, tuple(shape))  # type: ignore[arg-type]
-        elif bits == 32:
+            shape = tuple(shape)
+        if name in books:
+            tensors[name] = _shared(name, array, stored[name + CODEBOOK], shape)
+        elif name in narrow:
+            tensors[name] = packing.unpack(array, kind, shape)  # type: ignore[arg-type]
+        elif kind in ("bias", "whole"):
             tensors[name] = _whole(name, array, stored.get(name + EXPONENT))
         else:  # `Graph.types` checks the type itself
             tensors[name] = array.astype(array.dtype.newbyteorder("="))
     return tensors
+
+
+def _shared(name: str, stream: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Weights out of indices and a codebook."""
+    if values.dtype != np.float32 or values.ndim != 1 or not 1 <= len(values) <= packing.MAX_SHARED:
+        raise ArtifactError(f"the tensor {name + CODEBOOK!r} must hold 1 to {packing.MAX_SHARED} floats")
+    index = packing.unpack_codes(stream, packing.index_bits(len(values)), prod(shape))
+    if index.size and int(index.max()) >= len(values):
+        raise ArtifactError(f"the tensor {name!r} points past its codebook of {len(values)} values")
+    return values.astype(np.float32)[index].reshape(shape)
 
 
 def _whole(name: str, array: np.ndarray, exponent: np.ndarray | None) -> np.ndarray:
@@ -89,13 +111,17 @@ def _whole(name: str, array: np.ndarray, exponent: np.ndarray | None) -> np.ndar
     raise ArtifactError(f"the tensor {name!r} must hold int32 values")
 
 
-def _widths(graph: Graph) -> dict[str, int | None]:
-    """Every tensor to its width: 1..8 bits for an integer weight, 32 for other integers, None for float."""
-    widths: dict[str, int | None] = {}
+def _kinds(graph: Graph) -> dict[str, int | str]:
+    """How every tensor is stored: the bits of an integer weight, or "bias", "whole", "float weight", "float"."""
+    kinds: dict[str, int | str] = {}
     for op in graph.ops:
+        bits = op.attrs.get("bits")
         for role in OPS[op.kind].roles:
-            if role == "weight" and "bits" in op.attrs:  # float ops too may have integer weights
-                widths[op.tensor(role)] = op.attrs["bits"]
+            if role == "weight":
+                kind: int | str = bits if isinstance(bits, int) else "float weight"
+            elif op.kind in INTEGER:
+                kind = "bias" if role == "bias" else "whole"
             else:
-                widths[op.tensor(role)] = 32 if op.kind in INTEGER else None
-    return widths
+                kind = "float"
+            kinds[op.tensor(role)] = kind
+    return kinds
