@@ -98,13 +98,13 @@ def _typed(kind: Any, given: Any, where: str) -> Any:
         if len(kinds) == len(given):
             return tuple(_typed(k, g, where) for k, g in zip(kinds, given, strict=True))
         raise OptionError(f"{where} takes {len(kinds)} values; got {given!r}")
-    if origin is dict and isinstance(given, Mapping):
+    if origin in (dict, Mapping) and isinstance(given, Mapping):
         return {key: _typed(inner[1], g, f"{where}.{key}") for key, g in given.items()}
     if isinstance(given, str) and hasattr(kind, "parse"):
         return kind.parse(given)
     if type(given) is kind or (kind is float and type(given) is int):
         return float(given) if kind is float else given
-    wanted = {tuple: "a list", dict: "a table"}.get(origin or kind) or NAMES.get(
+    wanted = {tuple: "a list", dict: "a table", Mapping: "a table"}.get(origin or kind) or NAMES.get(
         kind, getattr(kind, "__name__", kind)
     )
     raise OptionError(f"{where} must be {wanted}; got {given!r}")
