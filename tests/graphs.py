@@ -39,9 +39,18 @@ def float_graphs(draw: st.DrawFn, extended: bool = False) -> Pair:
     return _float(lambda low, high: draw(st.integers(low, high)), extended)
 
 
-def random_graph(seed: int, *, integer: bool = True, extended: bool = False) -> Pair:
+@st.composite
+def rounded_graphs(draw: st.DrawFn, letter: str) -> Pair:
+    """Float graphs whose layers have integer weights: weight-only ("w") or dynamic ("d").
+
+    Those of "d" hold no op whose last bit is left to the runtime, for a dynamic layer may round it up to a step.
+    """
+    return _float(lambda low, high: draw(st.integers(low, high)), True, letter)
+
+
+def random_graph(seed: int, *, integer: bool = True, extended: bool = False, letter: str = "") -> Pair:
     """The same graphs without hypothesis, for a fixed batch of them."""
-    return (_integer if integer else _float)(_seeded(seed), extended)
+    return _integer(_seeded(seed), extended) if integer else _float(_seeded(seed), extended, letter)
 
 
 def random_images(graph: Graph, n: int, seed: int = 0) -> np.ndarray:
@@ -90,6 +99,7 @@ class _Build:
         self.tensors: dict[str, np.ndarray] = {}
         self.types: dict[str, Type] = {}
         self.extreme = False  # weights at their limits, multipliers as wide as int32 allows
+        self.letter = ""  # before the kinds of float layers: "w" or "d" where their weights are integers
         if integer:
             self.op("halve", {})
         else:
@@ -187,6 +197,19 @@ class _Build:
 
     # --- float ---
 
+    def layer(self, kind: str, attrs: dict[str, Any], shape: tuple[int, ...]) -> None:
+        """A float layer, its weights floats or integers."""
+        if not self.letter:
+            self.op(kind, attrs, **self.floats(shape))
+            return
+        weight, bits = self.integers(shape)
+        limit = max(1, (1 << (bits - 1)) - 1)
+        tensors = self.floats(shape)
+        tensors["scale"] = self.rng.uniform(0, 2 * prod(shape[1:]) ** -0.5 / limit, shape[0]).astype(
+            np.float32
+        )
+        self.op(self.letter + kind, {**attrs, "bits": bits}, **tensors | {"weight": weight})
+
     def floats(self, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         weight = self.rng.normal(0, prod(shape[1:]) ** -0.5, shape).astype(np.float32)
         return {"weight": weight, "bias": self.rng.normal(0, 0.5, shape[0]).astype(np.float32)}
@@ -201,10 +224,10 @@ class _Build:
         groups: int = 1,
     ) -> None:
         attrs = {"stride": list(stride), "padding": list(padding), "groups": groups}
-        self.op("conv2d", attrs, **self.floats((out, self.x.shape[0] // groups, *kernel)))
+        self.layer("conv2d", attrs, (out, self.x.shape[0] // groups, *kernel))
 
     def dense(self, out: int) -> None:
-        self.op("dense", {}, **self.floats((out, self.x.shape[0])))
+        self.layer("dense", {}, (out, self.x.shape[0]))
 
     # --- what both share: random windows ---
 
@@ -400,9 +423,11 @@ def _qadd(build: _Build) -> None:
 def _more_float(build: _Build) -> None:
     """One of the later ops, on a map or a vector."""
     pointwise = ["leakyrelu", "prelu", "silu", "hardswish", "hardsigmoid"]
-    shapes = ["concat", "slice", "mul"]
+    shapes, maps = ["concat", "slice", "mul"], [*MAPS, "avgpool", "channelmean"]
+    if build.letter == "d":
+        pointwise, shapes, maps = pointwise[:2], shapes[:2], maps[:2]
     flat = len(build.x.shape) == 1
-    what = build.pick_from(pointwise + shapes + ([] if flat else [*MAPS, "avgpool", "channelmean"]))
+    what = build.pick_from(pointwise + shapes + ([] if flat else maps))
     if what == "leakyrelu":
         build.op("leakyrelu", {"slope": build.pick(-20, 20) / 16})
     elif what == "prelu":
@@ -416,8 +441,10 @@ def _more_float(build: _Build) -> None:
         _moved(build, what)
 
 
-def _float(pick: Pick, extended: bool = False) -> Pair:
+def _float(pick: Pick, extended: bool = False, letter: str = "") -> Pair:
     build = _Build(pick, _shape(pick), integer=False)
+    build.letter = letter
+    exact = letter == "d"
     for _ in range(pick(0, 5)):
         if extended and pick(0, 1):
             _more_float(build)
@@ -425,14 +452,16 @@ def _float(pick: Pick, extended: bool = False) -> Pair:
         what = pick(0, 6)
         if what <= 2:
             build.conv(**build.convolution())
-            build.op(build.pick_from(["relu", "relu6", "sigmoid", "tanh"]), {})
-        elif what == 3:
+            build.op(
+                build.pick_from(["relu", "relu6"] if exact else ["relu", "relu6", "sigmoid", "tanh"]), {}
+            )
+        elif what == 3 or (exact and what == 4):
             build.pool("maxpool", padded=True)
         elif what == 4:
             build.pool("avgpool", padded=False)
         else:
             build.op("add", {}, build.same())
-    build.op("globalavgpool" if pick(0, 2) == 0 else "flatten", {})
+    build.op("globalavgpool" if pick(0, 2) == 0 and not exact else "flatten", {})
     if pick(0, 1):
         build.dense(pick(1, 6))
         build.op("relu", {})

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from graphs import Pair, artifact_of, float_graphs, integer_graphs
+from graphs import Pair, artifact_of, float_graphs, integer_graphs, rounded_graphs
 from netsuke import kernels
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError
@@ -127,7 +127,11 @@ def test_round_trip_is_exact(artifact: Artifact, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.netsuke"]
 
 
-@given(st.one_of(integer_graphs(extended=True), float_graphs(extended=True)))
+@given(
+    st.one_of(
+        integer_graphs(extended=True), float_graphs(extended=True), rounded_graphs("w"), rounded_graphs("d")
+    )
+)
 @settings(max_examples=60)
 def test_any_graph_comes_back(pair: Pair) -> None:
     artifact = artifact_of(pair)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from graphs import float_graphs, integer_graphs
+from graphs import float_graphs, integer_graphs, rounded_graphs
 from netsuke.errors import GraphError, UnsupportedOp
 from netsuke.graph import INT32_MAX, OPS, Graph, Op
 
@@ -47,6 +47,11 @@ def test_integer_graphs_survive_json(pair: tuple) -> None:
 
 @given(pair=float_graphs(extended=True))
 def test_float_graphs_survive_json(pair: tuple) -> None:
+    check_json(*pair, integer=False)
+
+
+@given(pair=rounded_graphs("w") | rounded_graphs("d"))
+def test_graphs_of_integer_weights_survive_json(pair: tuple) -> None:
     check_json(*pair, integer=False)
 
 
@@ -248,6 +253,63 @@ def test_weight_errors() -> None:
     refuses(
         "weight holds NaN or infinite", normal, Op("flatten", "f", ("n",)), Op("dense", "d", ("f",)), **floats
     )
+
+
+@pytest.mark.parametrize("letter", ["w", "d"])
+def test_errors_of_integer_weights_in_float_ops(letter: str) -> None:
+    normal = Op("normalize", "n", ("input",), {"scales": [1, 1], "offsets": [0, 0]})
+    flat = Op("flatten", "f", ("n",))
+
+    def refuses_dense(match: str, *before: Op, bits: int = 8, **given: np.ndarray) -> None:
+        fits = {"d_weight": ones(3, 60), "d_scale": np.ones(3, np.float32), "d_bias": np.zeros(3, np.float32)}
+        dense = Op(f"{letter}dense", "d", ((before or (flat,))[-1].name,), {"bits": bits})
+        refuses(match, *(before or (normal, flat)), dense, **fits | given)
+
+    refuses_dense("a weight exceeds ±7, the range of 4 bits", bits=4, d_weight=ones(3, 60) * 8)
+    refuses_dense("a weight exceeds ±127", d_weight=ones(3, 60) * -128)
+    refuses_dense("a weight is 0; one bit", bits=1, d_weight=ones(3, 60) * 0)
+    refuses_dense("bits must be a weight width from 1 to 8; got 9", bits=9)
+    refuses_dense(r"weight must be int8 .* is float32", d_weight=np.ones((3, 60), np.float32))
+    refuses_dense(r"scale must be float32 \[3\], is float32 \[4\]", d_scale=np.ones(4, np.float32))
+    refuses_dense("scale holds NaN or infinite", d_scale=np.full(3, np.nan, np.float32))
+    refuses_dense(
+        "its scale times its weights is too large",
+        d_scale=np.full(3, 3e38, np.float32),
+        d_weight=ones(3, 60) * 2,
+    )
+    refuses_dense(r"bias must be float32 \[3\], is int32", d_bias=np.zeros(3, np.int32))
+    refuses_dense("needs a flat vector of f32; gets u7", HALVE, FLAT)
+    attrs = {k: CONV[k] for k in ("stride", "padding", "groups")}
+    refuses(
+        "takes the attributes stride, padding, groups, bits; got",
+        normal,
+        Op(f"{letter}conv2d", "c", ("n",), attrs),
+    )
+    refuses(
+        "its weight must have four axes",
+        normal,
+        Op(f"{letter}conv2d", "c", ("n",), attrs | {"bits": 8}),
+        c_weight=ones(2, 2),
+    )
+
+
+def test_dynamic_sums_stay_within_int32() -> None:
+    """127 times the sum of |weights|: 133 144 weights of 127 reach 2**31 - 1 nearly; one more weight passes it."""
+    normal = Op("normalize", "n", ("input",), {"scales": [1], "offsets": [0]})
+    most = INT32_MAX // (127 * 127)
+    weight = np.zeros((1, 3 * 65536), np.int8)
+    weight[0, :most] = 127
+
+    def types(kind: str) -> None:
+        ops = (normal, Op("flatten", "f", ("n",)), Op(kind, "d", ("f",), {"bits": 8}))
+        tensors = {"d.weight": weight, "d.scale": np.ones(1, np.float32), "d.bias": np.zeros(1, np.float32)}
+        Graph((1, 3, 65536), ops).types(tensors)
+
+    types("ddense")
+    weight[0, most] = 127
+    types("wdense")  # which sums in float
+    with pytest.raises(GraphError, match="its sums can overflow int32"):
+        types("ddense")
 
 
 def test_int32_bounds_are_exact() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs import float_graphs, integer_graphs, random_graph, random_images
+from graphs import float_graphs, integer_graphs, random_graph, random_images, rounded_graphs
 from netsuke import kernels
 from netsuke.errors import GraphError
 from netsuke.graph import INPUT, INT32_MAX, OPS, Graph, Op
@@ -265,6 +265,99 @@ def test_float_kernels_agree_with_torch(pair: tuple) -> None:
         np.testing.assert_allclose(got[op.name], want[op.name], rtol=1e-4, atol=1e-4, err_msg=op.kind)
 
 
+# --- integer weights in float ops -------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(pair=rounded_graphs("w"))
+def test_weight_only_kernels_are_float_kernels_on_the_real_weights(pair: tuple) -> None:
+    graph, tensors = pair
+    ops, real = [], {name: array for name, array in tensors.items() if not name.endswith(".scale")}
+    for op in graph.ops:
+        if op.kind in ("wconv2d", "wdense"):
+            weight, scale = (tensors[op.tensor(role)] for role in ("weight", "scale"))
+            real[op.tensor("weight")] = np.stack(
+                [w * s for w, s in zip(weight.astype(np.float32), scale, strict=True)]
+            )
+            attrs = {key: value for key, value in op.attrs.items() if key != "bits"}
+            op = Op(op.kind[1:], op.name, op.inputs, attrs)
+        ops.append(op)
+    images = random_images(graph, 3)
+    got, want = (
+        kernels.run(graph, tensors, images),
+        kernels.run(Graph(graph.input_shape, tuple(ops)), real, images),
+    )
+    np.testing.assert_array_equal(got, want)
+
+
+def rounded_image(x: np.ndarray) -> tuple[list[int], float]:
+    """One image as whole numbers, and the real value of one; Python's round() too goes half to even."""
+    step = np.float32(max(np.abs(x).max(), np.float32(1e-30)) / np.float32(127))
+    return [round(float(np.float32(v / step))) for v in x.flatten()], float(step)
+
+
+@settings(max_examples=60)
+@given(pair=rounded_graphs("d"))
+def test_dynamic_kernels_round_each_image_by_its_own_peak(pair: tuple) -> None:
+    """Every dynamic op against loops over Python integers, on what the ops before it give."""
+    graph, tensors = pair
+    got = kernels.activations(graph, tensors, random_images(graph, 3))
+    for op in graph.ops:
+        if op.kind not in ("dconv2d", "ddense"):
+            continue
+        weight, scale, bias = (tensors[op.tensor(role)] for role in ("weight", "scale", "bias"))
+        for image, out in zip(got[op.inputs[0]], got[op.name], strict=True):
+            whole, step = rounded_image(image)
+            assert all(-127 <= v <= 127 for v in whole)
+            if op.kind == "ddense":
+                total = np.array(sums(whole, {"weight": weight.tolist(), "bias": [0] * len(weight)}))
+            else:
+                x = np.array(whole).reshape(image.shape).tolist()
+                total = np.array(plain_sums(dict(op.attrs), x, weight.tolist()))
+            axes = (-1, *[1] * (total.ndim - 1))
+            want = total * step * scale.reshape(axes).astype(float) + bias.reshape(axes)
+            np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+
+
+def plain_sums(a: dict, x: Nested, weight: Nested) -> Nested:
+    """A convolution's sums, as they are."""
+    depth, kernel = len(weight[0]), (len(weight[0][0]), len(weight[0][0][0]))
+    maps = []
+    for o, filter_ in enumerate(weight):
+        first = o // (len(weight) // a["groups"]) * depth
+        cells = [
+            (
+                row,
+                column,
+                sum(filter_[d][i][j] * x[first + d][r][c] for d in range(depth) for i, j, r, c in taps),
+            )
+            for row, column, taps in windows(x, a, kernel)
+        ]
+        maps.append(grid(cells))
+    return maps
+
+
+def test_dynamic_answers_do_not_depend_on_the_batch() -> None:
+    graph, tensors = random_graph(4, integer=False, letter="d")
+    images = random_images(graph, 6)
+    images[2] //= 50  # a faint image beside a bright one
+    alone = np.concatenate([kernels.run(graph, tensors, image[None]) for image in images])
+    np.testing.assert_array_equal(kernels.run(graph, tensors, images), alone)
+
+
+def test_dynamic_ops_take_images_of_nothing_but_zeros() -> None:
+    w = {
+        "d.weight": np.ones((2, 3), np.int8),
+        "d.scale": np.ones(2, np.float32),
+        "d.bias": np.array([1, -2], np.float32),
+    }
+    with np.errstate(all="raise"):
+        got = kernels.KERNELS["ddense"](
+            Op("ddense", "d", ("x",), {"bits": 8}), [np.zeros((1, 3), np.float32)], w
+        )
+    assert got.tolist() == [[1, -2]]
+
+
 def test_sigmoid_of_large_values() -> None:
     op = Op("sigmoid", "s", ("x",))
     with np.errstate(all="raise", under="ignore"):
@@ -278,6 +371,8 @@ def test_sigmoid_of_large_values() -> None:
 @pytest.mark.parametrize("integer", [True, False])
 def test_random_graphs_hold_every_op(integer: bool) -> None:
     graphs = [random_graph(seed, integer=integer, extended=True)[0] for seed in range(150)]
+    for letter in "" if integer else "wd":
+        graphs += [random_graph(seed, integer=False, letter=letter)[0] for seed in range(10)]
     assert {op.kind for graph in graphs for op in graph.ops} == {
         kind
         for kind, spec in OPS.items()

@@ -13,6 +13,7 @@ import numpy as np
 from netsuke.errors import GraphError
 from netsuke.graph import INPUT, Graph, Op, Tensors
 
+MIN_PEAK = 1e-30  # of an image that a dynamic op rounds: one of nothing but zeros still has a step
 Kernel = Callable[[Op, Sequence[np.ndarray], Tensors], np.ndarray]
 
 
@@ -108,6 +109,50 @@ def _conv2d(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
 
 def _dense(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
     return x[0] @ w[op.tensor("weight")].T + w[op.tensor("bias")]
+
+
+def dequantized(op: Op, w: Tensors) -> np.ndarray:
+    """The real weights, float32, that integers and a scale a channel stand for."""
+    weight = w[op.tensor("weight")]
+    return weight.astype(np.float32) * w[op.tensor("scale")].reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def _wconv2d(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    a = op.attrs
+    y = convolve(x[0], dequantized(op, w), a["stride"], a["padding"], a["groups"])
+    return y + w[op.tensor("bias")][:, None, None]
+
+
+def _wdense(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    return x[0] @ dequantized(op, w).T + w[op.tensor("bias")]
+
+
+def quantized_input(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Activations [n, ...] as whole numbers of -127..127, and the step of each image: its peak is 127 steps.
+
+    A step an image, not one for all, so that no answer depends on its neighbours in the batch.
+    """
+    peak = np.abs(x).max(tuple(range(1, x.ndim)), keepdims=True)
+    step = np.maximum(peak, np.float32(MIN_PEAK)) / np.float32(127)
+    return np.rint(x / step), step
+
+
+def _rescaled(op: Op, acc: np.ndarray, step: np.ndarray, w: Tensors) -> np.ndarray:
+    """Integer sums to floats; each product rounds to float32 in this order in every runtime."""
+    scale, bias = (_axes(w[op.tensor(role)], acc.ndim) for role in ("scale", "bias"))
+    return acc.astype(np.float32) * step * scale + bias
+
+
+def _dconv2d(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    a = op.attrs
+    whole, step = quantized_input(x[0])
+    acc = convolve(_exact(whole), _exact(w[op.tensor("weight")]), a["stride"], a["padding"], a["groups"])
+    return _rescaled(op, acc, step, w)
+
+
+def _ddense(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    whole, step = quantized_input(x[0])
+    return _rescaled(op, _exact(whole) @ _exact(w[op.tensor("weight")]).T, step, w)
 
 
 def _pooled(op: Op, x: np.ndarray, value: float = 0) -> np.ndarray:
@@ -219,6 +264,10 @@ KERNELS: dict[str, Kernel] = {
     "normalize": _normalize,
     "conv2d": _conv2d,
     "dense": _dense,
+    "wconv2d": _wconv2d,
+    "wdense": _wdense,
+    "dconv2d": _dconv2d,
+    "ddense": _ddense,
     "relu": lambda op, x, w: np.maximum(x[0], np.float32(0)),
     "relu6": lambda op, x, w: np.clip(x[0], np.float32(0), np.float32(6)),
     "leakyrelu": lambda op, x, w: np.where(x[0] < 0, x[0] * np.float32(op.attrs["slope"]), x[0]),

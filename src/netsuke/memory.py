@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
+from netsuke.graph.floats import DYNAMIC
 
 VIEWS = frozenset({"halve", "flatten"})
 IN_PLACE = frozenset(
@@ -31,6 +32,7 @@ IN_PLACE = frozenset(
     }
     | {"sigmoid", "tanh"}
 )
+PACKED = frozenset({"qconv2d", "wconv2d", "dconv2d"})
 POOLS = frozenset({"maxpool", "qavgpool", "avgpool"})
 WORD = 4  # bytes; every buffer of words is aligned to it, and so is the whole block
 SCRATCH = "\0"  # marks the buffer of an op's decoded filter; no op name holds it
@@ -122,11 +124,19 @@ def _in_place(op: Op, inputs: list[Type], x: Type) -> bool:
 
 
 def _scratch(graph: Graph, tensors: Tensors) -> list[Buffer]:
-    """Packed convolution weights are decoded a filter at a time, once for all pixels."""
+    """Packed convolution weights are decoded a filter at a time, once for all pixels; dynamic ops round their
+    input into bytes.
+    """
+    types = graph.types(tensors)
+    sizes = []
+    for op in graph.ops:
+        decoded = op.kind in PACKED and op.attrs["bits"] < 8
+        size = prod(tensors[op.tensor("weight")].shape[1:]) if decoded else 0
+        sizes.append(size + (types[op.inputs[0]].elements if op.kind in DYNAMIC else 0))
     return [
-        Buffer(SCRATCH + op.name, prod(tensors[op.tensor("weight")].shape[1:]), 1, i, i)
-        for i, op in enumerate(graph.ops)
-        if op.kind == "qconv2d" and op.attrs["bits"] < 8
+        Buffer(SCRATCH + op.name, size, 1, i, i)
+        for i, (op, size) in enumerate(zip(graph.ops, sizes, strict=True))
+        if size
     ]
 
 

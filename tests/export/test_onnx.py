@@ -14,7 +14,15 @@ import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graphs import artifact_of, float_graphs, integer_graphs, random_graph, random_images, small_artifact
+from graphs import (
+    artifact_of,
+    float_graphs,
+    integer_graphs,
+    random_graph,
+    random_images,
+    rounded_graphs,
+    small_artifact,
+)
 from netsuke.artifact import Artifact
 from netsuke.cli import export as cli
 from netsuke.errors import ArtifactError, GraphError, OptionError
@@ -54,6 +62,72 @@ def test_float_agrees(pair, opset):
     got, want = predicted(artifact, images, opset), artifact.logits(images)
     assert got.dtype == want.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=1e-4, rtol=1e-4)
+
+
+ROUNDED = st.sampled_from([13, 17, 18, 21])
+
+
+@QUICK
+@given(rounded_graphs("w"), ROUNDED)
+def test_weight_only_agrees(pair, opset):
+    artifact = artifact_of(pair)
+    images = random_images(artifact.graph, 5)
+    np.testing.assert_allclose(
+        predicted(artifact, images, opset), artifact.logits(images), atol=1e-4, rtol=1e-4
+    )
+
+
+@QUICK
+@given(rounded_graphs("d"), ROUNDED)
+def test_dynamic_agrees(pair, opset):
+    artifact = artifact_of(pair)
+    images = random_images(artifact.graph, 5)
+    images[3] //= 60  # its peak is another than its neighbours'
+    np.testing.assert_allclose(
+        predicted(artifact, images, opset), artifact.logits(images), atol=1e-5, rtol=1e-5
+    )
+
+
+def layered(kind: str, bits: int, width: int = 128) -> Artifact:
+    """A dense layer of 64 inputs and `width` outputs, its weights floats or of so many bits."""
+    rng = np.random.default_rng(bits)
+    limit = (1 << (bits - 1)) - 1
+    tensors = {
+        "d.weight": rng.integers(-limit, limit + 1, (width, 64)),
+        "d.bias": np.zeros(width, np.float32),
+    }
+    tensors["d.weight"] = tensors["d.weight"].astype(np.float32 if kind == "dense" else np.int8)
+    if kind != "dense":
+        tensors["d.scale"] = rng.uniform(0.001, 0.1, width).astype(np.float32)
+    ops = (
+        Op("normalize", "n", ("input",), {"scales": [1 / 255], "offsets": [-0.5]}),
+        Op("flatten", "f", ("n",)),
+        Op(kind, "d", ("f",), {} if kind == "dense" else {"bits": bits}),
+    )
+    return Artifact(Graph((1, 8, 8), ops), tensors, {"classes": [str(i) for i in range(width)]})
+
+
+@pytest.mark.parametrize(("kind", "bits", "opset", "share"), [
+    ("wdense", 8, None, 0.3), ("wdense", 4, None, 0.17), ("wdense", 2, None, 0.17), ("wdense", 4, 17, 0.3),
+    ("ddense", 8, None, 0.32),
+])  # fmt: skip
+def test_integer_weights_make_small_files(kind, bits, opset, share):
+    size = len(target.encode(layered(kind, bits), opset=opset))
+    assert size < share * len(target.encode(layered("dense", bits)))
+
+
+def test_depthwise_dynamic_layers_take_the_fast_operator():
+    def depthwise(groups: int, weight: int) -> list[str]:
+        attrs = {"stride": [1, 1], "padding": [0, 0, 0, 0], "groups": groups, "bits": 8}
+        tensors = {"c.weight": np.full((4, 4 // groups, 33, 33), weight, np.int8)}
+        tensors |= {"c.scale": np.ones(4, np.float32), "c.bias": np.zeros(4, np.float32)}
+        normal = Op("normalize", "n", ("input",), {"scales": [1.0] * 4, "offsets": [0.0] * 4})
+        ops = (normal, Op("dconv2d", "c", ("n",), attrs), Op("flatten", "f", ("c",)))
+        return kinds(Artifact(Graph((4, 33, 33), ops), tensors, {"classes": list("abcd")}))
+
+    assert "Conv" in depthwise(4, 1)
+    assert "ConvInteger" in depthwise(4, 127)  # sums of 2**24, where float32 no longer counts by one
+    assert "ConvInteger" in depthwise(1, 1)
 
 
 def test_random_graphs_take_both_integer_roads():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from netsuke.graph.need import Need
-from netsuke.graph.types import Type, typed
+from netsuke.graph.types import INT32_MAX, Type, typed
 
 
 def _normalize(n: Need) -> Type:
@@ -49,6 +50,34 @@ def dense_weight(n: Need, x: Type, dtype: type) -> np.ndarray:
 def _dense(n: Need) -> Type:
     weight = dense_weight(n, n.vector("f32"), np.float32)
     n.weight("bias", weight.shape[:1], np.float32)
+    return typed(weight.shape[:1], "f32")
+
+
+def _scaled(n: Need, weight: np.ndarray, *, dynamic: bool) -> None:
+    """Check what stands beside integer weights in a float op: their width, a scale and a bias a channel.
+
+    `dynamic` ops sum products with activations of -127..127 in int32.
+    """
+    n.within_bits(weight)
+    scale = n.weight("scale", weight.shape[:1], np.float32)
+    n.weight("bias", weight.shape[:1], np.float32)
+    magnitudes = np.abs(weight.astype(np.int64)).reshape(len(weight), -1)
+    reach = np.abs(scale.astype(np.float64)) * magnitudes.max(1, initial=0)
+    if (reach > np.finfo(np.float32).max).any():
+        raise n.fail("its scale times its weights is too large for float32")
+    if dynamic and (magnitudes.sum(1) * 127 > INT32_MAX).any():
+        raise n.fail("its sums can overflow int32")
+
+
+def _rounded_conv2d(n: Need, *, dynamic: bool = False) -> Type:
+    weight, shape = conv_shape(n, n.image("f32"), np.int8)
+    _scaled(n, weight, dynamic=dynamic)
+    return typed(shape, "f32")
+
+
+def _rounded_dense(n: Need, *, dynamic: bool = False) -> Type:
+    weight = dense_weight(n, n.vector("f32"), np.int8)
+    _scaled(n, weight, dynamic=dynamic)
     return typed(weight.shape[:1], "f32")
 
 
@@ -161,11 +190,17 @@ class Spec:
 WINDOW = ("kernel", "stride")
 CONV = ("stride", "padding", "groups")
 PADDING = ("padding",)
+SCALED = ("weight", "scale", "bias")
 
 FLOATS: dict[str, Spec] = {
     "normalize": Spec(_normalize, ("scales", "offsets")),
     "conv2d": Spec(_conv2d, CONV, ("weight", "bias")),
     "dense": Spec(_dense, (), ("weight", "bias")),
+    # weights stored as integers: multiplied as floats (w), or by activations rounded at run time (d)
+    "wconv2d": Spec(_rounded_conv2d, (*CONV, "bits"), SCALED),
+    "wdense": Spec(_rounded_dense, ("bits",), SCALED),
+    "dconv2d": Spec(partial(_rounded_conv2d, dynamic=True), (*CONV, "bits"), SCALED),
+    "ddense": Spec(partial(_rounded_dense, dynamic=True), ("bits",), SCALED),
     "relu": Spec(_pointwise),
     "relu6": Spec(_pointwise),
     "leakyrelu": Spec(_pointwise, ("slope",)),
@@ -181,6 +216,8 @@ FLOATS: dict[str, Spec] = {
     "add": Spec(_add, arity=2),
     "mul": Spec(lambda n: gated(n, "f32"), arity=2),
 }
+WEIGHT_ONLY = frozenset({"wconv2d", "wdense"})
+DYNAMIC = frozenset({"dconv2d", "ddense"})
 BOTH: dict[str, Spec] = {
     "maxpool": Spec(_maxpool, (*WINDOW, "padding")),
     "channelmax": Spec(_channelmax),

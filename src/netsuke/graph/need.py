@@ -57,6 +57,15 @@ class Need:
             )
         return rows, columns
 
+    def within_bits(self, weight: np.ndarray) -> None:
+        """Check that integer weights keep to the op's width."""
+        bits = self.op.attrs["bits"]
+        limit = (1 << (bits - 1)) - 1 if bits > 1 else 1
+        if weight.size and max(int(weight.max()), -int(weight.min())) > limit:
+            raise self.fail(f"a weight exceeds ±{limit}, the range of {bits} bits")
+        if bits == 1 and (weight == 0).any():
+            raise self.fail("a weight is 0; one bit means -1 or +1")
+
     def accumulate(self, weight: np.ndarray, x: Type) -> np.ndarray:
         """The largest |accumulator| each output channel can reach in any order of summation, int64."""
         bias = np.abs(self.weight("bias", weight.shape[:1], np.int32).astype(np.int64))
@@ -64,11 +73,7 @@ class Need:
         top = np.maximum(flat, 0).sum(1, dtype=np.int64)
         bottom = -np.minimum(flat, 0).sum(1, dtype=np.int64)
         bound = bias + np.maximum(top * x.hi - bottom * x.lo, bottom * x.hi - top * x.lo)
-        limit = (1 << (self.op.attrs["bits"] - 1)) - 1 if self.op.attrs["bits"] > 1 else 1
-        if flat.size and max(int(flat.max()), -int(flat.min())) > limit:
-            raise self.fail(f"a weight exceeds ±{limit}, the range of {self.op.attrs['bits']} bits")
-        if self.op.attrs["bits"] == 1 and (flat == 0).any():
-            raise self.fail("a weight is 0; one bit means -1 or +1")
+        self.within_bits(weight)
         if (bound > INT32_MAX).any():
             raise self.fail("its sums can overflow int32")
         return bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from itertools import chain
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ def weights_hash(model: nn.Module) -> str:
 @torch.no_grad()
 def logits(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
     """Logits of uint8 images, in evaluation mode; the model's mode is put back."""
-    was, where = model.training, next(model.parameters()).device
+    held = chain(model.parameters(), model.buffers())  # a finished network has no parameters
+    was, where = model.training, next(held).device
     model.eval()
     parts = [
         model(prepared(images[i : i + batch], where)).float().cpu() for i in range(0, len(images), batch)

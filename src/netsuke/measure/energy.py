@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from netsuke.artifact import Artifact
+from netsuke.graph import INTEGER
+from netsuke.graph.floats import DYNAMIC
 from netsuke.measure.cost import macs
 from netsuke.measure.report import Report
 from netsuke.memory import IN_PLACE, VIEWS, ram_bytes
@@ -57,9 +59,8 @@ def moved_bytes(artifact: Artifact) -> int:
 def energy(artifact: Artifact) -> dict[str, Any]:
     """Microjoules of one image by `FORMULA`: the sum, its three parts, and what each was counted from."""
     graph, tensors = artifact.graph, artifact.tensors
-    kinds = {
-        op.name: tensors[op.tensor("weight")].dtype.name for op in graph.ops if op.tensor("weight") in tensors
-    }
+    # A weight-only op stores integers and multiplies floats.
+    kinds = {op.name: "int8" if op.kind in INTEGER | DYNAMIC else "float32" for op in graph.ops}
     arithmetic = sum(count * MAC_PJ[kinds[name]] for name, count in macs(graph, tensors).items())
     size, ram, moved = artifact.size_bytes, ram_bytes(graph, tensors), moved_bytes(artifact)
     parts = {

@@ -18,19 +18,23 @@ from netsuke.errors import ArtifactError, MissingExtra, OptionError, Unsupported
 from netsuke.export.onnx.floats import FLOATS
 from netsuke.export.onnx.integers import INTEGERS, as_int32, rounding_scales
 from netsuke.export.onnx.net import FLOAT, At, Net
+from netsuke.export.onnx.rounded import INT4_OPSET, ROUNDED
 from netsuke.export.onnx.runtime import predict, session
-from netsuke.graph import INPUT
+from netsuke.graph import INPUT, Graph
+from netsuke.graph.floats import WEIGHT_ONLY
+from netsuke.packing import pack
 
 __all__ = ["encode", "predict", "rounding_scales", "run", "session", "write"]
 
 OPSET = 17
 OPSETS = range(13, 22)  # 13 made the axes of ReduceSum an input; later than 21 is untried
-EMIT = {**FLOATS, **INTEGERS}
+EMIT = {**FLOATS, **ROUNDED, **INTEGERS}
 
 
-def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, opset: int = OPSET) -> Path:
+def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, opset: int | None = None) -> Path:
     """Write `folder/NAME.onnx` in one step and return its path; NAME is by default the manifest's, or "model".
 
+    The opset is 17 by default, or 21 where weight-only layers of 2 to 4 bits can then be stored as INT4.
     A float graph agrees with `Artifact.logits` to 1e-4, an integer graph is bit-identical with it.
     Raises UnsupportedOp, GraphError, OptionError, MissingExtra, or ArtifactError where it cannot write.
     """
@@ -55,13 +59,14 @@ def run(path: str | Path, images: np.ndarray) -> np.ndarray:
     return predict(session(str(path)), images)
 
 
-def encode(artifact: Artifact, *, opset: int = OPSET) -> bytes:
+def encode(artifact: Artifact, *, opset: int | None = None) -> bytes:
     """The ONNX file as bytes; raises as `write` does."""
     try:
         import onnx
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
         raise MissingExtra("ONNX export needs onnx: pip install 'netsuke[onnx]'") from None
+    opset = _opset(artifact.graph) if opset is None else opset
     if opset not in OPSETS:
         raise OptionError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}; got {opset}")
     net = _net(artifact, opset)
@@ -76,13 +81,24 @@ def encode(artifact: Artifact, *, opset: int = OPSET) -> bytes:
                 ["batch", *net.types[artifact.graph.output].shape],
             )
         ],
-        [numpy_helper.from_array(array, name) for name, array in net.constants.items()],
+        [
+            helper.make_tensor(name, TensorProto.INT4, array.shape, pack(array, 4).tobytes(), raw=True)
+            if name in net.int4
+            else numpy_helper.from_array(array, name)
+            for name, array in net.constants.items()
+        ],
     )
     imports = [helper.make_opsetid("", opset)]
     ir = helper.find_min_ir_version_for(imports)  # the oldest: older runtimes load the file too
     model = helper.make_model(graph, opset_imports=imports, ir_version=ir)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _opset(graph: Graph) -> int:
+    """The default: the oldest that stores the weights without waste."""
+    narrow = any(op.kind in WEIGHT_ONLY and op.attrs["bits"] <= 4 for op in graph.ops)
+    return INT4_OPSET if narrow else OPSET
 
 
 def _net(artifact: Artifact, opset: int) -> Net:

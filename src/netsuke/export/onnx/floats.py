@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,11 @@ def broadcast(at: At, gate: str, of: int = 1) -> str:
     return at.add("Reshape", [gate, shape], "gate")
 
 
-def reduced(at: At, kind: str, x: str, role: str = "out") -> str:
-    """A reduction over the channels; since opset 18 its axes are an input."""
+def reduced(at: At, kind: str, x: str, role: str = "out", axes: Sequence[int] = (1,)) -> str:
+    """A reduction over `axes`, by default the channels; since opset 18 they are an input."""
     if at.net.opset < 18:
-        return at.add(kind, [x], role, axes=[1], keepdims=1)
-    return at.add(kind, [x, at.constant("axes", np.array([1], np.int64))], role, keepdims=1)
+        return at.add(kind, [x], role, axes=list(axes), keepdims=1)
+    return at.add(kind, [x, at.constant("axes", np.array(axes, np.int64))], role, keepdims=1)
 
 
 def _slice(at: At) -> str:

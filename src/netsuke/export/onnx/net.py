@@ -28,6 +28,7 @@ class Net:
         self.types = graph.types(tensors)
         self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
         self.constants: dict[str, np.ndarray] = {}
+        self.int4: set[str] = set()  # those that are stored as INT4
 
 
 class At:
