@@ -61,6 +61,14 @@ def set_mask(layer: nn.Module, mask: Tensor, role: str = "weight") -> None:
 
 
 @torch.no_grad()
+def follow(copy: nn.Module, model: nn.Module) -> None:
+    """Give a copy of `model` the masks that `model` has now, in place."""
+    for mine, theirs in zip(copy.modules(), model.modules(), strict=True):
+        if isinstance(mine, Mask) and isinstance(theirs, Mask):
+            mine.mask.copy_(theirs.mask)
+
+
+@torch.no_grad()
 def share(layer: nn.Module, index: Tensor, values: Tensor, role: str = "weight") -> None:
     """Let a layer's weight become `values[index]`, in place; the values train on, and a mask goes into the index."""
     release(layer, role)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -112,6 +113,20 @@ class Teacher:
             raise OptionError(
                 f"distillation needs temperature > 0 and hard in 0..1; got {self.temperature} and {self.hard}"
             )
+
+
+class Masks(Protocol):
+    """Which weights are pruned, where that changes while a model trains. What it goes by lies in the model."""
+
+    @property
+    def key(self) -> str:
+        """Equal for masks that move alike: a checkpoint belongs to them."""
+
+    def update(self, model: nn.Module, epoch: int, step: int, steps: int) -> bool:
+        """Before each of an epoch's `steps`: choose masks anew, in place, or not; whether it was done."""
+
+    def settled(self, epoch: int) -> bool:
+        """Whether the model is pruned in full at the end of an epoch, counted from 0, and may be the best."""
 
 
 # Epochs done since the last call, what to show, and whether a former run did them.

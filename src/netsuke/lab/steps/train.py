@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import io
 import json
 import math
-import os
 import time
 from dataclasses import asdict
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +18,12 @@ from torch import Generator, Tensor, nn
 
 from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError
+from netsuke.lab import checkpoint
+from netsuke.lab.forms import follow
 from netsuke.lab.freeze import Freezing
 from netsuke.lab.inference import accuracy, bf16_pays, device, prepared, recalibrate, tensors, weights_hash
 from netsuke.lab.teachers import ask
-from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Progress, Teacher, Training
+from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Masks, Progress, Teacher, Training
 from netsuke.lab.views import Views
 
 SMALL = 14 * 14  # values of an image; below, handing work to a second thread takes longer than doing it
@@ -44,6 +43,7 @@ def train(
     *,
     teacher: Teacher | None = None,
     views: Views | None = None,
+    masks: Masks | None = None,
     work: Path | None = None,
     history: list[dict[str, float]] | None = None,
     progress: Progress | None = None,
@@ -52,10 +52,17 @@ def train(
 
     With `work`, a checkpoint is written there after every epoch and a killed run goes on from it; it ends with
     the same weights as an uninterrupted one, since each epoch draws from its own random streams. `history`
-    receives a row an epoch. `views` stand for fresh augmentation and for asking the teacher.
-    Raises DataError where there is nothing to train on, or the loss is not finite.
+    receives a row an epoch. `views` stand for fresh augmentation and for asking the teacher. `masks` are
+    those of a pruned model that move while it trains.
+    Raises DataError where there is nothing to train on, or the loss is not finite, OptionError where there is
+    nothing to train.
     """
-    run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, views, work)
+    if not list(model.parameters()):
+        raise OptionError(
+            "the model has nothing left to train: its weights are finished integers; train the float model before "
+            "weight_only or dynamic, or use quantize, whose network trains"
+        )
+    run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, views, masks, work)
     return run.go(history if history is not None else [], progress or (lambda done, info, resumed: None))
 
 
@@ -85,6 +92,7 @@ class _Run:
         options: Training,
         teacher: Teacher | None,
         views: Views | None,
+        masks: Masks | None,
         work: Path | None,
     ):
         data.require("train", *(["val"] if options.patience else []))
@@ -96,7 +104,7 @@ class _Run:
         self.model = _channels_last(model)
         self.images, self.labels = tensors(data.train)
         self.where = next(model.parameters()).device
-        self.teacher, self.views = teacher, views
+        self.teacher, self.views, self.masks = teacher, views, masks
         if teacher:
             _channels_last(teacher.model.to(self.where)).eval()
         self.parameters = list(self.model.parameters())
@@ -112,10 +120,9 @@ class _Run:
         chosen = {key: value for key, value in asdict(options).items() if key not in ("threads", *TRANSFER)}
         chosen |= {key: getattr(options, key) for key in TRANSFER if getattr(options, key)}
         guided = [teacher.temperature, teacher.hard, weights_hash(teacher.model)] if teacher else []
-        identity = json.dumps(
-            [chosen, data.hash, weights_hash(self.model), guided, views and views.key], sort_keys=True
-        )
-        self.identity = sha256(identity.encode()).hexdigest()
+        parts = [chosen, data.hash, weights_hash(self.model), guided, views and views.key]
+        parts += [masks.key] if masks else []
+        self.identity = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def go(self, history: list[dict[str, float]], progress: Progress) -> nn.Module:
         self._resume(history)
@@ -142,7 +149,9 @@ class _Run:
             raise DataError(
                 f"the loss on validation is not finite; try a lower --lr than {self.options.lr:g}"
             )
-        if right > self.best:
+        if self.masks and not self.masks.settled(self.epoch - 1):
+            self.best_epoch = self.epoch  # a network that is not yet pruned in full competes with nobody
+        elif right > self.best:
             self.best, self.best_epoch = right, self.epoch
             if self.options.best or self.options.patience:
                 self.best_state = copy.deepcopy(shown.state_dict())
@@ -178,6 +187,9 @@ class _Run:
         total, right = torch.zeros(()), torch.zeros((), dtype=torch.long)
         view = self.views.get(self.epoch) if self.views else None
         for step in range(self.steps):
+            moved = self.masks and self.masks.update(self.model, self.epoch, step, self.steps)
+            if moved and self.average is not None:
+                follow(self.average, self.model)
             index = order[step * o.batch : (step + 1) * o.batch]
             x, target = self._batch(index, generator, view)
             loss, correct = self._step(
@@ -221,6 +233,9 @@ class _Run:
         loss = F.cross_entropy(out, labels, label_smoothing=o.label_smoothing)
         if target is not None:
             loss = self._distilled(target, out, loss)
+        aside = getattr(self.model, "aside", None)  # a loss that the model itself adds: `lab.hints`
+        if aside is not None:
+            loss = loss + aside
         decayed = self._decayed(self.parameters)
         if o.l1 and decayed:
             loss = loss + o.l1 * torch.stack([p.abs().sum() for p in decayed]).sum()
@@ -261,7 +276,6 @@ class _Run:
     def _save(self, history: list[dict[str, float]]) -> None:
         if self.checkpoint is None:
             return
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "identity": self.identity,
             "epoch": self.epoch,
@@ -272,23 +286,11 @@ class _Run:
             "best_state": self.best_state,
             "history": history,
         }
-        buffer = io.BytesIO()  # so that a full disk is an OSError with a name, as everywhere else
-        torch.save(state, buffer)
-        temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(buffer.getbuffer())
-            os.replace(temporary, self.checkpoint)
-        finally:
-            temporary.unlink(missing_ok=True)
+        checkpoint.write(self.checkpoint, state)
 
     def _resume(self, history: list[dict[str, float]]) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
-        try:
-            state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
-        except Exception:
-            return  # torch raises many kinds for a damaged file; starting over is right for all of them
-        if not isinstance(state, dict) or state.get("identity") != self.identity:
+        state = checkpoint.read(self.checkpoint, self.identity) if self.checkpoint else None
+        if state is None:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,106 @@
+"""Pruning single weights, alone or N of every M: what goes becomes 0 and stays in its place."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from netsuke.data import Dataset
+from netsuke.errors import OptionError
+from netsuke.lab.forms import Mask, release
+from netsuke.lab.modules import FloatGraph
+from netsuke.lab.quantgraph import QuantGraph
+from netsuke.lab.steps.prune.masks import Masks, Selection
+from netsuke.lab.steps.prune.moving import Moved, Moving, Soft, harden, soften
+from netsuke.lab.steps.prune.options import Prune
+from netsuke.lab.steps.prune.rounds import Trainer, amount_at, float_graph, own_amounts, shares, skipped
+from netsuke.lab.steps.prune.scores import scores
+from netsuke.lab.steps.prune.weights import apply, gone, layers, remask
+
+
+def unstructured(
+    model: nn.Module, data: Dataset, options: Prune, trainer: Trainer
+) -> FloatGraph | QuantGraph:
+    """A copy of `model` with masks on its weights; see `prune`."""
+    if options.rewind in ("init", "early"):
+        return _lottery(model, data, options, trainer)
+    network = copy.deepcopy(model) if isinstance(model, QuantGraph) else float_graph(model, data)
+    if options.moving:
+        return _while_training(network, data, options, trainer)
+    for number, t in shares(options):
+        apply(network, _chosen(network, data, options, t))
+        if options.training.epochs:
+            network = trainer(network, f"round-{number}", amount=_share(options, t))  # type: ignore[assignment]
+    return network.eval()
+
+
+def _share(options: Prune, t: float) -> float:
+    pattern = options.pattern
+    return 1 - pattern[0] / pattern[1] if pattern else amount_at(options, t)
+
+
+def _selection(
+    network: nn.Module, data: Dataset, options: Prune, t: float = 1.0
+) -> tuple[list[str], Selection]:
+    """The layers that are pruned, and how."""
+    every = list(layers(network))
+    left = skipped(options, every)
+    names = [name for name in every if name not in left]
+    if not names:
+        raise OptionError(
+            f"skip {', '.join(options.skip)} leaves no layer to prune; there are {', '.join(every)}"
+        )
+    own = {name: amount_at(options, t, amount) for name, amount in own_amounts(options, names).items()}
+    classes = len(data.classes)
+    return names, Selection(amount_at(options, t), options.scope, own, options.pattern, classes)
+
+
+def _chosen(network: nn.Module, data: Dataset, options: Prune, t: float) -> Masks:
+    names, selection = _selection(network, data, options, t)
+    ranked = scores(network, data, options.measure, options.seed)
+    masks = selection.masks({name: ranked[name] for name in names})
+    # With a smaller amount than is pruned already, what is gone stays gone.
+    return {name: mask * ~gone(layers(network)[name]) for name, mask in masks.items()}
+
+
+def _while_training(
+    network: FloatGraph | QuantGraph, data: Dataset, options: Prune, trainer: Trainer
+) -> FloatGraph | QuantGraph:
+    names, selection = _selection(network, data, options)
+    form = Moved if options.measure == "movement" else Soft if options.soft else Mask
+    soften(network, names, form)
+    each_epoch = form is Soft
+    moving = Moving(selection, tuple(names), options.schedule, options.training.epochs, each_epoch)
+    network = trainer(network, "pruning", amount=_share(options, 1), masks=moving)  # type: ignore[assignment]
+    harden(network, names)
+    return network.eval()
+
+
+def _lottery(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) -> FloatGraph:
+    """Train, prune, rewind, and again: on the module itself, whose batch norms a fresh network needs to train."""
+    if isinstance(model, FloatGraph | QuantGraph):
+        raise OptionError(
+            f"rewind {options.rewind!r} needs the network before its training, and a finished one has lost it: start "
+            "from build(...) or in a recipe from the model's name; rewind 'rate' works on a finished one"
+        )
+    start = copy.deepcopy(model)
+    if options.rewind == "early":
+        start = trainer(start, "early", amount=0.0, epochs=options.early)
+    network = trainer(start, "dense", amount=0.0)
+    for number, t in shares(options):
+        masks = _chosen(network, data, options, t)
+        network = copy.deepcopy(start)
+        apply(network, masks)
+        network = trainer(network, f"round-{number}", amount=_share(options, t))
+    return _lowered(network, data)
+
+
+def _lowered(module: nn.Module, data: Dataset) -> FloatGraph:
+    """The float graph of a pruned module, its zeros under masks again."""
+    plain = copy.deepcopy(module)
+    for layer in layers(plain).values():
+        release(layer)
+    graph = float_graph(plain, data)
+    remask(graph)
+    return graph.eval()
