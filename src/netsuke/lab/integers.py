@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
 from netsuke.errors import GraphError, OptionError
 from netsuke.graph import INT32_MAX
+from netsuke.lab.native.library import library
+from netsuke.lab.native.network import Rounded
 
 MULTIPLIER_MAX = 255  # one stored byte
 # With 8-bit multipliers float32 then holds every product in range exactly, as ONNX Runtime needs.
 SHIFT_MAX = 14
+STEPS = ("follow", "learned")
 BIAS_BITS = (8, 16, 32)
 BIAS_MAX = 127 * 2.0**17  # of a bias in one byte with its layer's shift: float32 counts by one up to 2**24
 
 
 @dataclass(frozen=True)
 class Widths:
-    """How weights and biases are stored, and whether large weights may be clipped (see `shares`)."""
+    """How weights and biases are stored, and where the steps of the weights come from.
+
+    `layers` gives ops whose name matches a pattern a width of their own; the last that matches counts. `clip`
+    lets large weights be clipped (see `shares`). `steps` is "follow" (`steps`) or "learned" (`learned_step`).
+    With `keep_zeros`, weights that were pruned stay zero in training.
+    """
 
     bits: int = 8
     bias_bits: int = 32
     clip: bool = True
+    layers: Mapping[str, int] = field(default_factory=dict)
+    steps: str = "follow"
+    keep_zeros: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 8:
-            raise OptionError(f"weights take 1 to 8 bits; got {self.bits}")
+        for bits in (self.bits, *self.layers.values()):
+            if not 1 <= bits <= 8:
+                raise OptionError(f"weights take 1 to 8 bits; got {bits}")
         if self.bias_bits not in BIAS_BITS:
             raise OptionError(f"biases take 8, 16 or 32 bits; got {self.bias_bits}")
+        if self.steps not in STEPS:
+            raise OptionError(f"no steps {self.steps!r}; there are {', '.join(STEPS)}")
+
+    def of(self, name: str) -> int:
+        """The width of the weights of the op called `name`."""
+        return self.own(name) or self.bits
+
+    def own(self, name: str) -> int | None:
+        """The width that `layers` gives the op called `name`."""
+        fitting = [bits for pattern, bits in self.layers.items() if fnmatchcase(name, pattern)]
+        return fitting[-1] if fitting else None
 
 
 def weight_limit(bits: int) -> int:
@@ -90,9 +115,30 @@ def shares(weight: Tensor, bits: int, channels: int, clip: bool) -> Tensor:
     return best
 
 
+def learned_step(logarithm: Tensor, count: int, bits: int) -> Tensor:
+    """Steps that train (Esser et al., Learned Step Size Quantization, 2020), from their logarithms.
+
+    Logarithms, so that Adam moves a step by a share of itself. `count` is the number of weights of a step: the
+    gradient is scaled by 1 / sqrt(count * last level), as the paper does to match that of the weights.
+    """
+    scale = 1 / math.sqrt(count * weight_limit(bits))
+    return ste(logarithm, logarithm * scale).exp()
+
+
 def rounded(weight: Tensor, bits: int, share: Tensor) -> Tensor:
     """Weights in whole steps, within the range of `bits`, with the gradient of the real ones inside it."""
-    real = weight / steps(weight, bits, share).reshape(-1, *[1] * (weight.ndim - 1))
+    if bits > 1 and weight.device.type == "cpu" and library() is not None:
+        return Rounded.apply(weight, share, weight_limit(bits))
+    return in_steps(weight, bits, steps(weight, bits, share))
+
+
+def in_steps(weight: Tensor, bits: int, step: Tensor) -> Tensor:
+    """Weights in whole steps [O] or [1], within the range of `bits`.
+
+    The gradient is that of the real quotient inside the range, and reaches a step that trains: as a norm follows,
+    which takes any common factor out, it is the one of Esser et al.
+    """
+    real = weight / step.reshape(-1, *[1] * (weight.ndim - 1))
     if bits == 1:
         return ste(torch.where(real >= 0, 1.0, -1.0), real.clamp(-1, 1))
     limit = weight_limit(bits)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from netsuke.errors import UnsupportedOp
+from netsuke.errors import OptionError, UnsupportedOp
 from netsuke.graph import INPUT, INT32_MAX, Graph, Op
-from netsuke.lab.integers import MULTIPLIER_MAX, Widths, steps, weight_limit
+from netsuke.lab.calibrate import Calibration, measure
+from netsuke.lab.integers import MULTIPLIER_MAX, Widths, weight_limit
 from netsuke.lab.modules import FloatGraph, key
 from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.quantlayers import QuantLayer, QuantLogits, QuantLookup
 
+DEFAULT = Calibration()
 RELUS = ("relu", "relu6")
 LAYERS = ("conv2d", "dense")
 # Each gives its inputs' integers on, so all its tensors are counted in one unit.
@@ -50,6 +53,26 @@ def _hoist_relu(graph: Graph) -> Graph:
     return Graph(graph.input_shape, tuple(ops))
 
 
+def _check_patterns(graph: Graph, widths: Widths) -> None:
+    names = [op.name for op in graph.ops if op.kind in LAYERS]
+    for pattern in widths.layers:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise OptionError(f"no layer is called {pattern!r}; there are {', '.join(names)}")
+
+
+def quantized(
+    graph: Graph,
+    weights: dict[str, np.ndarray],
+    images: Tensor,
+    widths: Widths,
+    calibration: Calibration = DEFAULT,
+) -> QuantGraph:
+    """The integer twin of a float graph, calibrated on `images` [n, C, H, W] in 0..1."""
+    twin = QuantGraph(graph.input_shape)
+    Quantizer(twin, graph, weights, widths).build(images, calibration)
+    return twin
+
+
 class Quantizer:
     """Turns each float op, with the ReLU behind it, into integer ops of `owner`."""
 
@@ -68,6 +91,7 @@ class Quantizer:
                 "from a dense layer or a global average"
             )
         self.owner, self.graph, self.weights, self.widths = owner, _hoist_relu(graph), weights, widths
+        _check_patterns(graph, widths)
         self.types = self.graph.types(weights)
         self.users = _users(self.graph)
         self.ops = {op.name: op for op in self.graph.ops}
@@ -77,7 +101,7 @@ class Quantizer:
         self.low: dict[str, int] = {}  # the lowest integer of each integer tensor
 
     @torch.no_grad()
-    def build(self, images: Tensor, percentile: float) -> None:
+    def build(self, images: Tensor, calibration: Calibration) -> None:
         largest = max(t.elements for t in self.types.values())
         images = images[: max(8, (1 << 26) // largest)]  # a quarter of a gigabyte an activation
         self.summed = {op.name for op in self.graph.ops if op.kind == "globalavgpool" and self._sums(op)}
@@ -85,7 +109,7 @@ class Quantizer:
             if op.kind in SHARED or op.name in self.summed:
                 for name in op.inputs:
                     self.group[self.root(name)] = self.root(op.name)
-        self._calibrate(images, percentile)
+        self._calibrate(images, calibration)
         self.values[INPUT] = images
         skipped: set[str] = set()
         for i, op in enumerate(self.graph.ops):
@@ -128,26 +152,22 @@ class Quantizer:
             if user.kind != "dense":
                 return False
             rows = np.abs(self.weights[user.tensor("weight")])
-            peak = np.maximum(rows.max(1), 1e-12) / weight_limit(self.widths.bits)
+            peak = np.maximum(rows.max(1), 1e-12) / weight_limit(self.widths.of(user.name))
             if float((rows.sum(1) / peak).max()) * 127 * high * wide * 64 > INT32_MAX:
                 return False
         return True
 
-    def _calibrate(self, images: Tensor, percentile: float) -> None:
+    def _calibrate(self, images: Tensor, calibration: Calibration) -> None:
         """The real value of one unit of every tensor: what its group reaches, over 127."""
         twin = FloatGraph(self.graph, self.weights)
-        reach: dict[str, float] = {}
+        # Of a layer with a ReLU only what is left behind it counts.
+        seen = {name for name, op in self.ops.items() if not (op.kind in (*LAYERS, "add") and self.fused(op))}
+        layers = {name for name, op in self.ops.items() if calibration.bias_correction and op.kind in LAYERS}
         batch = max(1, min(256, (1 << 24) // max(t.elements for t in self.types.values())))
-        for part in images.split(batch):
-            for name, value in twin.activations(part).items():
-                if name == INPUT:
-                    continue
-                op = self.ops[name]
-                if op.kind in (*LAYERS, "add") and self.fused(op):
-                    continue  # only what is left behind the ReLU counts
-                flat = value.abs().flatten()
-                top = flat.kthvalue(max(1, int(np.ceil(flat.numel() * percentile / 100)))).values.item()
-                reach[self.root(name)] = max(reach.get(self.root(name), 0.0), top)
+        tops, self.means = measure(twin, images.split(batch), seen, layers, calibration)
+        reach: dict[str, float] = {}
+        for name, top in tops.items():
+            reach[self.root(name)] = max(reach.get(self.root(name), 0.0), top)
         pixels = self.graph.ops[0]
         white = 254 * pixels.attrs["scales"][0]
         # Halved pixels have this very unit, where nothing else that shares it reaches further.
@@ -189,16 +209,22 @@ class Quantizer:
         weight, bias = (torch.from_numpy(self.weights[op.tensor(role)]) for role in ("weight", "bias"))
         unit, reach = self._input(op)
         if op.name == self.graph.output:
-            new = Op("qlogits", op.name, inputs, {"bits": self.widths.bits, "scale": 1.0})
-            self.owner.layers[key(op.name)] = QuantLogits(new, weight, bias, self.widths, unit)
-            return self.add(new, signed=True)
+            new = Op("qlogits", op.name, inputs, {"bits": self.widths.of(op.name), "scale": 1.0})
+            return self._place(new, QuantLogits(new, weight, bias, self.widths, unit), signed=True)
         kind = "qconv2d" if op.kind == "conv2d" else "qdense"
-        new = Op(kind, op.name, inputs, {**op.attrs, "bits": self.widths.bits, "signed": relu is None})
+        attrs = {**op.attrs, "bits": self.widths.of(op.name), "signed": relu is None}
+        new = Op(kind, op.name, inputs, attrs)
         layer = QuantLayer(new, weight, self.widths, reach)
         out = self.unit(relu.name if relu else op.name)
-        layer.start(self.values[inputs[0]], steps(weight, layer.bits, layer.share) * unit, bias, 1 / out)
+        layer.start(self.values[inputs[0]], layer.step() * unit, bias, 1 / out)
+        return self._place(new, layer, signed=relu is None)
+
+    def _place(self, op: Op, layer: QuantLayer | QuantLogits, signed: bool) -> str:
+        """A layer at its place in the plan; earlier ones are corrected already, so that shifts do not add up."""
+        if op.name in self.means:
+            layer.eval().correct(self.values[op.inputs[0]], self.means[op.name])
         self.owner.layers[key(op.name)] = layer
-        return self.add(new, signed=relu is None)
+        return self.add(op, signed)
 
     def _input(self, op: Op) -> tuple[float, float]:
         """The real value of one unit of a layer's input, and the most units it can hold.

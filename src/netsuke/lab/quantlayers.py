@@ -9,13 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netsuke.errors import OptionError
 from netsuke.graph import Op
+from netsuke.lab.forms import set_mask
 from netsuke.lab.integers import (
     BIAS_MAX,
     SHIFT_MAX,
     Activation,
     Widths,
     bias_limits,
+    in_steps,
+    learned_step,
     multipliers,
     rounded,
     shares,
@@ -25,8 +29,46 @@ from netsuke.lab.integers import (
 )
 from netsuke.lab.modules import TORCH, convolve
 
+PRUNED = 0.01  # weights of which fewer are exactly zero were not pruned
 
-class QuantLayer(nn.Module):
+
+def is_pruned(weight: Tensor) -> bool:
+    """Whether weights hold the zeros that pruning leaves; training alone hits none."""
+    return PRUNED <= (weight == 0).float().mean().item() < 1
+
+
+class Weighted(nn.Module):
+    """What both kinds of layers share: real weights that train, and the integers that they stand for."""
+
+    def __init__(self, op: Op, weight: Tensor, widths: Widths, channels: int):
+        super().__init__()
+        self.op, self.bits = op, widths.of(op.name)
+        self.weight = nn.Parameter(weight.clone())
+        self.share: Tensor
+        self.register_buffer("share", shares(weight, self.bits, channels, widths.clip))
+        self.logarithm: nn.Parameter | None = None
+        if widths.steps == "learned" and self.bits > 1:  # a sign has no step
+            self.logarithm = nn.Parameter(self.step().log())
+        if widths.keep_zeros and is_pruned(weight):
+            if self.bits == 1:
+                raise OptionError(
+                    f"{op.name} is pruned, and one bit has no zero; give it 2 bits, or set keep_zeros to False"
+                )
+            set_mask(self, weight != 0)
+
+    def step(self) -> Tensor:
+        """The real value of one step of the weights, one a channel or one for all."""
+        if self.logarithm is None:
+            return steps(self.weight, self.bits, self.share)
+        return learned_step(self.logarithm, self.weight.numel() // len(self.logarithm), self.bits)
+
+    def integers(self) -> Tensor:
+        if self.logarithm is None:
+            return rounded(self.weight, self.bits, self.share)
+        return in_steps(self.weight, self.bits, self.step())
+
+
+class QuantLayer(Weighted):
     """A convolution or dense layer of the contract, on integers held in float32.
 
     In training its batch norm works on the sums of the current batch. In evaluation, or once the norm is
@@ -34,20 +76,14 @@ class QuantLayer(nn.Module):
     """
 
     def __init__(self, op: Op, weight: Tensor, widths: Widths, reach: float):
-        super().__init__()
-        self.op, self.bits, self.dense = op, widths.bits, op.kind == "qdense"
+        super().__init__(op, weight, widths, len(weight))
+        self.dense = op.kind == "qdense"
         self.lo = -127 if op.attrs["signed"] else 0
         self.reach = reach  # the largest |input|
         self.bias_bits = widths.bias_bits
-        self.weight = nn.Parameter(weight.clone())
-        self.share: Tensor
-        self.register_buffer("share", shares(weight, self.bits, len(weight), widths.clip))
         self.unit = 1.0  # activation steps in a real one, so that the norm's own parameters stay near 1
         # Sums are whole numbers: eps 1 is next to nothing, but keeps a channel that never changes from a huge gain.
         self.norm = (nn.BatchNorm1d if self.dense else nn.BatchNorm2d)(len(weight), eps=1.0)
-
-    def integers(self) -> Tensor:
-        return rounded(self.weight, self.bits, self.share)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight) if self.dense else convolve(x, weight, None, self.op)
@@ -63,6 +99,13 @@ class QuantLayer(nn.Module):
         running_variance.copy_(variance)
         norm.weight.copy_(gain * (variance + norm.eps).sqrt())
         norm.bias.copy_(bias + gain * mean)
+
+    @torch.no_grad()
+    def correct(self, x: Tensor, mean: Tensor) -> None:
+        """Shift the norm so that on inputs `x` the real sums have that `mean` [O] (Nagel et al., 2019, section 4.2)."""
+        weight, bias, factor, _, _ = self.stored()
+        now = (self.sums(x, weight).transpose(0, 1).flatten(1).mean(1) + bias) * factor
+        self.norm.bias.add_(mean - now / self.unit)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the sums, as the norm has followed them."""
@@ -125,29 +168,31 @@ class QuantLayer(nn.Module):
         }
 
 
-class QuantLogits(nn.Module):
+class QuantLogits(Weighted):
     """The last layer: integer logits, and the real value of one unit for those who want probabilities."""
 
     def __init__(self, op: Op, weight: Tensor, bias: Tensor, widths: Widths, input_scale: float):
-        super().__init__()
-        self.op, self.bits = op, widths.bits
-        self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
-        self.share: Tensor
-        self.register_buffer("share", shares(weight, self.bits, 1, widths.clip))
+        super().__init__(op, weight, widths, 1)
+        self.bias = nn.Parameter(bias.clone())
         self.bias_bits = widths.bias_bits
         # float32 counts no further than 2**24
         self.bias_limit = BIAS_MAX if self.bias_bits == 8 else min(2.0 ** (self.bias_bits - 1) - 1, 2.0**24)
+        self.input_scale = input_scale
         self.unit: Tensor
-        self.register_buffer("unit", steps(weight, self.bits, self.share)[0] * input_scale)
+        self.register_buffer("unit", self.step().detach()[0] * input_scale)
         self.stretch = nn.Parameter(torch.zeros(()))  # the logarithm of what training makes of the unit
 
     @property
     def scale(self) -> Tensor:
         """The real value of one unit of the integer logits."""
-        return self.unit * self.stretch.exp()
+        # No norm follows to take a learned step back out.
+        unit = self.unit if self.logarithm is None else self.step()[0] * self.input_scale
+        return unit * self.stretch.exp()
 
-    def integers(self) -> Tensor:
-        return rounded(self.weight, self.bits, self.share)
+    @torch.no_grad()
+    def correct(self, x: Tensor, mean: Tensor) -> None:
+        """Shift the bias so that on inputs `x` the logits have that `mean` [O]."""
+        self.bias.add_(mean - self(x).mean(0))
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.integers(), self.units()
