@@ -16,6 +16,7 @@ from netsuke.lab.models import build
 from netsuke.lab.models.alexnet import alexnet
 from netsuke.lab.models.convnet import convnet
 from netsuke.lab.models.lenet5 import lenet5
+from netsuke.lab.models.lenet_caffe import lenet5_caffe, lenet_300_100
 from netsuke.lab.models.mlp import mlp
 from netsuke.lab.models.resnet import resnet18, resnet34, resnet_small
 from netsuke.lab.models.separable import separable
@@ -34,6 +35,8 @@ ALL: list[Model] = [
     squeezenet,
     mlp,
     lenet5,
+    lenet5_caffe,
+    lenet_300_100,
     convnet,
     separable,
 ]
@@ -45,6 +48,8 @@ NARROW: dict[Model, dict[str, Any]] = {
     resnet_small: {"width": 0.5, "depth": 1},
     squeezenet: {"width": 0.2},
     mlp: {"hidden": 16},
+    lenet5_caffe: {"width": 0.2},
+    lenet_300_100: {"width": 0.1},
 }
 
 
@@ -195,6 +200,8 @@ def test_rounding_of_squeezenets_pools() -> None:
         (mlp, {"hidden": 256}, 269_322),
         (mlp, {"depth": 0}, 7_850),
         (lenet5, {}, 61_706),
+        (lenet5_caffe, {}, 431_080),  # as Han et al. (2016) count them
+        (lenet_300_100, {}, 266_610),
         (convnet, {}, 225_034),
     ],
 )
@@ -212,7 +219,7 @@ def test_the_weights_fit_every_size(model: Model) -> None:
 @pytest.mark.parametrize("model", ALL)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 9), (1, 28, 28), (3, 32, 32), (2, 12, 70), (3, 64, 65)])
 def test_any_size_gives_finite_logits_or_a_clear_error(model: Model, shape: tuple[int, int, int]) -> None:
-    if model in (lenet5, convnet) and min(shape[1:]) < {lenet5: 12, convnet: 4}[model]:
+    if min(shape[1:]) < {lenet5: 12, lenet5_caffe: 4, convnet: 4}.get(model, 0):
         with pytest.raises(
             OptionError, match=rf"layer '\d' .* map that arrives there from a {shape[1]}x{shape[2]}"
         ):
@@ -250,7 +257,7 @@ def test_every_option_takes_effect(model: Model) -> None:
         assert all(p.grad is not None for p in net.parameters())
 
 
-@pytest.mark.parametrize("model", [vgg11_bn, squeezenet, mlp, convnet])
+@pytest.mark.parametrize("model", [vgg11_bn, squeezenet, mlp, convnet, lenet5_caffe, lenet_300_100])
 def test_norms_stand_right_behind_their_layer(model: Model) -> None:
     options = {} if model is vgg11_bn else {"norm": True}
     seen: list[nn.Module] = []
@@ -292,6 +299,8 @@ def test_depth_and_stem_of_the_small_resnet() -> None:
         (resnet_small, {"depth": 0}, "resnet_small: depth"),
         (resnet_small, {"stem": 3}, "resnet_small: stem"),
         (mlp, {"hidden": 0}, "mlp: hidden"),
+        (lenet5_caffe, {"width": -1}, "lenet5_caffe: width"),
+        (lenet_300_100, {"dropout": 2}, "lenet_300_100: dropout"),
         (squeezenet, {"act": "gelu"}, "no activation 'gelu'"),
         (resnet18, {"attention": "self"}, "no attention 'self'"),
         (lenet5, {"pool": "median"}, "no pool 'median'; there are max, avg"),

@@ -17,6 +17,7 @@ from netsuke.lab.models.convnet import convnet
 from netsuke.lab.models.efficientnet import efficientnet_b0
 from netsuke.lab.models.ghostnet import ghostnet
 from netsuke.lab.models.lenet5 import lenet5
+from netsuke.lab.models.lenet_caffe import lenet5_caffe, lenet_300_100
 from netsuke.lab.models.mlp import mlp
 from netsuke.lab.models.mobilenet_v1 import mobilenet_v1
 from netsuke.lab.models.mobilenet_v2 import mobilenet_v2
@@ -32,6 +33,8 @@ from netsuke.lab.models.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg1
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "lenet5": lenet5,
+    "lenet5_caffe": lenet5_caffe,
+    "lenet_300_100": lenet_300_100,
     "convnet": convnet,
     "alexnet": alexnet,
     "vgg11": vgg11,

@@ -26,6 +26,8 @@ SMALL: dict[str, Preset] = {
 # under the plain recipe: the one wants a larger learning rate, the other augmentation.
 ALL: dict[str, Preset] = {
     "mlp": ("mlp", {"hidden": 256, "norm": True, "dropout": 0.2}),
+    "lenet_300_100": ("lenet_300_100", {"dropout": 0.2}),
+    "lenet5_caffe": ("lenet5_caffe", {"dropout": 0.5}),
     **SMALL,
     "vgg11": ("vgg11", {"width": 0.25}),
     "vgg13": ("vgg13", {"width": 0.25}),
