@@ -19,9 +19,9 @@ def lenet5_caffe(
 ) -> nn.Sequential:
     """conv20 - pool - conv50 - pool - dense500, 431 080 parameters at 28x28; to logits [n, classes].
 
-    Takes [n, C, H, W] in 0..1. As in Caffe, the only activation stands behind the dense layer. `norm` puts a batch norm behind each layer but
-    the last. Convolutions are unpadded, but padded below 20 pixels, where they would leave nothing to pool.
-    Raises OptionError.
+    Takes [n, C, H, W] in 0..1. As in Caffe, the only activation stands behind the dense layer. `norm` puts a
+    batch norm behind each layer but the last. Convolutions are unpadded, but padded below 20 pixels, where they
+    would leave nothing to pool. Raises OptionError.
     """
     blocks.require("lenet5_caffe", width=(width, 0, 100), dropout=(dropout, 0, 1))
     first, second, dense = (blocks.scaled(n, width) for n in (20, 50, 500))
@@ -53,7 +53,7 @@ def lenet_300_100(
 ) -> nn.Sequential:
     """LeNet-300-100 (LeCun et al., 1998), 266 610 parameters at 28x28; to logits [n, classes].
 
-    `norm` puts a batch norm before each activation. Raises OptionError.
+    Takes [n, C, H, W] in 0..1. `norm` puts a batch norm before each activation. Raises OptionError.
     """
     blocks.require("lenet_300_100", width=(width, 0, 100), dropout=(dropout, 0, 1))
     first, second = (blocks.scaled(n, width) for n in (300, 100))
