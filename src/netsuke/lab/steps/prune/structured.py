@@ -1,0 +1,177 @@
+"""Structured pruning: channels and whole layers really go, and the graph gets smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+import numpy as np
+from torch import Tensor
+
+from netsuke.data import Dataset
+from netsuke.errors import OptionError, UnsupportedLayer
+from netsuke.graph import Graph
+from netsuke.lab.channels import Channels, Group
+from netsuke.lab.forms import Codebook, form_of
+from netsuke.lab.modules import FloatGraph
+from netsuke.lab.removal import masked_like, remove
+from netsuke.lab.steps.prune.blocks import drop
+from netsuke.lab.steps.prune.greedy import TARGETS, Selection, figure, savings
+from netsuke.lab.steps.prune.importance import Case, arriving_means, norms, readers, scores
+from netsuke.settings import unknown
+
+__all__ = ["cut", "drop_layers", "norms"]
+
+SCOPES = ("global", "layer")
+
+
+def cut(
+    model: FloatGraph,
+    data: Dataset,
+    *,
+    amount: float,
+    target: str = "channels",
+    importance: str = "taylor",
+    scope: str = "global",
+    ratios: Mapping[str, float] | None = None,
+    seed: int = 0,
+    norms: Mapping[str, Tensor] | None = None,
+    compensate: bool = True,
+    bits: int = 32,
+    by_cost: bool = False,
+) -> FloatGraph:
+    """A network without its least important channels; `model` is untouched.
+
+    `amount` is the share removed of the `target`, which falls short of it by less than the last unit of channels:
+    "channels", "parameters", "macs" or "bytes" (weights at `bits`, the rest at 32). `scope` "global" ranks over the
+    whole network, "layer" takes the same share of each group of coupled layers. `ratios` maps patterns of layer names
+    to shares of their own channels, 0 to leave them alone; the last that matches counts, and `amount` of the channels
+    of the others goes. `importance` is one of taylor, l1, l2, bn, activation, median, random; bn takes the scales
+    from `norms` of this module. With `by_cost` importance counts per saving in the target.
+
+    With `compensate` the mean of what a removed channel gave is added to the biases of its readers. At the padded
+    edge of a map that mean is a little too much, since the padding had none of it.
+    Raises OptionError where the amount cannot be reached, UnsupportedLayer for layers with shared values.
+    """
+    _check(amount, target, scope, ratios or {})
+    graph, tensors = _plain(model)
+    channels = Channels(graph, tensors)
+    price = scores(Case(channels, model, data, seed, norms), importance)
+    if scope == "layer":
+        price = ranked(channels, price)
+    weight = savings(channels, target, bits) if by_cost else None
+    selection = Selection(channels, price, weight)
+    _take(selection, amount, figure(channels, target, bits), target, ratios or {})
+    gone = np.flatnonzero(selection.gone)
+    if compensate and len(gone):
+        tensors = compensated(channels, selection.gone, arriving_means(channels, model, data))
+        channels.tensors = tensors
+    return masked_like(FloatGraph(*remove(graph, tensors, gone, channels)), model)
+
+
+def drop_layers(
+    model: FloatGraph, data: Dataset, *, amount: float, importance: str = "taylor", seed: int = 0
+) -> FloatGraph:
+    """A network without the least important residual branches: x + f(x) becomes x. `model` is untouched.
+
+    `amount` is the share of such branches, at least one. `importance` is taylor, loss (what the loss is without the
+    branch, measured anew after each), activation (of the branch relative to its shortcut), l1, l2 or random.
+    Raises OptionError where the network has no such branch.
+    """
+    _check(amount, "channels", "global", {})
+    _plain(model)
+    return masked_like(drop(model, data, amount, importance, seed), model)
+
+
+def ranked(channels: Channels, price: np.ndarray) -> np.ndarray:
+    """Each unit's place in its own group, as a share of the group, times its channels."""
+    places = np.zeros(channels.count)
+    for group in channels.groups:
+        rows = np.maximum(channels.rows[group.units], 1)
+        order = np.argsort(price[group.units] / rows, kind="stable")
+        places[group.units[order]] = np.cumsum(rows[order]) / rows.sum()
+    return places * np.maximum(channels.rows, 1)
+
+
+def compensated(
+    channels: Channels, gone: np.ndarray, means: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The weights with what the channels that go give on average moved into the biases of their readers."""
+    tensors = dict(channels.tensors)
+    for op in readers(channels):
+        lost = np.where(gone[channels.at[op.inputs[0]]], means[op.name], 0.0)
+        weight = channels.tensors[op.tensor("weight")].astype(np.float64)
+        columns = weight.reshape(*weight.shape[:2], -1).sum(2)
+        parts = lost.reshape(op.attrs.get("groups", 1), -1)  # the inputs that each group of outputs reads
+        rows = np.repeat(parts, len(weight) // len(parts), 0)
+        bias = channels.tensors[op.tensor("bias")]
+        tensors[op.tensor("bias")] = (bias + (columns * rows).sum(1)).astype(np.float32)
+    return tensors
+
+
+def _check(amount: float, target: str, scope: str, ratios: Mapping[str, float]) -> None:
+    for name, share in {"amount": amount, **ratios}.items():
+        if not 0 <= share < 1:
+            raise OptionError(f"{name} is the share removed, in 0..1, 1 excluded; got {share}")
+    if target not in TARGETS:
+        raise OptionError(unknown(target, TARGETS, "target"))
+    if scope not in SCOPES:
+        raise OptionError(unknown(scope, SCOPES, "scope"))
+
+
+def _take(
+    selection: Selection,
+    amount: float,
+    cost: Callable[[np.ndarray], float],
+    target: str,
+    ratios: Mapping[str, float],
+) -> None:
+    """The groups with a share of their own first, then the others until the target holds."""
+    channels = selection.channels
+    own = _own(channels, ratios)
+    for index, share in own.items():
+        units = channels.groups[index].units
+        selection.take(units, lambda kept, u=units, s=share: _share(selection, u) <= 1 - s + 1e-9)  # type: ignore
+    others = [group.units for index, group in enumerate(channels.groups) if index not in own]
+    if not others or not amount:
+        return
+    rest = np.concatenate(others)
+    start = cost(channels.uses.sum(1))
+    left = (
+        (lambda kept: _share(selection, rest)) if target == "channels" else (lambda kept: cost(kept) / start)
+    )
+    selection.take(rest, lambda kept: left(kept) <= 1 - amount + 1e-9)
+    least = left(selection.kept)
+    if least > 1 - amount + 1e-9:
+        raise OptionError(
+            f"amount {amount:g} of the {target} cannot go: {1 - least:.3g} is the most here, "
+            "for every layer keeps a channel, and grouped convolutions and shuffles their balance"
+        )
+
+
+def _share(selection: Selection, units: np.ndarray) -> float:
+    """The share of the units' channels that is left."""
+    rows = selection.channels.rows[units]
+    return float(rows[~selection.gone[units]].sum() / max(1, rows.sum()))
+
+
+def _own(channels: Channels, ratios: Mapping[str, float]) -> dict[int, float]:
+    """The number of each group with a layer that a pattern matches, and its share."""
+    found: dict[int, float] = {}
+    for pattern, share in ratios.items():
+        if not any(fnmatchcase(op.name, pattern) for op in channels.layers):
+            raise OptionError(unknown(pattern, [op.name for op in channels.layers], "layer"))
+        found |= {i: share for i, group in enumerate(channels.groups) if _matches(group, pattern)}
+    return found
+
+
+def _matches(group: Group, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in group.layers)
+
+
+def _plain(model: FloatGraph) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The graph and the values its weights stand for."""
+    for name, layer in model.layers.items():
+        if form_of(layer, Codebook):
+            raise UnsupportedLayer(f"{name} shares its values; prune before they are shared")
+    return model.to_graph()
