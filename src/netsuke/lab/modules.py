@@ -125,6 +125,27 @@ class FloatGraph(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.activations(x)[self.graph.output]
 
+    def again(
+        self, values: Mapping[str, Tensor], tensors: Weights, keep: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The logits with other `tensors`, by name, given the `activations` without them.
+
+        `keep` zeroes channels: op name to bool [channels] of its output. Only what changes is computed again.
+        """
+        new: dict[str, Tensor] = {}
+        for op in self.graph.ops:
+            names = {role: op.tensor(role) for role in OPS[op.kind].roles}
+            kept = (keep or {}).get(op.name)
+            if kept is None and not (new.keys() & set(op.inputs) or tensors.keys() & set(names.values())):
+                continue
+            weights = {
+                role: tensors[name] if name in tensors else getattr(self.layers[key(op.name)], role)
+                for role, name in names.items()
+            }
+            y = TORCH[op.kind](op, [new.get(i, values[i]) for i in op.inputs], weights)
+            new[op.name] = y if kept is None else y * kept.reshape(-1, *[1] * (y.ndim - 2))
+        return new.get(self.graph.output, values[self.graph.output])
+
     def to_graph(self) -> tuple[Graph, dict[str, np.ndarray]]:
         roles = self.graph.roles()
         found = {name: getattr(self.layers[key(op)], role) for name, (op, role) in roles.items()}

@@ -67,7 +67,8 @@ def stored(model: nn.Module, data: Dataset, letter: str, options: WeightOnly) ->
         done = any(op.kind[1:] in LAYERS for op in graph.ops)
         raise OptionError(f"the model has no float layer {'left ' if done else ''}to quantise")
     widths = widths_of(names, options.bits, options.layers)
-    ops, found = [], {}
+    ops: list[Op] = []
+    found: dict[str, np.ndarray] = {}
     for op in graph.ops:
         arrays = {role: tensors[op.tensor(role)] for role in OPS[op.kind].roles}
         width = widths.get(op.name, FLOAT)

@@ -6,22 +6,18 @@ and shows the model that the reader picks, from the document embedded in the pag
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
-import secrets
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from netsuke.errors import NetsukeError
-from netsuke.measure.page import curves, figures, pareto, tables
+from netsuke.measure.page import curves, figures, frame, pareto, tables
 from netsuke.measure.page.markup import Markup, embedded, finite, join, tag
 
 __all__ = ["render", "write"]
 
 Document = dict[str, Any]
+SCRIPT = "script.js"
 
 
 def write(document: Document, path: str | Path) -> None:
@@ -29,21 +25,7 @@ def write(document: Document, path: str | Path) -> None:
 
     Raises NetsukeError where the file cannot be written or the document is of another schema.
     """
-    path = Path(path)
-    page = render(document).encode("utf-8", errors="replace")  # an unpaired surrogate of a file name
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        try:
-            temporary.write_bytes(page)
-            os.replace(temporary, path)
-        except BaseException:  # an interrupt leaves nothing either
-            temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NetsukeError(
-            f"{path}: the report cannot be written: {reason}; name a file in a folder that exists"
-        ) from None
+    frame.save(render(document), path)
 
 
 def render(document: Document) -> str:
@@ -68,32 +50,9 @@ def render(document: Document) -> str:
         _footer(document),
         tag("div", id="tip", aria_hidden="true", hidden=""),
         tag("script", embedded(document), type="application/json", id="data"),
-        tag("script", _resource("script.js")),
+        tag("script", frame.resource(SCRIPT)),
     )
-    return f"<!doctype html>\n{tag('html', _head(document), body, lang='en')}\n"
-
-
-def _resource(name: str) -> Markup:
-    return Markup(files(__name__).joinpath(name).read_text("utf-8"))
-
-
-def _head(document: Document) -> Markup:
-    """The policy lets this very script run and nothing be fetched, whatever a name in the data holds."""
-    digest = hashlib.sha256(_resource("script.js").encode()).digest()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{base64.b64encode(digest).decode()}'"
-    )
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", document.get("title")),
-        tag("style", _resource("style.css")),
-    )
+    return f"<!doctype html>\n{tag('html', frame.head(document.get('title'), SCRIPT), body, lang='en')}\n"
 
 
 def _header(document: Document) -> Markup:
