@@ -78,4 +78,7 @@ def share(layer: nn.Module, index: Tensor, values: Tensor, role: str = "weight")
 def release(layer: nn.Module, role: str = "weight") -> None:
     """Back to a plain parameter with the value it now has, in place."""
     if parametrize.is_parametrized(layer, role):
+        # Copies share the class that torch made for the layer, and removing takes the property off the class.
+        shared = type(layer)
+        layer.__class__ = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
         parametrize.remove_parametrizations(layer, role, leave_parametrized=True)

@@ -81,6 +81,6 @@ def grouped(scores: Tensor, n: int, m: int) -> Tensor:
     rows = scores.flatten(1)
     spare = -rows.shape[1] % m
     groups = F.pad(rows, (0, spare), value=-torch.inf).unflatten(1, (-1, m))
-    order = groups.argsort(2, descending=True, stable=True)
+    order = groups.argsort(dim=2, descending=True, stable=True)
     mask = torch.zeros_like(groups).scatter_(2, order[:, :, :n], 1.0)
     return mask.flatten(1)[:, : rows.shape[1]].reshape(scores.shape)

@@ -12,7 +12,7 @@ from netsuke.data import Dataset
 from netsuke.lab.inference import prepared, tensors
 from netsuke.lab.steps.prune.weights import gone, layers, original
 
-IMAGES, BATCH = 2000, 100  # what gradients are taken on
+IMAGES, BATCH = 2000, 32  # what gradients are taken on, and averaged over
 
 
 def _magnitude(model: nn.Module, data: Dataset, seed: int) -> Iterator[Tensor]:
