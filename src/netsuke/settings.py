@@ -40,12 +40,11 @@ def value(text: str) -> Any:
     return text
 
 
-def unknown(name: str, known: Collection[str], what: str) -> str:
-    """`no option 'ammount'; did you mean 'amount'?`, or the list of all where none is near."""
+def unknown(name: str, known: Collection[str], what: str, path: str = "") -> str:
+    """`no option 'ammount'; did you mean 'amount'?`, or the list of all where none is near; `path` precedes each."""
     near = difflib.get_close_matches(name, known, 1)
-    return f"no {what} {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    )
+    rest = f"did you mean {path + near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"no {what} {path + name!r}; {rest}"
 
 
 def filled(start: T, table: Mapping[str, Any], shared: Mapping[str, Any] | None = None, path: str = "") -> T:
@@ -60,7 +59,7 @@ def filled(start: T, table: Mapping[str, Any], shared: Mapping[str, Any] | None 
     chosen: dict[str, Any] = {}
     for key in table:
         if key not in known:
-            raise OptionError(unknown(path + str(key), [path + name for name in known], "option"))
+            raise OptionError(unknown(str(key), known, "option", path))
     for name in known:
         given, there = table.get(name), getattr(start, name)
         if is_dataclass(there) and not isinstance(there, type) and not isinstance(given, str):

@@ -23,9 +23,29 @@ def compress(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The .netsuke file to write.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A TOML file, or a shipped recipe: see --list.")] = None,
+    prune: Annotated[float | None, typer.Option(help="Prune: the share that goes, such as 0.8.")] = None,
+    structured: Annotated[
+        bool, typer.Option("--structured", help="With --prune: whole channels, which really go.")
+    ] = False,
+    pattern: Annotated[str | None, typer.Option(help="Prune N of every M weights: 2:4")] = None,
+    importance: Annotated[
+        str | None, typer.Option(help="With --prune: what ranks, such as magnitude, taylor, l1.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="With --prune: rounds of pruning and training.")] = None,
     bits: Annotated[
         int | None, typer.Option(help="Quantise to integers; width of the weights, 1 to 8.")
     ] = None,
+    share: Annotated[int | None, typer.Option(help="Share 2^N values a layer, by k-means.")] = None,
+    factorise: Annotated[
+        float | None, typer.Option(help="Split layers into low rank; the share of energy that stays.")
+    ] = None,
+    weight_only: Annotated[
+        int | None, typer.Option(help="Quantise weights alone, 2 to 8 bits; float arithmetic.")
+    ] = None,
+    dynamic: Annotated[
+        int | None, typer.Option(help="Quantise weights, 2 to 8 bits, and activations as they come.")
+    ] = None,
+    encode: Annotated[str | None, typer.Option(help="Entropy coding of the weights: auto, ...")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training in each step; 0 is none.")] = 0,
     lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     augment: Annotated[str, typer.Option(help="none, handwriting, or rotate=10,shift=0.1,...")] = "none",
@@ -65,8 +85,12 @@ def compress(
     if out is not None:
         options.check_out(out)
         options.check_overwrite(source, out)
-    chosen: dict[str, Any] = {"bits": bits}
-    steps = {key: value for key, value in chosen.items() if value is not None}
+    chosen = {
+        "prune": prune, "structured": structured or None, "pattern": pattern, "importance": importance,
+        "rounds": rounds, "factorise": factorise, "share": share, "bits": bits, "weight_only": weight_only,
+        "dynamic": dynamic, "encode": encode,
+    }  # fmt: skip
+    steps: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
     if recipe is not None:
         _alone(steps, epochs=epochs, augment=augment, teacher=teacher)
     from netsuke import recipes
@@ -93,13 +117,13 @@ def compress(
 
 def _alone(steps: dict[str, Any], **others: Any) -> None:
     """Raise OptionError where flags say what a recipe says itself."""
+    from netsuke.cli import flags
     from netsuke.errors import OptionError
 
     defaults = {"epochs": 0, "augment": "none", "teacher": None}
     said = [*steps, *(key for key, value in others.items() if value != defaults[key])]
     if said:
-        flag = "--" + said[0].replace("_", "-")
-        raise OptionError(f"{flag} and --recipe exclude each other: write it into the recipe")
+        raise OptionError(f"{flags.name(said[0])} and --recipe exclude each other: write it into the recipe")
 
 
 def _start(

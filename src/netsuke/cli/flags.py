@@ -4,16 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
+from netsuke.errors import OptionError
+
+QAT = {"ema": 0.998, "freeze_norm": 0.8}
+
+
+def check(chosen: dict[str, Any]) -> None:
+    """Raise OptionError where a flag stands without the one it belongs to, or two exclude each other."""
+    prunes = "prune" in chosen or "pattern" in chosen
+    for key in ("structured", "importance", "rounds"):
+        if key in chosen and not prunes:
+            raise OptionError(f"--{key} says how to prune: give --prune AMOUNT too, such as --prune 0.5")
+    for one, other in (
+        ("structured", "pattern"),
+        ("bits", "weight_only"),
+        ("bits", "dynamic"),
+        ("weight_only", "dynamic"),
+        ("share", "weight_only"),
+        ("share", "dynamic"),
+    ):
+        if one in chosen and other in chosen:
+            raise OptionError(f"{name(one)} and {name(other)} exclude each other: choose one")
+
+
+def name(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
 
 def recipe(
     chosen: dict[str, Any], *, epochs: int, lr: float, augment: str, teacher: str | None
 ) -> dict[str, Any]:
     """The tables of a recipe with a step for every flag that is set; `epochs` go to each step that can train."""
+    check(chosen)
     training: dict[str, Any] = {"epochs": epochs, "lr": lr, "schedule": "cosine", "augment": augment}
-    guided = {"teacher": teacher} if teacher and epochs else {}
+    learning = {"training": training, **({"teacher": teacher} if teacher and epochs else {})}
     steps: list[dict[str, Any]] = []
-    if chosen.get("bits") is not None:
-        steps.append({"step": "quantize", "bits": chosen["bits"], "clip": epochs == 0})
-        if epochs:
-            steps.append({"step": "train", **training, "ema": 0.998, "freeze_norm": 0.8, **guided})
+    if "factorise" in chosen:
+        steps.append({"step": "factorise", "energy": chosen["factorise"], **learning})
+    if "prune" in chosen or "pattern" in chosen:
+        steps.append({"step": "prune", **_pruning(chosen), **learning})
+    if "share" in chosen:
+        steps.append({"step": "share", "bits": chosen["share"], **learning})
+    if "bits" in chosen:
+        better = {"training": {**training, **(QAT if epochs else {})}}
+        steps.append({"step": "quantize", "bits": chosen["bits"], **learning, **better})
+    steps += [{"step": key, "bits": chosen[key]} for key in ("weight_only", "dynamic") if key in chosen]
+    if "encode" in chosen:
+        steps.append({"step": "encode", "coder": chosen["encode"]})
     return {"step": steps}
+
+
+def _pruning(chosen: dict[str, Any]) -> dict[str, Any]:
+    found = {"structure": "channels"} if chosen.get("structured") else {}
+    found |= {"structure": chosen["pattern"]} if "pattern" in chosen else {}
+    found |= {"amount": chosen["prune"]} if "prune" in chosen else {}
+    return found | {key: chosen[key] for key in ("importance", "rounds") if key in chosen}

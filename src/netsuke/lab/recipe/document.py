@@ -161,7 +161,7 @@ def _start(table: Any, shared: dict[str, int]) -> Start:
     known = ("name", "options", "train")
     for key in table:
         if key not in known:
-            raise OptionError(unknown(f"model.{key}", [f"model.{k}" for k in known], "key"))
+            raise OptionError(unknown(key, known, "key", "model."))
     name = table.get("name")
     if name not in MODELS:
         raise OptionError(unknown(str(name), MODELS, "model") if name else "[model] needs a name")
@@ -189,10 +189,6 @@ def _planned(row: Mapping[str, Any], number: int, loss: float | None, shared: di
     if teachers and not STEPS[name].learns:
         raise OptionError(
             f"has nothing to learn, so no teacher; {', '.join(k for k, s in STEPS.items() if s.learns)} do"
-        )
-    if STEPS[name].taught and not teachers:
-        raise OptionError(
-            'needs a teacher: "self", the path of an artifact, or the number of an earlier step'
         )
     return Planned(number, name, options, loss, teachers, **_softness(given))
 

@@ -16,17 +16,18 @@ from torch import nn
 from netsuke import __version__
 from netsuke.artifact import Artifact
 from netsuke.data import Dataset
-from netsuke.errors import DataError, OptionError
+from netsuke.errors import NetsukeError
+from netsuke.lab import checkpoint
 from netsuke.lab.carve import carve
 from netsuke.lab.inference import weights_hash
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
-from netsuke.lab.modules import FloatGraph
 from netsuke.lab.recipe import rows, snapshot
-from netsuke.lab.recipe.document import SELF, Planned, Recipe, check_order
+from netsuke.lab.recipe.check import check, guidance, step_of, teachers_of
+from netsuke.lab.recipe.document import Planned, Recipe
 from netsuke.lab.steps.train import train
-from netsuke.lab.teachers import as_module, together
-from netsuke.lab.training import Progress, Teacher, Training
+from netsuke.lab.teachers import as_module
+from netsuke.lab.training import Progress
 
 AFTER = "after.pt"  # in the folder of a step: the model as it left it
 
@@ -56,47 +57,6 @@ def run(
     return _Run(recipe, start, data, work, seed, progress, say).go()
 
 
-def check(recipe: Recipe, start: nn.Module | Artifact | None, data: Dataset) -> None:
-    """Raise OptionError, UnsupportedOp or DataError where the recipe cannot run on this model and these data."""
-    data.require("train")
-    if start is None:
-        if recipe.model is None:
-            raise OptionError(f"{recipe.name} names no [model]: give a model to start from")
-        start = build(recipe.model.name, data.image_shape, len(data.classes), **recipe.model.options)
-    integer = isinstance(start, Artifact) and start.graph.integer
-    check_order(recipe, "integer" if integer else "float")
-    if integer and any(step.name != "encode" for step in recipe.steps):
-        raise OptionError(
-            "the model is quantised already, and only encode takes that; go back to its float model"
-        )
-    for step in recipe.steps:
-        if not len(data.val) and _uses_validation(step.options):
-            raise DataError(
-                f"{recipe.name}, step {step.number} ({step.name}): patience needs validation images"
-            )
-        for one in step.teacher:
-            if isinstance(one, str) and one != SELF:
-                _fits(Artifact.load(one), data, f"{recipe.name}, step {step.number}: teacher {one}")
-
-
-def epochs(recipe: Recipe, number: int) -> float:
-    """How many epochs a step will take, as far as its options tell; step 0 is the training of [model]."""
-    if number == 0:
-        return recipe.model.training.epochs if recipe.model else 0
-    options = recipe.steps[number - 1].options
-    total = getattr(options, "epochs", None)  # a training, or a step that counts its rounds
-    return float(total if total is not None else getattr(getattr(options, "training", None), "epochs", 0))
-
-
-def _uses_validation(options: Any) -> bool:
-    return any(isinstance(part, Training) and part.patience for part in (options, *vars(options).values()))
-
-
-def _fits(teacher: Artifact, data: Dataset, what: str) -> None:
-    if (teacher.graph.input_shape, len(teacher.classes)) != (data.image_shape, len(data.classes)):
-        raise OptionError(f"{what} takes other images or knows other classes than {data.name}")
-
-
 class _Run:
     """One run: the model as it stands, the rows so far, and the identity of what was done to get there."""
 
@@ -113,7 +73,9 @@ class _Run:
         self.recipe, self.data, self.work, self.seed = recipe, data, work, seed
         self.progress, self.say = progress or (lambda *_: None), say or (lambda row: None)
         self.rows: list[Row] = []
-        self.history: dict[str, list[dict[str, float]]] = {}
+        self.history: dict[
+            str, list[dict[str, float]]
+        ] = {}  # the trainings of a step, under its number and name
         self.stages: dict[int, nn.Module] = {}  # the model after each step that a later one learns from
         self.given = start
         self.told = recipe.to_json()
@@ -122,7 +84,8 @@ class _Run:
             model = recipe.model
             self.start = build(model.name, data.image_shape, len(data.classes), seed=seed, **model.options)
         else:
-            self.told["model"] = {"from": start.weight_hash} if isinstance(start, Artifact) else {}
+            self.told.pop("model", None)
+            self.told |= {"from": start.weight_hash} if isinstance(start, Artifact) else {}
             self.start = as_module(start) if isinstance(start, Artifact) else start
         self.identity = self._hash(
             __version__,
@@ -161,18 +124,21 @@ class _Run:
         )  # fmt: skip
 
     def _stepped(self, step: Planned, model: nn.Module) -> nn.Module:
-        teacher = self._teacher(step)
+        teachers = teachers_of(step, self.stages, self.data)
         self.identity = self._hash(
-            self.identity, step.name, _plain(step.options), step.allowed_loss,
-            [teacher.temperature, teacher.hard, weights_hash(teacher.model)] if teacher else [],
+            self.identity, step.name, _plain(step.options), step.allowed_loss, step.temperature, step.hard,
+            [weights_hash(teacher) for teacher in teachers],
         )  # fmt: skip
 
         def work(history: list[dict[str, float]]) -> nn.Module:
-            more = {"teacher": teacher} if step.kind.learns else {}
-            result: nn.Module = step.kind.run(
-                model, self.data, step.options, work=self._folder(step.number), history=history,
-                progress=self._progress(step.number, step.name), **more,
-            )  # fmt: skip
+            folder, progress = self._folder(step.number), self._progress(step.number, step.name)
+            try:
+                result: nn.Module = step.kind.run(
+                    model, self.data, step.options, work=folder, history=history, progress=progress,
+                    **guidance(step, teachers),
+                )  # fmt: skip
+            except NetsukeError as error:
+                raise type(error)(f"{step_of(self.recipe, step)}: {error}") from None
             return result
 
         return self._done(step.number, step.name, model, work, step.allowed_loss)
@@ -187,8 +153,8 @@ class _Run:
     ) -> nn.Module:
         """The model after a step: as a former run left it, or by doing the work and keeping the result."""
         path = self.work / f"step-{number}" / AFTER if self.work else None
-        kept = snapshot.peek(path) if path else {}
-        if kept.get("identity") == self.identity:
+        kept = checkpoint.read(path, self.identity) if path else None
+        if kept is not None:
             row, history, after = kept["row"], kept["history"], snapshot.module(kept, before)
         else:
             history = []
@@ -200,7 +166,8 @@ class _Run:
             if row["rolled_back"]:
                 after = before
             if path:
-                snapshot.save(path, after, identity=self.identity, row=row, history=history)
+                told = {"identity": self.identity, "row": row, "history": history}
+                checkpoint.write(path, {**told, **snapshot.state(after)})
         self.rows.append(row)
         if history:
             self.history[f"{number} {name}"] = history
@@ -220,15 +187,6 @@ class _Run:
             return {"rolled_back": False}
         return {"rolled_back": loss > allowed + 1e-9, "allowed_loss": allowed}
 
-    def _teacher(self, step: Planned) -> Teacher | None:
-        if not step.teacher:
-            return None
-        found = []
-        for one in step.teacher:
-            number = 0 if one == SELF else one
-            found.append(self.stages[number] if isinstance(number, int) else as_module(Artifact.load(number)))
-        return Teacher(together([_frozen(m, self.data) for m in found]), step.temperature, step.hard)
-
     def _progress(self, number: int, name: str) -> Progress:
         return partial(self.progress, number, name)
 
@@ -243,12 +201,6 @@ class _Run:
 def structure(model: nn.Module, data: Dataset) -> Any:
     """The graph of a module, as plain JSON."""
     return lower(model, data.image_shape)[0].to_json()
-
-
-def _frozen(model: nn.Module, data: Dataset) -> nn.Module:
-    """A teacher with its norms folded away; one that is no float graph as it is."""
-    graph, tensors = lower(model, data.image_shape)
-    return model if graph.integer else FloatGraph(graph, tensors)
 
 
 def _plain(options: Any) -> Any:

@@ -7,12 +7,9 @@ Any other module keeps its structure over a training, so its weights alone are s
 from __future__ import annotations
 
 import copy
-import io
-import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,35 +24,14 @@ PLAIN = (str, int, float, bool, type(None), Tensor)
 OWN = frozenset(nn.Module().__dict__) - {"training"}  # what every module has; the rest is the class's own
 
 
-def save(path: Path, module: nn.Module, **beside: Any) -> None:
-    """Write a module, and plain values `beside` it, in one step."""
+def state(module: nn.Module) -> dict[str, Any]:
+    """A module as plain data for a checkpoint."""
     ours = hasattr(module, "to_graph")  # it describes itself, so its parts are ours as well
-    kept = {"graph": _module(module)} if ours else {"state": module.state_dict()}
-    buffer = io.BytesIO()
-    torch.save({**beside, **kept}, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def peek(path: Path) -> dict[str, Any]:
-    """What `save` wrote, its module still plain data; empty for a file that is missing or damaged."""
-    try:
-        found = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception:
-        return {}  # torch raises many kinds for a damaged file; doing the step again is right for all of them
-    return found if isinstance(found, dict) else {}
+    return {"graph": _module(module)} if ours else {"state": module.state_dict()}
 
 
 def module(kept: Mapping[str, Any], start: nn.Module) -> nn.Module:
-    """The module that was saved; `start` gives the structure where only weights were."""
+    """The module of a `state`; `start` gives the structure where only weights were kept."""
     if "graph" in kept:
         built = _built(kept["graph"])
         assert isinstance(built, nn.Module)

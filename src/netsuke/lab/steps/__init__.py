@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from netsuke.lab.steps.distil import distil
-from netsuke.lab.steps.quantize import quantize
+from netsuke.lab.steps.distil import Distil, distil
+from netsuke.lab.steps.dynamic import Dynamic, dynamic
+from netsuke.lab.steps.prune import Prune, prune
+from netsuke.lab.steps.quantize import Quantize, quantize
 from netsuke.lab.steps.train import train
+from netsuke.lab.steps.weightonly import WeightOnly, weight_only
 from netsuke.lab.training import Training
 
 
@@ -17,8 +19,8 @@ class Step(NamedTuple):
 
     `options` is the dataclass of its options, `run(model, data, options, teacher=, work=, history=, progress=)`
     does it. `takes` are the stages of a model that it accepts and `gives` the stage it leaves, "" for the same:
-    "float" and "integer" models train on, "stored" ones only run. `learns`: a teacher can guide it; `taught`: it
-    needs one.
+    "float" and "integer" models train on, "stored" ones only run. `learns` tells whether a teacher can guide it,
+    `many` whether it takes a list of them.
     """
 
     options: Callable[[], Any]
@@ -26,49 +28,16 @@ class Step(NamedTuple):
     takes: tuple[str, ...] = ("float",)
     gives: str = ""
     learns: bool = False
-    taught: bool = False
+    many: bool = False
 
 
-@dataclass(frozen=True)
-class Distil:
-    training: Training = field(default_factory=Training)
-
-
-@dataclass(frozen=True)
-class Quantize:
-    bits: int = 8
-    clip: bool = True
-
-
-def _distil(
-    model: Any,
-    data: Any,
-    options: Distil,
-    *,
-    teacher: Any,
-    work: Any = None,
-    history: Any = None,
-    progress: Any = None,
-) -> Any:
-    return distil(
-        model,
-        data,
-        options.training,
-        teacher=teacher.model,
-        temperature=teacher.temperature,
-        hard=teacher.hard,
-        work=work,
-        history=history,
-        progress=progress,
-    )
-
-
-def _quantize(model: Any, data: Any, options: Quantize, **_: Any) -> Any:
-    return quantize(model, data, bits=options.bits, clip=options.clip)
-
+TRAINS = ("float", "integer")
 
 STEPS: dict[str, Step] = {
-    "train": Step(Training, train, ("float", "integer"), learns=True),
-    "distil": Step(Distil, _distil, ("float", "integer"), learns=True, taught=True),
-    "quantize": Step(Quantize, _quantize, gives="integer"),
+    "train": Step(Training, train, TRAINS, learns=True),
+    "distil": Step(Distil, distil, TRAINS, learns=True, many=True),
+    "prune": Step(Prune, prune, TRAINS, learns=True),
+    "quantize": Step(Quantize, quantize, gives="integer", learns=True),
+    "weight_only": Step(WeightOnly, weight_only, gives="stored"),
+    "dynamic": Step(Dynamic, dynamic, gives="stored"),
 }
