@@ -136,7 +136,7 @@ class MovingChannels(Moving):
         for name, at in self.units.items():
             weight = original(found[name]).cpu().flatten(1)
             norm = weight.abs().mean(1) if self.norm == "l1" else weight.square().mean(1)
-            total.index_add_(0, at, norm)
+            total.index_add_(0, at, norm / norm.mean())  # layers differ in scale
             rows.index_add_(0, at, torch.ones(len(at)))
         mean = total / rows.clamp(min=1)
         kept = selection.masks({str(i): mean[units] for i, units in enumerate(self.groups)})

@@ -15,6 +15,8 @@ STRUCTURES = ("none", "2:4", "channels", "layers")  # any N:M in the place of 2:
 # Of single weights, and of what is removed as a whole; the first is what "auto" takes.
 WEIGHTS = ("magnitude", "taylor", "gradient", "movement", "random")
 CHANNELS = ("taylor", "l1", "l2", "bn", "activation", "median", "random")
+BRANCHES = ("taylor", "loss", "activation", "l1", "l2", "random")
+RANKED = {"none": WEIGHTS, "N:M": WEIGHTS, "channels": CHANNELS, "layers": BRANCHES}
 TARGETS = {
     "none": ("sparsity",),
     "N:M": ("sparsity",),
@@ -24,6 +26,7 @@ TARGETS = {
 SCOPES = ("global", "layer")
 REWINDS = ("none", "init", "early", "rate")
 MOVING = ("magnitude", "movement")  # what can be ranked anew while a training runs
+NORMS = ("l1", "l2")  # the same of channels
 PATTERN = re.compile(r"([1-9]\d?):([1-9]\d?)")
 
 
@@ -43,7 +46,8 @@ class Prune:
 
     `rewind` puts surviving weights back after each round: to their "init" (Frankle & Carbin, The Lottery Ticket
     Hypothesis, 2019), or to those after `early` epochs (Frankle et al., Linear Mode Connectivity, 2020); with "rate"
-    only the learning rate starts over (Renda et al., 2020). `training` is the fine-tuning after each round.
+    only the learning rate starts over (Renda et al., 2020). `training` is the fine-tuning after each round, in which,
+    with `norms`, each convolution has a batch norm again: folded ones would not bring activations back to scale.
     """
 
     amount: float = 0.5
@@ -58,6 +62,7 @@ class Prune:
     soft: bool = False
     rewind: str = "none"
     early: int = 1
+    norms: bool = True
     seed: int = 0
     training: Training = field(default_factory=lambda: Training(epochs=0))
 
@@ -66,7 +71,7 @@ class Prune:
             raise OptionError(unknown(self.structure, STRUCTURES, "structure"))
         tables: dict[str, Collection[str]] = {
             "target": ("auto", *TARGETS[self.kind]),
-            "importance": ("auto", *(WEIGHTS if self.kind in ("none", "N:M") else CHANNELS)),
+            "importance": ("auto", *RANKED[self.kind]),
             "scope": SCOPES,
             "schedule": SCHEDULES,
             "rewind": REWINDS,
@@ -104,9 +109,7 @@ class Prune:
     @property
     def measure(self) -> str:
         """What decides, "auto" resolved."""
-        first = WEIGHTS[0] if self.kind in ("none", "N:M") else CHANNELS[0]
-        if self.kind == "channels" and self.soft:
-            first = "l2"
+        first = "l2" if self.kind == "channels" and self.soft else RANKED[self.kind][0]
         return first if self.importance == "auto" else self.importance
 
     @property
@@ -134,6 +137,10 @@ class Prune:
             )
 
     def _check_training(self) -> None:
+        if self.measure == "bn" and self.rounds > 1 and not (self.norms and self.training.epochs):
+            raise OptionError(
+                "importance 'bn' has no scales after the first of several rounds; train with norms between"
+            )
         how = "soft" if self.soft else "rounds 0" if self.rounds == 0 else f"importance {self.measure!r}"
         if self.moving and not self.training.epochs:
             raise OptionError(f"{how} prunes while it trains; give training.epochs, at least 1")
@@ -149,7 +156,7 @@ class Prune:
         if self.kind == "channels" and self.moving:
             if not self.soft:
                 raise OptionError("rounds 0 cannot take channels out; give rounds, at least 1, or soft")
-            if self.measure not in ("l1", "l2") or self.target not in ("auto", "channels"):
+            if self.measure not in NORMS or self.target not in ("auto", "channels"):
                 raise OptionError(
                     "soft pruning of channels ranks by l1 or l2 and counts channels; "
                     f"got importance {self.measure!r} and target {self.target!r}"

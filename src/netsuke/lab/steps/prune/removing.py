@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from netsuke.data import Dataset
 from netsuke.errors import OptionError
-from netsuke.lab.forms import Mask, form_of, release
+from netsuke.lab.forms import release
 from netsuke.lab.modules import FloatGraph
 from netsuke.lab.quantgraph import QuantGraph
+from netsuke.lab.steps.prune import structured
 from netsuke.lab.steps.prune.masks import Selection
 from netsuke.lab.steps.prune.moving import MovingChannels, Soft, soften
 from netsuke.lab.steps.prune.options import Prune
-from netsuke.lab.steps.prune.rounds import Trainer, amount_at, float_graph, own_amounts, shares, skipped
+from netsuke.lab.steps.prune.rounds import (
+    Trainer,
+    amount_at,
+    float_graph,
+    folded,
+    own_amounts,
+    shares,
+    skipped,
+    with_norms,
+)
 from netsuke.lab.steps.prune.schedule import further
-from netsuke.lab.steps.prune.weights import layers, remask
+from netsuke.lab.steps.prune.weights import layers
 
 
 def removing(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) -> FloatGraph:
@@ -27,31 +38,38 @@ def removing(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) 
             "(structure none or N:M): prune, then quantise"
         )
     network = float_graph(model, data)
-    masked = any(form_of(layer, Mask) for layer in layers(network).values())
+    scales = structured.norms(model, data.image_shape) if options.measure == "bn" else None
     if options.soft:
-        network = _soft(network, options, trainer)
+        network = _soft(network, data, options, trainer)
     before = 0.0
     for number, t in shares(replace(options, rounds=max(1, options.rounds))):
-        network = _removed(network, data, options, before, t)
-        if masked:
-            remask(network)
+        network = _removed(network, data, options, before, t, scales)
         if options.training.epochs and not options.soft:
             amount = amount_at(options, t)
-            network = trainer(network, f"round-{number}", amount=amount)  # type: ignore[assignment]
+            network = trainer(with_norms(network, data, options), f"round-{number}", amount=amount)
+            scales = structured.norms(network, data.image_shape)
         before = t
-    return network.eval()
+    return folded(network)
 
 
-def _removed(network: FloatGraph, data: Dataset, options: Prune, before: float, t: float) -> FloatGraph:
+def _removed(
+    network: FloatGraph,
+    data: Dataset,
+    options: Prune,
+    before: float,
+    t: float,
+    scales: Mapping[str, Tensor] | None,
+) -> FloatGraph:
     """What takes the network from one share of the way to another: each cut is relative to what it finds."""
-    from netsuke.lab.steps.prune import structured
 
     def step(amount: float) -> float:
         return further(amount_at(options, before, amount) if before else 0.0, amount_at(options, t, amount))
 
     amount = step(options.amount)
     if options.kind == "layers":
-        return structured.drop_layers(network, data, amount=amount, importance=options.measure)
+        return structured.drop_layers(
+            network, data, amount=amount, importance=options.measure, seed=options.seed
+        )
     names = list(layers(network))
     ratios = {name: step(own) for name, own in own_amounts(options, names).items()}
     ratios |= dict.fromkeys(skipped(options, names), 0.0)
@@ -59,12 +77,13 @@ def _removed(network: FloatGraph, data: Dataset, options: Prune, before: float, 
     return structured.cut(
         network, data,
         amount=amount, target=target, importance=options.measure, scope=options.scope, ratios=ratios or None,
-        seed=options.seed,
+        seed=options.seed, norms=scales,
     )  # fmt: skip
 
 
-def _soft(network: FloatGraph, options: Prune, trainer: Trainer) -> FloatGraph:
+def _soft(network: FloatGraph, data: Dataset, options: Prune, trainer: Trainer) -> FloatGraph:
     """He et al., Soft Filter Pruning, 2018: after each epoch the weakest channels are put to 0, and learn on."""
+    network = with_norms(network, data, options)
     names = list(layers(network))
     selection = Selection(options.amount, options.scope, own_amounts(options, names))
     moving = MovingChannels.over(
@@ -72,7 +91,7 @@ def _soft(network: FloatGraph, options: Prune, trainer: Trainer) -> FloatGraph:
         schedule=options.schedule, epochs=options.training.epochs, each_epoch=True, norm=options.measure,
     )  # fmt: skip
     soften(network, moving.names, Soft)
-    network = trainer(network, "pruning", amount=options.amount, masks=moving)  # type: ignore[assignment]
+    network = trainer(network, "pruning", amount=options.amount, masks=moving)
     for name in moving.names:
         release(layers(network)[name])
     return network

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar, cast
 
 from torch import nn
 
@@ -15,10 +17,15 @@ from netsuke.data import Dataset
 from netsuke.errors import OptionError
 from netsuke.lab.lower import lower
 from netsuke.lab.modules import FloatGraph
+from netsuke.lab.normed import NormedGraph, renormed
+from netsuke.lab.removal import masked_like
 from netsuke.lab.steps.prune.options import Prune
 from netsuke.lab.steps.prune.schedule import reached
+from netsuke.lab.steps.prune.weights import remask
 from netsuke.lab.steps.train import train
 from netsuke.lab.training import Masks, Progress, Teacher
+
+G = TypeVar("G", bound=nn.Module)
 
 
 def float_graph(model: nn.Module, data: Dataset) -> FloatGraph:
@@ -29,6 +36,22 @@ def float_graph(model: nn.Module, data: Dataset) -> FloatGraph:
     return (
         copy.deepcopy(model) if isinstance(model, FloatGraph) else FloatGraph(*lower(model, data.image_shape))
     )
+
+
+def with_norms(network: FloatGraph, data: Dataset, options: Prune) -> FloatGraph:
+    """The network as it is to train: with batch norms behind its convolutions, if it has any and this is wanted."""
+    if options.norms and options.training.epochs and not isinstance(network, NormedGraph):
+        with suppress(OptionError):  # there is no convolution
+            return renormed(network, data)
+    return network
+
+
+def folded(network: FloatGraph) -> FloatGraph:
+    """The network without batch norms of its own, its masks kept; ready for use."""
+    if isinstance(network, NormedGraph):
+        network = masked_like(FloatGraph(*network.to_graph()), network)
+        remask(network)
+    return network.eval()
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -75,13 +98,13 @@ class Trainer:
 
     def __call__(
         self,
-        model: nn.Module,
+        model: G,
         name: str,
         *,
         amount: float,
         masks: Masks | None = None,
         epochs: int | None = None,
-    ) -> nn.Module:
+    ) -> G:
         """The trained copy; rows of its history say the amount that was pruned then."""
         options = self.options.training
         rows: list[dict[str, float]] = []
@@ -97,7 +120,7 @@ class Trainer:
         )
         if self.history is not None:
             self.history.extend({"amount": amount, **row} for row in rows)
-        return trained
+        return cast(G, trained)  # `train` gives back what it was given, trained
 
     def _named(self, name: str) -> Progress | None:
         progress = self.progress

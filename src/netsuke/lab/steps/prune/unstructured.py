@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 
@@ -14,9 +15,20 @@ from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.steps.prune.masks import Masks, Selection
 from netsuke.lab.steps.prune.moving import Moved, Moving, Soft, harden, soften
 from netsuke.lab.steps.prune.options import Prune
-from netsuke.lab.steps.prune.rounds import Trainer, amount_at, float_graph, own_amounts, shares, skipped
+from netsuke.lab.steps.prune.rounds import (
+    Trainer,
+    amount_at,
+    float_graph,
+    folded,
+    own_amounts,
+    shares,
+    skipped,
+    with_norms,
+)
 from netsuke.lab.steps.prune.scores import scores
 from netsuke.lab.steps.prune.weights import apply, gone, layers, remask
+
+G = TypeVar("G", bound=nn.Module)
 
 
 def unstructured(
@@ -25,14 +37,20 @@ def unstructured(
     """A copy of `model` with masks on its weights; see `prune`."""
     if options.rewind in ("init", "early"):
         return _lottery(model, data, options, trainer)
-    network = copy.deepcopy(model) if isinstance(model, QuantGraph) else float_graph(model, data)
+    if isinstance(model, QuantGraph):
+        return _pruned(copy.deepcopy(model), data, options, trainer).eval()
+    return folded(_pruned(with_norms(float_graph(model, data), data, options), data, options, trainer))
+
+
+def _pruned(network: G, data: Dataset, options: Prune, trainer: Trainer) -> G:
+    """`network` itself where there is nothing to train, else what came out of training."""
     if options.moving:
         return _while_training(network, data, options, trainer)
     for number, t in shares(options):
         apply(network, _chosen(network, data, options, t))
         if options.training.epochs:
-            network = trainer(network, f"round-{number}", amount=_share(options, t))  # type: ignore[assignment]
-    return network.eval()
+            network = trainer(network, f"round-{number}", amount=_share(options, t))
+    return network
 
 
 def _share(options: Prune, t: float) -> float:
@@ -64,17 +82,15 @@ def _chosen(network: nn.Module, data: Dataset, options: Prune, t: float) -> Mask
     return {name: mask * ~gone(layers(network)[name]) for name, mask in masks.items()}
 
 
-def _while_training(
-    network: FloatGraph | QuantGraph, data: Dataset, options: Prune, trainer: Trainer
-) -> FloatGraph | QuantGraph:
+def _while_training(network: G, data: Dataset, options: Prune, trainer: Trainer) -> G:
     names, selection = _selection(network, data, options)
     form = Moved if options.measure == "movement" else Soft if options.soft else Mask
     soften(network, names, form)
     each_epoch = form is Soft
     moving = Moving(selection, tuple(names), options.schedule, options.training.epochs, each_epoch)
-    network = trainer(network, "pruning", amount=_share(options, 1), masks=moving)  # type: ignore[assignment]
+    network = trainer(network, "pruning", amount=_share(options, 1), masks=moving)
     harden(network, names)
-    return network.eval()
+    return network
 
 
 def _lottery(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) -> FloatGraph:
