@@ -184,6 +184,8 @@ def _run(plan: Recipe, start: Artifact | None, dataset: Dataset, work: Path, see
             stack.close()
             rows.append(row)
             console.note(_line(rows))
+            if "note" in row:
+                console.note(f"  {row['note']}")
 
         if not len(dataset.val):
             console.note(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netsuke.errors import NetsukeError, OptionError
+from netsuke.lab.augment import HANDWRITING
 from netsuke.lab.models import MODELS
 from netsuke.lab.steps import STEPS, Step
 from netsuke.lab.training import Training
@@ -138,6 +139,8 @@ def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Nested options under dotted keys."""
     found: dict[str, Any] = {}
     for key, value in table.items():
+        if value == asdict(HANDWRITING):
+            value = "handwriting"
         found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
     return found
 

@@ -21,7 +21,9 @@ from netsuke.lab import checkpoint
 from netsuke.lab.carve import carve
 from netsuke.lab.inference import weights_hash
 from netsuke.lab.lower import lower
+from netsuke.lab.mixed import blame
 from netsuke.lab.models import build
+from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.recipe import rows, snapshot
 from netsuke.lab.recipe.check import check, guidance, step_of, teachers_of
 from netsuke.lab.recipe.document import Planned, Recipe
@@ -163,6 +165,8 @@ class _Run:
             seconds = round(time.monotonic() - begun, 2)
             row = {"step": number, "name": name, **self._figures(after), "seconds": seconds}
             row |= self._verdict(row, allowed)
+            if note := self._blame(before, after):
+                row["note"] = note
             if row["rolled_back"]:
                 after = before
             if path:
@@ -176,6 +180,11 @@ class _Run:
 
     def _figures(self, model: nn.Module) -> Row:
         return rows.figures(carve(model, self.data, recipe={}, seed=self.seed), self.data)
+
+    def _blame(self, before: nn.Module, after: nn.Module) -> str:
+        """Which layers a quantisation broke, where it did; "" for every other step."""
+        broke = isinstance(after, QuantGraph) and not isinstance(before, QuantGraph)
+        return blame(before, after, self.data) if broke else ""
 
     def _verdict(self, row: Row, allowed: float | None) -> Row:
         """Whether the step cost more accuracy than it may, compared with the last row that stands."""

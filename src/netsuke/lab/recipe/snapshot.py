@@ -57,7 +57,7 @@ def _module(part: nn.Module) -> dict[str, Any]:
             for k, b in part._buffers.items()
         },
         "children": {n: None if m is None else _module(m) for n, m in children.items()},
-        "forms": {r: _form(part, r) for r in part.parametrizations} if formed else {},  # type: ignore[union-attr]
+        "forms": {role: _form(part, role) for role in _forms(part)} if formed else {},
     }
 
 
@@ -65,15 +65,19 @@ def _parameter(p: nn.Parameter) -> list[Any]:
     return [p.detach(), p.requires_grad]
 
 
+def _forms(part: nn.Module) -> Any:
+    return part.parametrizations
+
+
 def _form(part: nn.Module, role: str) -> dict[str, Any]:
     """What stands behind a parametrised weight: the value it has, the original, and the forms in their order."""
-    forms = part.parametrizations[role]  # type: ignore[index, union-attr]
+    forms = _forms(part)[role]
     with torch.no_grad():
         now = getattr(part, role).detach()
     return {
         "value": now,
-        "original": _parameter(forms.original),  # type: ignore[arg-type, union-attr]
-        "chain": [_module(form) for form in forms],  # type: ignore[arg-type, union-attr]
+        "original": _parameter(forms.original),
+        "chain": [_module(form) for form in forms],
     }
 
 
@@ -133,8 +137,8 @@ def _built(kept: dict[str, Any]) -> nn.Module:
         for link in form["chain"]:
             parametrize.register_parametrization(part, role, _built(link), unsafe=True)
         original, learns = form["original"]
-        behind = part.parametrizations[role].original  # type: ignore[index, union-attr]
-        behind.data, behind.requires_grad = original, learns  # type: ignore[union-attr]
+        behind = _forms(part)[role].original
+        behind.data, behind.requires_grad = original, learns
     return part
 
 
