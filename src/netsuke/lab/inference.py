@@ -32,7 +32,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def logits(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
+def logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
     """Logits of uint8 images, in evaluation mode; the model's mode is put back."""
     held = chain(model.parameters(), model.buffers())  # a finished network has no parameters
     was, where = model.training, next(held).device
@@ -52,7 +52,7 @@ def accuracy(model: nn.Module, split: Split) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, images: Tensor, batch: int = 500) -> None:
+def recalibrate(model: nn.Module, images: Tensor, batch: int = 512) -> None:
     """Measure batch-norm statistics afresh, in place: an average of weights has statistics of its own.
 
     Izmailov et al., Averaging Weights Leads to Wider Optima, 2018, section 3.2.
@@ -65,9 +65,10 @@ def recalibrate(model: nn.Module, images: Tensor, batch: int = 500) -> None:
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
         norm.train()
     for i in range(0, len(images), batch):
+        for norm in norms:
+            norm.momentum = batch / (i + batch)  # a plain average over all batches
         model(prepared(images[i : i + batch], where))
     for norm, momentum, _ in before:
         norm.momentum = momentum

@@ -191,23 +191,73 @@ void conv_forward(const shape *s, const float *x, const float *weight, float *z,
         }
 }
 
-void depthwise_forward(const shape *s, const float *x, const float *weight, float *z)
+/* A map with its padding around it, so that no window has to ask where it ends. */
+typedef struct {
+    long height, width;
+} frame;
+
+static frame framed(const shape *s)
+{
+    return (frame){(s->rows - 1) * s->stride_rows + s->kernel_rows, (s->columns - 1) * s->stride_columns + s->kernel_columns};
+}
+
+static void fill(const float *map, long height, long width, long N, frame to, long top, long left, float *out)
+{
+    for (long y = 0; y < to.height; y++)
+        for (long x = 0; x < to.width; x++, out += N) {
+            const long iy = y - top, ix = x - left;
+            if (iy >= 0 && iy < height && ix >= 0 && ix < width)
+                memcpy(out, map + (iy * width + ix) * N, N * sizeof *out);
+            else
+                memset(out, 0, N * sizeof *out);
+        }
+}
+
+/* One channel: out [rows, columns, N] from a framed map; with `flip` the window is turned by half a turn. */
+ALWAYS void window(const int R, const int C, const int flip, long rows, long columns, long down, long across, long N,
+                   long width, const float *map, const float *weight, float *out)
+{
+    for (long row = 0; row < rows; row++)
+        for (long column = 0; column < columns; column++, out += N) {
+            const float *in = map + (row * down * width + column * across) * N;
+            for (long n = 0; n < N; n += LANES) {
+                vec acc = splat(0);
+                for (int r = 0; r < R; r++)
+                    for (int c = 0; c < C; c++)
+                        acc += weight[flip ? R * C - 1 - (r * C + c) : r * C + c] * CAT(in + (r * width + c) * N + n);
+                AT(out + n) = acc;
+            }
+        }
+}
+
+static void windows(const shape *s, int flip, long rows, long columns, long down, long across, long width,
+                    const float *map, const float *weight, float *out)
+{
+    const long N = s->batch;
+    if (s->kernel_rows == 3 && s->kernel_columns == 3)
+        window(3, 3, flip, rows, columns, down, across, N, width, map, weight, out);
+    else if (s->kernel_rows == 5 && s->kernel_columns == 5)
+        window(5, 5, flip, rows, columns, down, across, N, width, map, weight, out);
+    else
+        window((int)s->kernel_rows, (int)s->kernel_columns, flip, rows, columns, down, across, N, width, map, weight, out);
+}
+
+/* Floats of scratch memory of a depthwise layer: framed input, framed gradient, gradient. */
+long depthwise_scratch(const shape *s)
+{
+    const frame f = framed(s);
+    const long back = (s->height + s->kernel_rows - 1) * (s->width + s->kernel_columns - 1);
+    return (f.height * f.width + back + s->rows * s->columns) * s->batch;
+}
+
+void depthwise_forward(const shape *s, const float *x, const float *weight, float *z, float *room)
 {
     const long N = s->batch, taps = s->kernel_rows * s->kernel_columns;
+    const frame f = framed(s);
     for (long c = 0; c < s->channels; c++) {
-        const float *map = x + c * s->height * s->width * N;
-        float *out = z + c * s->rows * s->columns * N;
-        for (long row = 0; row < s->rows; row++)
-            for (long column = 0; column < s->columns; column++, out += N)
-                for (long n = 0; n < N; n += LANES) {
-                    vec acc = splat(0);
-                    for (long t = 0; t < taps; t++) {
-                        const long iy = row * s->stride_rows + t / s->kernel_columns - s->top;
-                        const long ix = column * s->stride_columns + t % s->kernel_columns - s->left;
-                        if (inside(iy, ix, s)) acc += weight[c * taps + t] * CAT(map + (iy * s->width + ix) * N + n);
-                    }
-                    AT(out + n) = acc;
-                }
+        fill(x + c * s->height * s->width * N, s->height, s->width, N, f, s->top, s->left, room);
+        windows(s, 0, s->rows, s->columns, s->stride_rows, s->stride_columns, f.width, room, weight + c * taps,
+                z + c * s->rows * s->columns * N);
     }
 }
 
@@ -373,41 +423,81 @@ void conv_backward(const shape *s, const norm *n, const float *gradient, const f
     reduced(s->outputs * K, total, dw);
 }
 
-/* As `conv_backward`; `room` holds one map of the output. */
+/* The gradient of a window's weights: sums over all places of gradient times framed input. */
+ALWAYS void taps_gradient(const int R, const int C, const shape *s, long width, const float *map, const float *dz,
+                          float *dw)
+{
+    const long N = s->batch;
+    for (int r = 0; r < R; r++) {
+        vec acc[5];
+        for (int c = 0; c < C; c++) acc[c] = splat(0);
+        for (long row = 0; row < s->rows; row++)
+            for (long column = 0; column < s->columns; column++) {
+                const float *g = dz + (row * s->columns + column) * N;
+                const float *in = map + ((row * s->stride_rows + r) * width + column * s->stride_columns) * N;
+                for (long n = 0; n < N; n += LANES) {
+                    const vec d = CAT(g + n);
+                    for (int c = 0; c < C; c++) acc[c] += d * CAT(in + c * N + n);
+                }
+            }
+        for (int c = 0; c < C; c++) dw[r * C + c] = lanes_sum(acc[c]);
+    }
+}
+
+static void tap_gradient(const shape *s, long width, const float *map, const float *dz, float *dw)
+{
+    const long N = s->batch;
+    for (long t = 0; t < s->kernel_rows * s->kernel_columns; t++) {
+        const long r = t / s->kernel_columns, c = t % s->kernel_columns;
+        vec acc = splat(0);
+        for (long row = 0; row < s->rows; row++)
+            for (long column = 0; column < s->columns; column++)
+                for (long n = 0; n < N; n += LANES)
+                    acc += CAT(dz + (row * s->columns + column) * N + n)
+                         * CAT(map + ((row * s->stride_rows + r) * width + column * s->stride_columns + c) * N + n);
+        dw[t] = lanes_sum(acc);
+    }
+}
+
+/* Adds each place's gradient, times the window, to the input's. */
+static void spread(const shape *s, const float *dz, const float *weight, float *dx)
+{
+    const long N = s->batch;
+    memset(dx, 0, s->height * s->width * N * sizeof *dx);
+    for (long row = 0; row < s->rows; row++)
+        for (long column = 0; column < s->columns; column++, dz += N)
+            for (long t = 0; t < s->kernel_rows * s->kernel_columns; t++) {
+                const long iy = row * s->stride_rows + t / s->kernel_columns - s->top;
+                const long ix = column * s->stride_columns + t % s->kernel_columns - s->left;
+                if (!inside(iy, ix, s)) continue;
+                float *to = dx + (iy * s->width + ix) * N;
+                for (long n = 0; n < N; n += LANES) AT(to + n) += weight[t] * CAT(dz + n);
+            }
+}
+
+/* As `conv_backward`, for one filter a channel. */
 void depthwise_backward(const shape *s, const norm *n, const float *gradient, const float *z, const float *x,
                         const float *weight, float *dx, float *dw, float *room)
 {
     const long N = s->batch, taps = s->kernel_rows * s->kernel_columns, P = s->rows * s->columns * N;
-    memset(dx, 0, s->channels * s->height * s->width * N * sizeof *dx);
+    const frame f = framed(s);
+    const frame whole = {s->height + s->kernel_rows - 1, s->width + s->kernel_columns - 1};
+    float *map = room, *back = map + f.height * f.width * N, *dz = back + whole.height * whole.width * N;
     for (long c = 0; c < s->channels; c++) {
-        const float *map = x + c * s->height * s->width * N;
-        float *back = dx + c * s->height * s->width * N;
-        through(n, c, P, gradient + c * P, z + c * P, room);
-        for (long t = 0; t < taps; t++) {
-            const float w = weight[c * taps + t];
-            vec acc[4] = {splat(0), splat(0), splat(0), splat(0)};
-            for (long row = 0; row < s->rows; row++)
-                for (long column = 0; column < s->columns; column++) {
-                    const long iy = row * s->stride_rows + t / s->kernel_columns - s->top;
-                    const long ix = column * s->stride_columns + t % s->kernel_columns - s->left;
-                    if (!inside(iy, ix, s)) continue;
-                    const float *in = map + (iy * s->width + ix) * N, *g = room + (row * s->columns + column) * N;
-                    float *to = back + (iy * s->width + ix) * N;
-                    long i = 0;
-                    for (; i + 64 <= N; i += 64)
-                        for (int q = 0; q < 4; q++) {
-                            const vec d = CAT(g + i + q * LANES);
-                            acc[q] += d * CAT(in + i + q * LANES);
-                            AT(to + i + q * LANES) += w * d;
-                        }
-                    for (; i < N; i += LANES) {
-                        const vec d = CAT(g + i);
-                        acc[0] += d * CAT(in + i);
-                        AT(to + i) += w * d;
-                    }
-                }
-            dw[c * taps + t] = lanes_sum(acc[0] + acc[1] + acc[2] + acc[3]);
-        }
+        float *into = dx + c * s->height * s->width * N;
+        fill(x + c * s->height * s->width * N, s->height, s->width, N, f, s->top, s->left, map);
+        through(n, c, P, gradient + c * P, z + c * P, dz);
+        if (s->kernel_rows == 3 && s->kernel_columns == 3)
+            taps_gradient(3, 3, s, f.width, map, dz, dw + c * taps);
+        else if (s->kernel_rows == 5 && s->kernel_columns == 5)
+            taps_gradient(5, 5, s, f.width, map, dz, dw + c * taps);
+        else
+            tap_gradient(s, f.width, map, dz, dw + c * taps);
+        if (s->stride_rows == 1 && s->stride_columns == 1) {
+            fill(dz, s->rows, s->columns, N, whole, s->kernel_rows - 1 - s->top, s->kernel_columns - 1 - s->left, back);
+            windows(s, 1, s->height, s->width, 1, 1, whole.width, back, weight + c * taps, into);
+        } else
+            spread(s, dz, weight + c * taps, into);
     }
 }
 

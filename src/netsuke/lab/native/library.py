@@ -50,8 +50,8 @@ def library() -> ctypes.CDLL | None:
         kernels = ctypes.CDLL(str(found))
     except (OSError, subprocess.SubprocessError):
         return None
-    kernels.scratch.restype = ctypes.c_long
-    kernels.scratch.argtypes = [ctypes.POINTER(Shape)]
+    for count in (kernels.scratch, kernels.depthwise_scratch):
+        count.restype, count.argtypes = ctypes.c_long, [ctypes.POINTER(Shape)]
     return kernels
 
 

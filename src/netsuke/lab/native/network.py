@@ -21,10 +21,10 @@ KINDS = frozenset({"halve", "qconv2d", "qdense", "qlogits", "maxpool", "qadd", "
 
 
 def usable(graph: QuantGraph, x: Tensor) -> bool:
-    """Whether this batch can be trained on here: on a CPU, by kernels that are there."""
+    """Whether this batch can run here: on a CPU, by kernels that are there."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or len(x) % LANES or len(x) == 0:
         return False
-    return graph.training and all(_known(op, graph) for op in graph.plan) and library() is not None
+    return all(_known(op, graph) for op in graph.plan) and library() is not None
 
 
 def _known(op: Op, graph: QuantGraph) -> bool:
@@ -38,7 +38,7 @@ def _known(op: Op, graph: QuantGraph) -> bool:
 
 
 def forward(graph: QuantGraph, x: Tensor) -> Tensor:
-    """Real logits [N, classes] of images in 0..1 [N, C, H, W], as `QuantGraph.forward` in training."""
+    """Real logits [N, classes] of images in 0..1 [N, C, H, W], as `QuantGraph.forward` without it."""
     values: dict[str, Tensor] = {INPUT: x}
     for op in graph.plan:
         inputs = [values[name] for name in op.inputs]
@@ -94,10 +94,11 @@ def _depthwise(op: Op) -> bool:
     return op.kind == "qconv2d" and op.attrs["groups"] > 1
 
 
-def _room(shape: Shape) -> Tensor:
+def _room(shape: Shape, op: Op) -> Tensor:
     kernels = library()
     assert kernels is not None
-    return torch.empty(kernels.scratch(ctypes.byref(shape)))
+    size = kernels.depthwise_scratch if _depthwise(op) else kernels.scratch
+    return torch.empty(size(ctypes.byref(shape)))
 
 
 def _sums(x: Tensor, weight: Tensor, op: Op) -> Tensor:
@@ -108,10 +109,11 @@ def _sums(x: Tensor, weight: Tensor, op: Op) -> Tensor:
         return weight @ x
     shape = _window(op, x, len(weight), weight.shape[2:])
     out = torch.empty(shape.outputs, shape.rows, shape.columns, shape.batch)
+    room = _room(shape, op)
     if _depthwise(op):
-        kernels.depthwise_forward(ctypes.byref(shape), _at(x), _at(weight), _at(out))
+        kernels.depthwise_forward(ctypes.byref(shape), _at(x), _at(weight), _at(out), _at(room))
     else:
-        turned, room = weight.flatten(1).t().contiguous(), _room(shape)
+        turned = weight.flatten(1).t().contiguous()
         kernels.conv_forward(ctypes.byref(shape), _at(x), _at(turned), _at(out), _at(room))
     return out
 
@@ -152,7 +154,7 @@ def _backward(
     flat = weight.flatten(1)
     dw = torch.empty_like(flat)
     dx = torch.empty_like(x) if needs_x or _depthwise(op) else None
-    room = torch.empty(sums[0].numel()) if _depthwise(op) else _room(shape)
+    room = _room(shape, op)
     run = kernels.depthwise_backward if _depthwise(op) else kernels.conv_backward
     run(
         ctypes.byref(shape), ctypes.byref(norm), _at(gradient), _at(sums), _at(x), _at(flat), _at(dx), _at(dw),
