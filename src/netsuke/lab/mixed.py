@@ -33,11 +33,16 @@ Change = Callable[[Op, Tensor, int], Tensor]  # a layer's weight as it is at a w
 
 @dataclass(frozen=True)
 class LayerLosses:
-    """Mean cross entropy of the float network, and by how much it grows when one layer alone takes a width."""
+    """What changes when one layer alone takes a width: [layer][bits], means over `n` images.
+
+    `base` is the float network's cross entropy and `increase` how much it grows, which on few images is partly luck;
+    `divergence` is the Kullback-Leibler divergence of the answers from the float network's, which has no luck in it.
+    """
 
     base: float
     increase: dict[str, dict[int, float]]
-    n: int  # images
+    divergence: dict[str, dict[int, float]]
+    n: int
 
 
 def sample(data: Dataset, count: int = SAMPLE) -> Split:
@@ -61,7 +66,6 @@ def layer_losses(
     layers: Mapping[str, Sequence[int]] | None = None,
     change: Change | None = None,
     count: int = SAMPLE,
-    batch: int = 200,
 ) -> LayerLosses:
     """How sensitive each convolution and dense layer is: loss on `count` validation images, never test images.
 
@@ -81,19 +85,21 @@ def layer_losses(
             real = torch.from_numpy(weights[op.tensor("weight")])
             changed[op.name] = {bits: (change or rounds)(op, real, bits) for bits in asked[op.name]}
     images, labels = tensors(sample(data, count))
-    base, total = 0.0, {name: dict.fromkeys(those, 0.0) for name, those in asked.items()}
-    for i in range(0, len(images), batch):
+    increase: dict[str, dict[int, float]] = {name: dict.fromkeys(those, 0.0) for name, those in asked.items()}
+    divergence = {name: dict(row) for name, row in increase.items()}
+    batch = max(1, min(200, (1 << 26) // sum(t.elements for t in graph.types(weights).values())))
+    base, n = 0.0, len(images)
+    for i in range(0, n, batch):
         values = twin.activations(images[i : i + batch].float() / 255)
-        label = labels[i : i + batch]
-        base += F.cross_entropy(values[graph.output], label, reduction="sum").item()
+        answer, label = F.log_softmax(values[graph.output], 1), labels[i : i + batch]
+        loss = F.nll_loss(answer, label, reduction="sum").item()
+        base += loss / n
         for name, variants in changed.items():
             for bits, weight in variants.items():
-                out = _rerun(twin, values, name, weight)
-                total[name][bits] += F.cross_entropy(out, label, reduction="sum").item()
-    n = len(images)
-    return LayerLosses(
-        base / n, {name: {b: (t - base) / n for b, t in row.items()} for name, row in total.items()}, n
-    )
+                out = F.log_softmax(_rerun(twin, values, name, weight), 1)
+                increase[name][bits] += (F.nll_loss(out, label, reduction="sum").item() - loss) / n
+                divergence[name][bits] += F.kl_div(out, answer, reduction="sum", log_target=True).item() / n
+    return LayerLosses(base, increase, divergence, n)
 
 
 def _rerun(twin: FloatGraph, values: Mapping[str, Tensor], name: str, weight: Tensor) -> Tensor:
@@ -106,7 +112,7 @@ def _rerun(twin: FloatGraph, values: Mapping[str, Tensor], name: str, weight: Te
         if op.name == name:
             own["weight"] = weight
         new[op.name] = TORCH[op.kind](op, [new.get(x, values[x]) for x in op.inputs], own)
-    return new[twin.graph.output]
+    return new.get(twin.graph.output, values[twin.graph.output])  # a layer may lead nowhere
 
 
 def layer_bytes(
@@ -154,9 +160,9 @@ def within(
     candidates = {op.name: _candidates(op, weights, widths) for op in graph.ops if op.kind in LAYERS}
     every = sorted({bits for those in candidates.values() for bits in those})
     sizes, others = layer_bytes(graph, weights, images, widths, every, trains)
-    losses = layer_losses(FloatGraph(graph, weights), data, layers=candidates).increase
+    losses = layer_losses(FloatGraph(graph, weights), data, layers=candidates).divergence
     options = {
-        name: {bits: (sizes[name][bits], max(0.0, losses[name][bits])) for bits in those}
+        name: {bits: (sizes[name][bits], losses[name][bits]) for bits in those}
         for name, those in candidates.items()
     }
     budget = max_bytes - others
@@ -226,5 +232,5 @@ def blame(
     if sum(max(0.0, grown) for grown, _ in alone.values()) < 0.5 * (rounded - loss):
         return f"{text}, less by any one layer's weights than by activations: calibrate otherwise, or train"
     worst = sorted(alone.items(), key=lambda item: -item[1][0])[:3]
-    named = ", ".join(f"{name} at {b} bits (loss {grown:+.2f})" for name, (grown, b) in worst)
+    named = ", ".join(f"{name} at {b} bit{'s' * (b > 1)} (loss {grown:+.2f})" for name, (grown, b) in worst)
     return f"{text}; most by {named}: give them more bits, or train"
