@@ -94,9 +94,20 @@ def test_distils_from_a_file(tmp_path: Path) -> None:
     assert (recipe["temperature"], recipe["hard"]) == (2.0, 0.2)
 
 
+def test_distils_from_several_files_and_what_goes_on_in_them(tmp_path: Path) -> None:
+    for name, seed in (("t", 0), ("u", 1)):
+        run(*SMALL, "--epochs", 1, "--seed", seed, "-o", tmp_path / f"{name}.netsuke")
+    teachers = ["--teacher", tmp_path / "t.netsuke", "--teacher", tmp_path / "u.netsuke"]
+    run(*SMALL, "--epochs", 1, *teachers, "--features", 0.5, "--attention", 1, "-o", tmp_path / "s.netsuke")
+    recipe = Artifact.load(tmp_path / "s.netsuke").manifest["recipe"]
+    assert recipe["teacher"] == [Artifact.load(tmp_path / f"{n}.netsuke").weight_hash for n in "tu"]
+    assert (recipe["features"], recipe["attention"]) == (0.5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("args", "error", "word"),
     [
+        (["--features", "1"], OptionError, "need a --teacher"),
         (["--model", "resnet"], OptionError, "separable"),
         (["--option", "width"], OptionError, "name=value"),
         (["--option", "depht=2"], OptionError, "depht"),

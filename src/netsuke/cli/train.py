@@ -36,9 +36,13 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes what there is.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    teacher: Annotated[Path | None, typer.Option(help="A float .netsuke to distil from.")] = None,
+    teacher: Annotated[
+        list[Path] | None, typer.Option(help="A .netsuke to distil from; may be repeated, the mean counts.")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Of distillation.")] = 2.0,
     hard: Annotated[float, typer.Option(help="Weight of the true labels in distillation.")] = 0.5,
+    features: Annotated[float, typer.Option(help="Weight of matching the teacher's features.")] = 0.0,
+    attention: Annotated[float, typer.Option(help="Weight of matching the teacher's attention.")] = 0.0,
     source: Annotated[
         str | None,
         typer.Option(
@@ -107,10 +111,12 @@ def train(
     )  # fmt: skip
     if new_head:
         start.check_head(module, freeze or ())
+    if not teacher and (features or attention):
+        raise OptionError("--features and --attention need a --teacher to match")
+    distilling = {"temperature": temperature, "hard": hard, "features": features, "attention": attention}
     finish(
-        module, dataset, chosen, out, recipe, json=json, teacher=teacher, temperature=temperature, hard=hard,
-        plain=plain,
-    )  # fmt: skip
+        module, dataset, chosen, out, recipe, json=json, teachers=teacher, distilling=distilling, plain=plain
+    )
 
 
 def finish(
@@ -121,14 +127,14 @@ def finish(
     recipe: dict[str, Any],
     *,
     json: bool,
-    teacher: Path | None = None,
-    temperature: float = 2.0,
-    hard: float = 0.5,
+    teachers: list[Path] | None = None,
+    distilling: dict[str, float] | None = None,
     plain: Any = None,
 ) -> None:
     """Train `module`, write its artifact, measure it on the test half once, and say so.
 
-    `plain` is the data set before it was adapted to the network; left out, it was not.
+    `distilling` are options of `Distil`, for where there are teachers. `plain` is the data set before it was
+    adapted to the network; left out, it was not.
     """
     from dataclasses import asdict
     from functools import partial
@@ -140,11 +146,16 @@ def finish(
     from netsuke.lab.steps.train import train
 
     step: Callable[..., Any] = train
-    if teacher is not None:
-        loaded = Artifact.load(teacher)
-        evaluate.check_fit(loaded, dataset, str(teacher))
-        step = partial(distil, teacher=loaded, temperature=temperature, hard=hard)
-        recipe |= {"teacher": loaded.weight_hash, "temperature": temperature, "hard": hard}
+    if teachers:
+        loaded = [Artifact.load(path) for path in teachers]
+        for path, artifact in zip(teachers, loaded, strict=True):
+            evaluate.check_fit(artifact, dataset, str(path))
+        used: dict[str, Any] = {
+            name: value for name, value in (distilling or {}).items() if value or name == "hard"
+        }
+        step = partial(distil, teacher=loaded, **used)
+        hashes = [artifact.weight_hash for artifact in loaded]
+        recipe |= {"teacher": hashes[0] if len(hashes) == 1 else hashes, **used}
     history: list[dict[str, float]] = []
     work = options.work_folder(out)
     with console.progress("training", chosen.epochs) as bar:
