@@ -363,6 +363,7 @@ MAKERS: dict[str, Callable[[nn.Module, Dataset], nn.Module]] = {
     "module": lambda m, d: m,
     "pruned": lambda m, d: prune(m, d, amount=0.5),
     "pruned channels": lambda m, d: prune(m, d, amount=0.3, structure="channels"),
+    "factorised": lambda m, d: STEPS["factorise"].run(prune(m, d, amount=0.5), d, None, energy=0.8),
     "integer": lambda m, d: quantize(m, d, bits=4),
     "pruned, integer": lambda m, d: quantize(prune(m, d, amount=0.5), d, bits=4),
     "learned steps": lambda m, d: quantize(m, d, bits=3, steps="learned"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from netsuke.lab.steps.distil import Distil, distil
 from netsuke.lab.steps.dynamic import Dynamic, dynamic
+from netsuke.lab.steps.factorise import Factorise, factorise
 from netsuke.lab.steps.prune import Prune, prune
 from netsuke.lab.steps.quantize import Quantize, quantize
 from netsuke.lab.steps.train import train
@@ -36,6 +37,7 @@ TRAINS = ("float", "integer")
 STEPS: dict[str, Step] = {
     "train": Step(Training, train, TRAINS, learns=True),
     "distil": Step(Distil, distil, TRAINS, learns=True, many=True),
+    "factorise": Step(Factorise, factorise, learns=True),
     "prune": Step(Prune, prune, TRAINS, learns=True),
     "quantize": Step(Quantize, quantize, gives="integer", learns=True),
     "weight_only": Step(WeightOnly, weight_only, gives="stored"),
