@@ -19,13 +19,15 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from netsuke import kernels, packing, storage
-from netsuke.errors import ArtifactError, GraphError
+from netsuke.coding import check
+from netsuke.errors import ArtifactError, GraphError, OptionError
 from netsuke.graph import Graph
 from netsuke.storage import is_shape
 
-SCHEMA = 2  # what `save` writes; 1, which is read too, has no exponents and codebooks
+SCHEMA = 2  # what `save` writes; 1, which is read too, has none of exponents, codebooks, coding
 MAX_HEADER = 100_000_000  # the limit of the safetensors format itself
-COMPUTED = ("schema", "graph", "packed", "weight_hash")  # written by `save`, checked and dropped by `load`
+REQUIRED = ("schema", "graph", "packed", "weight_hash")
+COMPUTED = (*REQUIRED, "coded")  # written by `save`, checked and dropped by `load`
 DTYPES = {"F32": "<f4", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4"}
 
 
@@ -50,6 +52,21 @@ class Artifact:
     def size_bytes(self) -> int:
         """Everything a device must store to run the model; see `packing.size_bytes`."""
         return packing.size_bytes(self.graph, self.tensors)
+
+    @property
+    def coding(self) -> str:
+        """How the file's weights are entropy coded: "", or a method of `netsuke.coding`."""
+        return check(self.manifest.get("coding", ""))
+
+    @property
+    def encoded(self) -> storage.Encoded:
+        """What a device stores with that coding: streams, what is left uncoded, and the decoder."""
+        return storage.encoded(self.graph, self.tensors, self.coding)
+
+    @property
+    def encoded_bytes(self) -> int:
+        """The sum of `encoded`; without coding, `size_bytes`."""
+        return self.encoded.size_bytes
 
     @property
     def weight_hash(self) -> str:
@@ -79,16 +96,16 @@ class Artifact:
         path = Path(path)
         try:
             _check(self.graph, self.tensors, self.manifest)
-            stored, packed = storage.encode(self.graph, self.tensors)
+            stored, fields = storage.encode(self.graph, self.tensors, self.coding)
             manifest = {
                 **self.manifest,
                 "schema": SCHEMA,
                 "graph": self.graph.to_json(),
-                "packed": packed,
+                **fields,
                 "weight_hash": self.weight_hash,
             }
             data = save(stored, metadata={"netsuke": _canonical(manifest).decode()})
-        except (GraphError, ArtifactError, TypeError, ValueError, RecursionError) as error:
+        except (GraphError, ArtifactError, OptionError, TypeError, ValueError, RecursionError) as error:
             _fail(path, f"cannot be saved: {error}")
         _write(path, data)
 
@@ -102,13 +119,14 @@ class Artifact:
             with path.open("rb") as file:
                 stored, manifest = _read(file)
             graph = Graph.from_json(manifest["graph"])
-            tensors = storage.decode(graph, stored, manifest["packed"], schema=manifest["schema"])
+            tensors = storage.decode(graph, stored, manifest)
             free = {key: value for key, value in manifest.items() if key not in COMPUTED}
             _check(graph, tensors, free)
             artifact = Artifact(graph, tensors, free)
+            _ = artifact.coding  # known, or an error
             if artifact.weight_hash != manifest["weight_hash"]:
                 raise ArtifactError("its graph or weights do not match its weight_hash; the file is damaged")
-        except (ArtifactError, GraphError) as error:
+        except (ArtifactError, GraphError, OptionError) as error:
             _fail(path, str(error))
         except RecursionError:
             _fail(path, "its JSON is nested too deeply")
@@ -166,7 +184,7 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     schema = manifest.get("schema")
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise ArtifactError(f"has schema {str(schema)[:40]}; this version of netsuke reads 1 to {SCHEMA}")
-    missing = [key for key in (*COMPUTED, "classes") if key not in manifest]
+    missing = [key for key in (*REQUIRED, "classes") if key not in manifest]
     if missing:
         raise ArtifactError(f"its manifest lacks {', '.join(missing)}")
     _check_layout(header, size - 8 - length)
