@@ -37,17 +37,18 @@ def sensitivity(
     from netsuke.artifact import Artifact
     from netsuke.cli import console, evaluate, options
     from netsuke.errors import OptionError
+    from netsuke.graph.floats import DYNAMIC, WEIGHT_ONLY
 
     model = Artifact.load(artifact)
     tried = numbers(widths, "widths", int), numbers(ratios, "ratios", float)
     if html is not None:
         options.check_out(html)
     dataset = evaluate.fitting(model, catalogue.load(data), str(artifact))
-    from netsuke.lab import sensitivity as study
-    from netsuke.lab.modules import TORCH, FloatGraph
-
-    if any(op.kind not in TORCH for op in model.graph.ops):
+    if model.graph.integer or any(op.kind in WEIGHT_ONLY | DYNAMIC for op in model.graph.ops):
         raise OptionError(f"{artifact} is quantised already; give the float model it came from")
+    from netsuke.lab import sensitivity as study
+    from netsuke.lab.modules import FloatGraph
+
     module = FloatGraph(model.graph, model.tensors)
     with console.progress("sensitivity", 1) as bar:
         found = study.sensitivity(
@@ -95,6 +96,11 @@ def show(found: Sensitivity, document: dict[str, Any]) -> None:
     from netsuke.cli import console
     from netsuke.measure.page.heat import TECHNIQUES, points
 
+    console.table(
+        f"{document['artifact']} on {document['data']} {found.split}",
+        ("figure", "value"),
+        [("accuracy", f"{found.accuracy:.2%} of {found.n:,}"), ("loss", f"{found.loss:.4f} nats")],
+    )
     for technique, (heading, level_text, _) in TECHNIQUES.items():
         layers = found.of(technique)
         if not layers:

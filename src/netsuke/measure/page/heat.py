@@ -83,8 +83,8 @@ def _key(document: Document) -> Markup:
     error = math.sqrt(max(_wrong(document), 1 / document["n"]) / document["n"])
     said = (
         "Each cell is the change of accuracy, in points of a hundred, when this layer alone is changed so far and all"
-        f" others stay as they are. Changes below {figures.percent(error)} points, the standard error on so many"
-        " images, mean little. What several layers lose together is not in the map."
+        " others stay as they are. On so many images an accuracy has itself a standard error of"
+        f" {figures.percent(error)} points. What several layers lose together is not in the map."
     )
     return tag(
         "section", tag("p", said), tag("p", "Colour: ", samples, class_="key", aria_label="Colour scale")
