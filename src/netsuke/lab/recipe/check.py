@@ -12,6 +12,7 @@ from torch import nn
 from netsuke.artifact import Artifact
 from netsuke.data import Dataset, Split
 from netsuke.errors import DataError, NetsukeError, OptionError
+from netsuke.lab.finished import started, trains
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.modules import TORCH, FloatGraph
@@ -32,12 +33,12 @@ def check(recipe: Recipe, start: nn.Module | Artifact | None, data: Dataset) -> 
         if recipe.model is None:
             raise OptionError(f"{recipe.name} names no [model]: give a model to start from")
         start = build(recipe.model.name, data.image_shape, len(data.classes), **recipe.model.options)
-    integer = isinstance(start, Artifact) and start.graph.integer
-    if integer and any(step.name != "encode" for step in recipe.steps):
+    finished = isinstance(start, Artifact) and not trains(start)
+    if finished and any("finished" not in step.kind.takes for step in recipe.steps):
         raise OptionError(
             "the model is quantised already, and only encode takes that; compress the float model it came from"
         )
-    check_order(recipe, "integer" if integer else "float")
+    check_order(recipe, "finished" if finished else "float")
     for step in recipe.steps:
         if not len(data.val) and any(part.patience for part in trainings(step.options)):
             raise DataError(
@@ -46,7 +47,7 @@ def check(recipe: Recipe, start: nn.Module | Artifact | None, data: Dataset) -> 
         for one in step.teacher:
             if isinstance(one, str) and one != SELF:
                 _fits(Artifact.load(one), data, f"{step_of(recipe, step)}: the teacher {one}")
-    rehearse(recipe, as_module(start), data)
+    rehearse(recipe, started(start), data)
 
 
 def _fits(teacher: Artifact, data: Dataset, what: str) -> None:

@@ -18,7 +18,11 @@ from netsuke.settings import filled, unknown
 SELF = "self"  # as a teacher: the model as it was before the first step
 TOP = ("title", "allowed_loss", "model", "step")
 COMMON = ("step", "teacher", "temperature", "hard", "allowed_loss")  # keys of every step, beside its options
-STAGES = {"float": "a float model", "integer": "an integer model", "stored": "a model of stored weights"}
+STAGES = {
+    "float": "a float model",
+    "integer": "an integer model",
+    "finished": "a model that no longer trains",
+}
 
 Teachers = tuple[str | int, ...]  # "self", the number of an earlier step, or the path of an artifact
 

@@ -19,6 +19,7 @@ from netsuke.data import Dataset
 from netsuke.errors import NetsukeError
 from netsuke.lab import checkpoint
 from netsuke.lab.carve import carve
+from netsuke.lab.finished import started
 from netsuke.lab.inference import weights_hash
 from netsuke.lab.lower import lower
 from netsuke.lab.mixed import blame
@@ -28,7 +29,6 @@ from netsuke.lab.recipe import rows, snapshot
 from netsuke.lab.recipe.check import check, guidance, step_of, teachers_of
 from netsuke.lab.recipe.document import Planned, Recipe
 from netsuke.lab.steps.train import train
-from netsuke.lab.teachers import as_module
 from netsuke.lab.training import Progress
 
 AFTER = "after.pt"  # in the folder of a step: the model as it left it
@@ -88,7 +88,7 @@ class _Run:
         else:
             self.told.pop("model", None)
             self.told |= {"from": start.weight_hash} if isinstance(start, Artifact) else {}
-            self.start = as_module(start) if isinstance(start, Artifact) else start
+            self.start = started(start)
         self.identity = self._hash(
             __version__,
             structure(self.start, data),

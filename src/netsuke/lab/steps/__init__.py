@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
     `options` is the dataclass of its options, `run(model, data, options, teacher=, work=, history=, progress=)`
     does it. `takes` are the stages of a model that it accepts and `gives` the stage it leaves, "" for the same:
-    "float" and "integer" models train on, "stored" ones only run. `learns` tells whether a teacher can guide it,
+    "float" and "integer" models train on, "finished" ones only run. `learns` tells whether a teacher can guide it,
     `many` whether it takes a list of them.
     """
 
@@ -40,6 +40,6 @@ STEPS: dict[str, Step] = {
     "factorise": Step(Factorise, factorise, learns=True),
     "prune": Step(Prune, prune, TRAINS, learns=True),
     "quantize": Step(Quantize, quantize, gives="integer", learns=True),
-    "weight_only": Step(WeightOnly, weight_only, gives="stored"),
-    "dynamic": Step(Dynamic, dynamic, gives="stored"),
+    "weight_only": Step(WeightOnly, weight_only, gives="finished"),
+    "dynamic": Step(Dynamic, dynamic, gives="finished"),
 }
