@@ -10,9 +10,9 @@ later slice or group the channels that were there before. Both are equations bet
 
 - a *cut* is a place in a channel order that a later slice, group or shuffle relies on; cuts are handed back from the
   readers to the ops before, through a shuffle to the same rank in each of its groups (sums rely on every place);
-- a shuffle of g groups keeps the channels on their sides of a cut if each group keeps as many before it, because
-  the smaller shuffle again deals them out rank by rank. What lies between two cuts may change its order: whoever
-  reads it is rewritten for the new order.
+- a shuffle of g groups keeps the channels on their sides of the cuts if between two cuts each group loses as many,
+  because the smaller shuffle again deals them out rank by rank. A rank that a cut divides goes as a whole or stays.
+  What lies between two cuts may change its order: whoever reads it is rewritten for the new order.
 
 An equation between two units only makes them one. The others are `Balance`s, which `lab.steps.prune.selection` keeps.
 """
@@ -20,7 +20,7 @@ An equation between two units only makes them one. The others are `Balance`s, wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ import numpy as np
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 
 LAYERS = ("conv2d", "dense")
-Equation = tuple[
+Equation = dict[int, int]  # units, and how often each is counted where it stays: the sum is 0
     str, dict[int, int]
 ]  # the op that needs it, units and how often each is counted: the sum is 0
 
@@ -44,7 +44,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """Units of which only certain combinations may go: `equations @ kept` stays 0, once anything has gone.
+    """Units of which only certain combinations may go: `equations @ kept` is 0 and stays so.
 
     `equations` is int [equations, units]; fixed units are among them.
     """
@@ -85,8 +85,7 @@ class Channels:
         self.fixed[[*self.at[INPUT], *self.at[graph.output]]] = True
         self.fixed |= self.rows == 0  # a mean or peak over channels, which is no layer's to give up
         number = {int(root): i for i, root in enumerate(kept)}
-        renamed = [(name, {number[u]: c for u, c in terms.items()}) for name, terms in equations]
-        self.balances = self._balances(renamed, coupling)
+        self.balances = self._balances([{number[u]: c for u, c in terms.items()} for terms in equations])
         self.groups = self._groups()
 
     def members(self, unit: int) -> list[tuple[str, int, np.ndarray]]:
@@ -108,16 +107,12 @@ class Channels:
                 found.append((op.tensor("slope"), 0, np.flatnonzero(self.at[op.name] == unit)))
         return found
 
-    def _balances(self, equations: list[Equation], coupling: _Coupling) -> list[Balance]:
-        sizes = np.ones(self.count, int)
+    def _balances(self, equations: list[Equation]) -> list[Balance]:
         joined = _Sets(self.count)
-        uneven = {name for name, terms in equations if sum(c * sizes[u] for u, c in terms.items())}
-        for name, terms in equations:
-            joined.join(list(terms))
-            if name in uneven:  # all its equations hold together, or the shuffle stays whole
-                joined.join([*terms, *self.at[coupling.source[name]]])
+        for terms in equations:
+            joined.join(terms)
         parts: dict[int, list[dict[int, int]]] = {}
-        for _, terms in equations:
+        for terms in equations:
             parts.setdefault(joined.find(next(iter(terms))), []).append(terms)
         found = []
         for root, members in parts.items():
@@ -177,8 +172,7 @@ class _Coupling(_Sets):
         super().__init__(0)
         self.types = types
         self.at = {INPUT: self.fresh(graph.input_shape[0])}
-        self.equal: list[tuple[str, np.ndarray, np.ndarray]] = []
-        self.source: dict[str, str] = {}  # the output whose order an equation is about
+        self.equal: list[tuple[np.ndarray, np.ndarray]] = []
         self.cuts = _cuts(graph, types)
         for op in graph.ops:
             self.at[op.name] = self.channels(op)
@@ -195,10 +189,9 @@ class _Coupling(_Sets):
         for both in zip(a, b, strict=True):
             self.join(both)
 
-    def balance(self, name: str, source: str, parts: list[np.ndarray]) -> None:
+    def balance(self, parts: Sequence[np.ndarray]) -> None:
         """Each part keeps as many channels as the first."""
-        self.source[name] = source
-        self.equal += [(name, part, parts[0]) for part in parts[1:]]
+        self.equal += [(part, parts[0]) for part in parts[1:]]
 
     def channels(self, op: Op) -> np.ndarray:
         x, shape = self.at[op.inputs[0]], self.types[op.name].shape
@@ -223,18 +216,15 @@ class _Coupling(_Sets):
         if depthwise(op, len(x)):
             self.pair(np.repeat(x, count // len(x)), out)
         elif parts > 1:
-            self.balance(f"{op.name} in", op.inputs[0], np.split(x, parts))
-            self.balance(f"{op.name} out", op.name, np.split(out, parts))
+            self.balance(np.split(x, parts))
+            self.balance(np.split(out, parts))
         return out
 
     def shuffled(self, op: Op, x: np.ndarray) -> np.ndarray:
         parts = x.reshape(op.attrs["groups"], -1)
-        places = sorted(self.cuts[op.name] | {0, len(x)})
-        for low, high in pairwise(places):
-            blocks = [
-                part[_rank(low, g, len(parts)) : _rank(high, g, len(parts))] for g, part in enumerate(parts)
-            ]
-            self.balance(op.name, op.inputs[0], blocks)
+        ranks = {side for cut in self.cuts[op.name] for side in _ranks(cut, len(parts))}
+        for low, high in pairwise(sorted(ranks | {0, parts.shape[1]})):
+            self.balance([part[low:high] for part in parts])
         return parts.T.reshape(-1)
 
     def settle(self) -> list[Equation]:
@@ -244,7 +234,7 @@ class _Coupling(_Sets):
         while changed:
             changed = False
             left = []
-            for name, a, b in self.equal:
+            for a, b in self.equal:
                 terms = Counter(self.roots(a).tolist())
                 terms.subtract(self.roots(b).tolist())
                 terms = Counter({unit: count for unit, count in terms.items() if count})
@@ -252,7 +242,7 @@ class _Coupling(_Sets):
                     self.join(terms)
                     changed = True
                 elif terms:
-                    left.append((name, dict(terms)))
+                    left.append(dict(terms))
         return left
 
 
@@ -263,9 +253,9 @@ def coupled(op: Op, types: dict[str, Type]) -> bool:
     return types[op.inputs[0]].shape[0] == types[op.inputs[1]].shape[0]
 
 
-def _rank(place: int, group: int, groups: int) -> int:
-    """How many channels of a group a shuffle deals out before `place`."""
-    return max(0, -(-(place - group) // groups))
+def _ranks(place: int, groups: int) -> set[int]:
+    """The ranks that a shuffle of so many groups begins and ends around a place in its output."""
+    return {place // groups, -(-place // groups)}
 
 
 def _cuts(graph: Graph, types: dict[str, Type]) -> dict[str, set[int]]:
@@ -301,7 +291,8 @@ def _handed(op: Op, name: str, cuts: set[int], size: int, offset: int, types: di
     if op.kind == "shuffle":
         count = op.attrs["groups"]
         each = size // count
-        return {g * each + _rank(cut, g, count) for g in range(count) for cut in cuts | {0, size}}
+        ranks = {side for cut in cuts | {0, size} for side in _ranks(cut, count)}
+        return {g * each + rank for g in range(count) for rank in ranks}
     if op.kind == "conv2d" and not depthwise(op, size):
         return set(range(0, size, size // op.attrs["groups"])) if op.attrs["groups"] > 1 else set()
     each = max(1, types[op.name].shape[0] // size)  # values of a flattened map, outputs of a depthwise group

@@ -76,7 +76,7 @@ class Selection:
         wanted = np.zeros(self.channels.count, bool)
         wanted[list(units)] = True
         wanted &= ~self.channels.fixed & ~self.gone
-        queue: list[tuple[float, int, np.ndarray, _Moves | None]] = []
+        queue: list[Offer] = []
         for unit in np.flatnonzero(wanted & ~self.bound):
             queue.append((self.price[unit] / self.weight[unit], len(queue), np.array([unit]), None))
         for balance in self.channels.balances:
@@ -86,19 +86,22 @@ class Selection:
         serial = len(queue)
         while queue and not done(self.kept):
             _, _, move, moves = heapq.heappop(queue)
-            used = self.channels.uses[:, move].sum(1)
-            possible = not ((used > 0) & (used >= self.kept)).any()
-            if possible:
+            if self._possible(move):
                 self.gone[move] = True
-                self.kept = self.kept - used
-            if moves:  # also where other units have meanwhile taken an output's last channels but one
+                self.kept = self.kept - self.channels.uses[:, move].sum(1)
+            if moves:  # also where others have meanwhile taken all but an output's last channel
                 serial += 1
                 for entry in self._offer(moves, serial):
                     heapq.heappush(queue, entry)
 
-    def _offer(self, moves: _Moves, serial: int) -> list[tuple[float, int, np.ndarray, _Moves | None]]:
+    def _possible(self, move: np.ndarray) -> bool:
+        """Whether every output would keep a channel."""
+        used = self.channels.uses[:, move].sum(1)
+        return not ((used > 0) & (used >= self.kept)).any()
+
+    def _offer(self, moves: _Moves, serial: int) -> list[Offer]:
         move = moves.next()
-        if move is None:
+        if move is None or not self._possible(move):
             return []
         return [(self.price[move].sum() / self.weight[move].sum(), serial, move, moves)]
 
@@ -132,10 +135,9 @@ class _Moves:
         # Scaled, so that the solver's tolerance does not depend on the unit of importance; a little for each unit
         # keeps combinations small where nothing else tells them apart.
         scale = max(float(price[free > 0].max(initial=0.0)), 1e-30)
-        due = self.equations @ number
         room = self.s.kept[self.outputs] - 1
         limits = [
-            LinearConstraint(self.equations, due, due),
+            LinearConstraint(self.equations, 0, 0),
             LinearConstraint(self.uses, -np.inf, room),
             LinearConstraint(np.ones((1, len(left))), 1, np.inf),
         ]
@@ -146,3 +148,8 @@ class _Moves:
             return None
         counts = np.rint(found.x).astype(int)
         return np.array([u for cell, n in zip(left, counts, strict=True) for u in cell[:n]])
+
+
+Offer = tuple[
+    float, int, np.ndarray, _Moves | None
+]  # price per saving, what settles a tie, units, what follows
