@@ -30,8 +30,6 @@ from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 
 LAYERS = ("conv2d", "dense")
 Equation = dict[int, int]  # units, and how often each is counted where it stays: the sum is 0
-    str, dict[int, int]
-]  # the op that needs it, units and how often each is counted: the sum is 0
 
 
 @dataclass(frozen=True, eq=False)
