@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from netsuke import packing
 from netsuke.data import Dataset, Split
 from netsuke.errors import OptionError
-from netsuke.graph import OPS, Graph, Op
+from netsuke.graph import Graph, Op
 from netsuke.lab.inference import accuracy, tensors
 from netsuke.lab.integers import Widths, in_steps, shares, steps
 from netsuke.lab.lower import lower
-from netsuke.lab.modules import TORCH, FloatGraph, key
+from netsuke.lab.modules import FloatGraph
 from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.quantizer import LAYERS, quantized
 from netsuke.lab.quantlayers import is_pruned
@@ -96,23 +96,10 @@ def layer_losses(
         base += loss / n
         for name, variants in changed.items():
             for bits, weight in variants.items():
-                out = F.log_softmax(_rerun(twin, values, name, weight), 1)
+                out = F.log_softmax(twin.again(values, {f"{name}.weight": weight}), 1)
                 increase[name][bits] += (F.nll_loss(out, label, reduction="sum").item() - loss) / n
                 divergence[name][bits] += F.kl_div(out, answer, reduction="sum", log_target=True).item() / n
     return LayerLosses(base, increase, divergence, n)
-
-
-def _rerun(twin: FloatGraph, values: Mapping[str, Tensor], name: str, weight: Tensor) -> Tensor:
-    """The output when the layer called `name` has another weight; only what depends on it is computed again."""
-    new: dict[str, Tensor] = {}
-    for op in twin.graph.ops:
-        if op.name != name and not any(x in new for x in op.inputs):
-            continue
-        own = {role: getattr(twin.layers[key(op.name)], role) for role in OPS[op.kind].roles}
-        if op.name == name:
-            own["weight"] = weight
-        new[op.name] = TORCH[op.kind](op, [new.get(x, values[x]) for x in op.inputs], own)
-    return new.get(twin.graph.output, values[twin.graph.output])  # a layer may lead nowhere
 
 
 def layer_bytes(
