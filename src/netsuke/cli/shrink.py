@@ -25,7 +25,8 @@ def shrink(
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes what there is.")] = 0,
     teacher: Annotated[
-        Path | None, typer.Option(help="A float .netsuke to learn from, instead of a new one.")
+        list[Path] | None,
+        typer.Option(help="A float .netsuke to learn from, instead of a new one; may be repeated."),
     ] = None,
     work: Annotated[
         Path | None,
@@ -45,12 +46,15 @@ def shrink(
     from netsuke.cli import console, options
 
     options.check_out(out)
-    given = Artifact.load(teacher) if teacher else None
+    given = [Artifact.load(path) for path in teacher or ()]
     dataset = catalogue.load(data).require("train", "test")
     from netsuke.lab.shrink import Shrink
 
     folder = work or options.work_folder(out)
-    job = Shrink(dataset, max_bytes, effort=effort, seed=seed, threads=threads, work=folder, teacher=given)
+    job = Shrink(
+        dataset, max_bytes, effort=effort, seed=seed, threads=threads, work=folder, teachers=given,
+        views=work / "views" if work else None,
+    )  # fmt: skip
     p = job.plan
     console.note(
         f"{dataset.name}: {len(dataset.train):,} training images of {len(dataset.classes)} classes; "
