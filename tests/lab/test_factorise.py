@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -286,20 +287,33 @@ def test_data_aware_keeps_more_of_the_outputs(trained: nn.Module) -> None:
     """At equal ranks, the outputs of the layer on data are nearer than with the weight's own decomposition."""
     x = torch.from_numpy(DATA.train.images).float() / 255
     graph, weights = lower(trained, DATA.image_shape)
-    want = FloatGraph(graph, weights).activations(x)["c"]
-    errors, ranks = [], set()
-    for aware in (False, True):
-        report: list[Decision] = []
-        small = factorise(
-            trained, DATA, method="channel", amount=0.05, aware=aware, layers=("c",), report=report
-        )
-        errors.append((small.activations(x)["c"] - want).square().mean().item())
-        ranks.add((report[0].method, report[0].ranks))
-    assert len(ranks) == 1
-    assert errors[1] < errors[0]
+    values = FloatGraph(graph, weights).activations(x)
+    rows = values["d"].detach().double().numpy()
+    frame = Frame((24, 16 * 36, 1, 1))
+    plain = Layer(weights["d.weight"][:, :, None, None], weights["d.bias"], frame)
+    aware = replace(plain, mean=rows.mean(0), covariance=np.cov(rows.T, bias=True))
+    inputs = values["flatten"].detach().double()[:, :, None, None]
+    for rank in (2, 6):
+        errors = []
+        for layer in (plain, aware):
+            got = through(METHODS["channel"](layer), (rank,), inputs)[:, :, 0, 0].numpy()
+            errors.append(((got - rows) ** 2).sum())
+        assert errors[1] < errors[0]
+        kept = METHODS["channel"](aware).kept((rank,))
+        assert 1 - errors[1] / ((rows - rows.mean(0)) ** 2).sum() == pytest.approx(kept, abs=1e-3)
+    small = factorise(trained, DATA, aware=True, samples=len(x), energy=0.95, layers=("d",))
+    error = (small.activations(x)["d"] - values["d"]).square().sum() / (
+        values["d"] - values["d"].mean(0)
+    ).square().sum()
+    assert error < 0.05 + 1e-3
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOW = ("mobilenet_v1", "mobilenet_v3_large", "ghostnet", "resnet34", "efficientnet_b0", "vgg16", "vgg16_bn")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(m, marks=[pytest.mark.slow] if m in SLOW else []) for m in MODELS]
+)
 def test_every_architecture(name: str) -> None:
     """Applies, is the same net at nearly all of the energy, costs less at 0.8 where a layer took it."""
     rng = np.random.default_rng(0)
