@@ -37,7 +37,7 @@ ALLOWED = {
     "import_onnx": CORE | {"artifact"},
     "measure": CORE | {"artifact", "data", "engine"},
     "reader": CORE | {"artifact", "engine", "image", "zoo"},
-    "lab": CORE | {"artifact", "data", "engine", "export", "image", "measure", "settings"},
+    "lab": CORE | {"artifact", "coding", "data", "engine", "export", "image", "measure", "settings"},
 }
 SHELL = {
     "cli",

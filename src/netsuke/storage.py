@@ -110,7 +110,8 @@ def _form(array: np.ndarray, kind: int | str) -> Form:
 def _around_zero(index: np.ndarray, values: np.ndarray, back: bool = False) -> np.ndarray:
     """Indices counted from the value 0, as int8 would wrap them: small for small weights; or `back`."""
     zero = int(np.searchsorted(values, 0))
-    return (index + zero) & 255 if back else ((index - zero + 128) & 255) - 128
+    wide = index.astype(np.int64)
+    return (wide + zero) & 255 if back else ((wide - zero + 128) & 255) - 128
 
 
 def _coded(graph: Graph, tensors: Arrays, forms: Mapping[str, Form], method: str) -> coding.Coded:

@@ -89,6 +89,11 @@ def show(document: dict[str, Any]) -> None:
             ("accuracy", f"{d['accuracy']:.2%} ({d['errors']} of {d['n']} wrong)"),
             ("loss", f"{d['loss']:.4f} nats"),
             ("size", f"{d['size_bytes']:,} bytes ({d['parameters']:,} parameters)"),
+            *(
+                [("entropy coded", f"{d['encoded_bytes']:,} bytes with the decoder")]
+                if "encoding" in d
+                else []
+            ),
             ("working memory", f"{d['ram_bytes']:,} bytes"),
             ("work", f"{d['macs']:,} MACs"),
         ],

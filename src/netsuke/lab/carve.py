@@ -48,6 +48,8 @@ def carve(model: nn.Module, data: Dataset, *, recipe: dict[str, Any], seed: int)
         "versions": versions(),
         "commit": commit(),
     }
+    if coding := getattr(model, "coding", ""):  # what the step `encode` chose
+        manifest["coding"] = coding
     return Artifact(graph, tensors, manifest)
 
 

@@ -27,16 +27,21 @@ class Mask(nn.Module):
 
 
 class Codebook(nn.Module):
-    """Weights that share values: `index` (int64, the weight's shape) points into the trainable values [K]."""
+    """Weights that share values: `index` (int64, the weight's shape) points into the trainable values [K].
+
+    A value that starts as 0 stands for what is pruned, and stays 0.
+    """
 
     def __init__(self, index: Tensor, values: Tensor):
         super().__init__()
         self.index: Tensor
         self.register_buffer("index", index.long())
+        self.free: Tensor
+        self.register_buffer("free", (values != 0).float())
         self.start = values.clone()
 
     def forward(self, values: Tensor) -> Tensor:
-        return values[self.index]
+        return (values * self.free)[self.index]
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return self.start.to(weight)

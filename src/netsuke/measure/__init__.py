@@ -19,6 +19,7 @@ METRICS: dict[str, Callable[[Artifact, Any], Report]] = {
     "parameters": _cost.parameter_report,
     "macs": _cost.macs_report,
     "size_bytes": _cost.size_report,
+    "encoded_bytes": _cost.encoded_report,
     "ram_bytes": _cost.ram_report,
     "energy_uj": _energy.energy_report,
     "latency_us": _latency.latency_report,

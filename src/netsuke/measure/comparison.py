@@ -23,7 +23,7 @@ from netsuke.measure.latency import hardware
 from netsuke.measure.runs import Run
 
 CONFUSED = 12  # of the surest mistakes, how many are shown
-COSTS = ("parameters", "macs", "size_bytes", "ram_bytes", "energy_uj")
+COSTS = ("parameters", "macs", "size_bytes", "encoded_bytes", "ram_bytes", "energy_uj")
 SHARES = ("precision", "recall", "f1")
 SPREAD = ("accuracy", "f1", "precision", "recall", "loss", "train_s")  # mean, stdev, n; the rest are single
 

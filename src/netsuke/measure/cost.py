@@ -34,7 +34,10 @@ def macs(graph: Graph, tensors: Tensors) -> dict[str, int]:
 
 
 def cost(artifact: Artifact) -> dict[str, Any]:
-    """Every cost that needs no clock, as plain JSON; `storage` itemises `size_bytes` tensor by tensor."""
+    """Every cost that needs no clock, as plain JSON; `storage` itemises `size_bytes` tensor by tensor.
+
+    `encoding` itemises `encoded_bytes` where there is entropy coding; without it, they are `size_bytes`.
+    """
     graph, tensors = artifact.graph, artifact.tensors
     by_op = macs(graph, tensors)
     rows = packing.stored(graph, tensors)
@@ -44,10 +47,36 @@ def cost(artifact: Artifact) -> dict[str, Any]:
         "macs_by_op": by_op,
         "size_bytes": sum(row.size_bytes for row in rows),
         "storage": [
-            {"tensor": row.tensor, "count": row.count, "bits": row.bits, "size_bytes": row.size_bytes}
+            {
+                "tensor": row.tensor,
+                "count": row.count,
+                "bits": row.bits,
+                "table_bytes": row.table_bytes,
+                "size_bytes": row.size_bytes,
+            }
             for row in rows
         ],
+        **_encoding(artifact),
         "ram_bytes": ram_bytes(graph, tensors),
+    }
+
+
+def _encoding(artifact: Artifact) -> dict[str, Any]:
+    encoded = artifact.encoded
+    if not artifact.coding:
+        return {"encoded_bytes": encoded.size_bytes}
+    return {
+        "encoded_bytes": encoded.size_bytes,
+        "encoding": {
+            "coding": artifact.coding,
+            "streams": [
+                {"method": unit.method, "tensors": list(unit.tensors), "size_bytes": len(unit.stream)}
+                for unit in encoded.units
+            ],
+            "stream_bytes": encoded.stream_bytes,
+            "plain_bytes": encoded.plain_bytes,
+            "decoder_bytes": encoded.decoder_bytes,
+        },
     }
 
 
@@ -65,6 +94,10 @@ def macs_report(artifact: Artifact, split: Any = None) -> Report:
 
 def size_report(artifact: Artifact, split: Any = None) -> Report:
     return _counted("size_bytes", artifact.size_bytes, "bytes")
+
+
+def encoded_report(artifact: Artifact, split: Any = None) -> Report:
+    return _counted("encoded_bytes", artifact.encoded_bytes, "bytes")
 
 
 def ram_report(artifact: Artifact, split: Any = None) -> Report:
