@@ -376,7 +376,8 @@ def test_options_against_the_network(trained):
         prune(trained, DATA, layers={"nowhere": 0.5})
     with pytest.raises(OptionError, match="leaves no layer"):
         prune(trained, DATA, skip=("*",))
-    with pytest.raises(OptionError, match="each needs one"):
-        prune(trained, DATA, amount=0.9999)
+    for more in ({}, {"rounds": 3}, {"soft": True}, {"rewind": "init"}):  # before anything trains
+        with pytest.raises(OptionError, match="each needs one"):
+            prune(trained, DATA, amount=0.9999, training=QUICK, progress=pytest.fail, **more)
     with pytest.raises(OptionError, match="prune, then quantise"):
         prune(quantize(trained, DATA), DATA, structure="channels")

@@ -78,12 +78,9 @@ class Prune:
         }
         for name, known in tables.items():
             if getattr(self, name) not in known:
-                what = (
-                    name
-                    if name not in ("target", "importance")
-                    else f"{name} of structure {self.structure!r},"
-                )
-                raise OptionError(unknown(getattr(self, name), known, what))
+                what = self.kind if self.kind in ("channels", "layers") else "single weights"
+                of = f" for {what}:" if name in ("target", "importance") else ""
+                raise OptionError(unknown(getattr(self, name), known, name + of))
         for name, share in {"amount": self.amount, **self.layers}.items():
             if not 0 <= share < 1:
                 raise OptionError(f"{name} is the share removed, in 0..1, 1 excluded; got {share}")

@@ -26,7 +26,7 @@ from netsuke.lab.steps.prune.rounds import (
     with_norms,
 )
 from netsuke.lab.steps.prune.scores import scores
-from netsuke.lab.steps.prune.weights import apply, gone, layers, remask
+from netsuke.lab.steps.prune.weights import apply, gone, layers, original, remask
 
 G = TypeVar("G", bound=nn.Module)
 
@@ -44,6 +44,7 @@ def unstructured(
 
 def _pruned(network: G, data: Dataset, options: Prune, trainer: Trainer) -> G:
     """`network` itself where there is nothing to train, else what came out of training."""
+    _check(network, data, options)
     if options.moving:
         return _while_training(network, data, options, trainer)
     for number, t in shares(options):
@@ -74,6 +75,13 @@ def _selection(
     return names, Selection(amount_at(options, t), options.scope, own, options.pattern, classes)
 
 
+def _check(network: nn.Module, data: Dataset, options: Prune) -> None:
+    """Raise OptionError for an amount that the last round could not reach, before anything trains."""
+    names, selection = _selection(network, data, options)
+    found = layers(network)
+    selection.masks({name: original(found[name]).detach() for name in names})
+
+
 def _chosen(network: nn.Module, data: Dataset, options: Prune, t: float) -> Masks:
     names, selection = _selection(network, data, options, t)
     ranked = scores(network, data, options.measure, options.seed)
@@ -100,6 +108,7 @@ def _lottery(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) 
             f"rewind {options.rewind!r} needs the network before its training, and a finished one has lost it: start "
             "from build(...) or in a recipe from the model's name; rewind 'rate' works on a finished one"
         )
+    _check(model, data, options)
     start = copy.deepcopy(model)
     if options.rewind == "early":
         start = trainer(start, "early", amount=0.0, epochs=options.early)
