@@ -37,7 +37,10 @@ def ways(layer: Layer, method: str, of: str, energy: float = 0.0) -> list[Choice
     """
     whole = cost([layer.frame], layer.size, of)
     pointwise = layer.frame.shape[2:] == (1, 1)
-    methods = ("channel",) if pointwise else AUTO if method == "auto" else (method,)
+    if pointwise or (method == "auto" and layer.covariance is not None):
+        methods: tuple[str, ...] = ("channel",)  # energies of outputs and of weights do not compare
+    else:
+        methods = AUTO if method == "auto" else (method,)
     found = []
     for name in methods:
         factors = METHODS[name](layer)

@@ -38,7 +38,7 @@ class Factorise:
     bytes (of float32). With `amount`, that share of the network's cost is to go instead, or with `budget` so much
     may stay; the ranks are then shared out among the layers by the energy that each buys for its cost.
     `aware` measures energy on the outputs of `samples` training images where the method can: dense layers, 1x1
-    convolutions and channel. `layers` are patterns on the names of ops; left out, all.
+    convolutions and channel, which auto then takes. `layers` are patterns on the names of ops; left out, all.
     `training` fine-tunes what comes out, with epochs over 0.
     """
 
