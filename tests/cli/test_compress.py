@@ -185,6 +185,7 @@ FLAGS: dict[str, tuple[tuple[object, ...], list[str]]] = {
     "prune channels": (("--prune", 0.3, "--structured"), ["prune"]),
     "pattern": (("--pattern", "2:4"), ["prune"]),
     "both": (("--prune", 0.5, "--bits", 4, "--epochs", 1, "--teacher", "self"), ["prune", "quantize"]),
+    "share and encode": (("--prune", 0.7, "--share", 4, "--encode", "huffman"), ["prune", "share", "encode"]),
     "factorise": (("--factorise", 0.7), ["factorise"]),
     "weights": (("--weight-only", 4), ["weight_only"]),
     "dynamic": (("--dynamic", 8), ["dynamic"]),
@@ -211,6 +212,17 @@ def test_flags(case: str, file: Path, tmp_path: Path) -> None:
         assert small.size_bytes < floating.size_bytes / 3
 
 
+def test_an_integer_file_can_only_be_encoded(file: Path, digits: Any, tmp_path: Path) -> None:
+    whole, coded = tmp_path / "whole.netsuke", tmp_path / "coded.netsuke"
+    run(file, "--data", "digits", "--prune", 0.8, "--bits", 4, "-o", whole)
+    got = json.loads(run(whole, "--data", "digits", "--encode", "auto", "-o", coded, "--json"))
+    assert [row["name"] for row in got["steps"]] == ["start", "encode"]
+    assert Artifact.load(coded).weight_hash == Artifact.load(whole).weight_hash
+    assert got["steps"][1]["encoded_bytes"] == Artifact.load(coded).encoded_bytes <= got["size_bytes"]
+    with pytest.raises(OptionError, match="quantised already"):
+        run(whole, "--data", "digits", "--prune", 0.5, "-o", tmp_path / "no.netsuke")
+
+
 def test_an_allowed_loss(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "small.netsuke"
     words = ("--prune", 0.95, "--allowed-loss", 0.02)
@@ -221,7 +233,14 @@ def test_an_allowed_loss(file: Path, tmp_path: Path) -> None:
 
 def test_list_and_check(file: Path, recipe: Path, tmp_path: Path) -> None:
     names = {row["recipe"] for row in json.loads(run("--list", "--json"))}
-    assert {"tiny-int8", "ternary", "mixed-precision", "structured-half", "prune-distil-quantise"} <= names
+    assert {
+        "tiny-int8",
+        "deep-compression",
+        "ternary",
+        "mixed-precision",
+        "structured-half",
+        "prune-distil-quantise",
+    } <= names
     assert "tiny-int8" in run("--list")
     got = json.loads(run(file, "--data", "digits", "--recipe", recipe, "--check", "--json"))
     assert got["ok"]
@@ -245,6 +264,8 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
         ("FILE", "--data", "digits", "--prune", 0.5, "--structured", "--pattern", "2:4"), "exclude each other",
     ),
     "two widths": (("FILE", "--data", "digits", "--bits", 4, "--weight-only", 4), "exclude each other"),
+    "share and bits": (("FILE", "--data", "digits", "--bits", 4, "--share", 4), "exclude each other"),
+    "coding": (("FILE", "--data", "digits", "--encode", "zip"), r"step 1 \(encode\): no coding 'zip'"),
     "amount": (("FILE", "--data", "digits", "--prune", 1.5), r"step 1 \(prune\): amount"),
     "importance": (("FILE", "--data", "digits", "--prune", 0.5, "--importance", "magnitud"), "did you mean .magnitude"),
     "pattern": (("FILE", "--data", "digits", "--pattern", "4:2"), r"step 1 \(prune\): "),

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from lab.sets import blobs
@@ -27,6 +29,7 @@ from netsuke.lab.carve import carve
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.recipe import check, parsed, read, run, snapshot
+from netsuke.lab.recipe.document import COMMON, TOP
 from netsuke.lab.steps import STEPS
 from netsuke.lab.steps.prune import prune
 from netsuke.lab.steps.quantize import quantize
@@ -75,6 +78,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"model": {"name": "mlp", "train": {"epoch": 3}}, "step": [{"step": "prune"}]},
         "x.toml: no option 'model.train.epoch'; did you mean 'model.train.epochs'",
     ),
+    "model option": (
+        {"model": {"name": "convnet", "options": {"widht": 1.0}}, "step": [{"step": "prune"}]},
+        "no option 'model.options.widht'; did you mean 'model.options.width'",
+    ),
+    "model seed": (
+        {"model": {"name": "mlp", "options": {"seed": 1}}, "step": [{"step": "prune"}]},
+        "no option 'model.options.seed'",
+    ),
+    "model no name": (
+        {"model": {"name": ["mlp"]}, "step": [{"step": "prune"}]},
+        "needs the name of a network",
+    ),
     "no name": ({"step": [{"amount": 0.5}]}, "x.toml, step 1: needs step, one of train"),
     "unknown step": (
         {"step": [{"step": "prune"}, {"step": "quantise"}]},
@@ -116,6 +131,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "teacher missing": ({"step": [{"step": "distil", "teacher": "no.netsuke"}]}, "there is no such file"),
     "teacher type": ({"step": [{"step": "distil", "teacher": 1.5}]}, "teacher must be"),
+    "encode not last": (
+        {"step": [{"step": "encode"}, {"step": "train"}]},
+        r"step 2 \(train\): encode must be the last step",
+    ),
     "taught nothing": ({"step": [{"step": "dynamic", "teacher": "self"}]}, "nothing to learn"),
     "softness alone": ({"step": [{"step": "prune", "hard": 0.5}]}, "hard belongs to a teacher"),
     "softness": ({"step": [{"step": "prune", "teacher": "self", "hard": 5}]}, "hard must be 0 to 1; got 5"),
@@ -131,7 +150,13 @@ def test_tables_that_are_refused(case: str) -> None:
 
 
 def test_files_that_are_refused(tmp_path: Path) -> None:
-    for content, message in ((b"[[step]\n", "cannot be read as a recipe"), (b"\xff\xfe", "cannot be read")):
+    for content, message in (
+        (b"[[step]\n", "cannot be read as a recipe"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"", r"needs one \[\[step\]\] table"),
+        (b"a = " + b"[" * 100_000, "nested too deeply"),
+        (b'[[step]]\nstep = "a\\nb\\u001b"', "no step"),
+    ):
         (tmp_path / "bad.toml").write_bytes(content)
         with pytest.raises(OptionError, match=message) as error:
             read(tmp_path / "bad.toml")
@@ -139,6 +164,33 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         assert "bad.toml" in str(error.value)
     with pytest.raises(OptionError, match="No such file"):
         read(tmp_path / "none.toml")
+
+
+ANY = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(sorted({key for kind in STEPS.values() for key in vars(kind.options())})) | st.text(
+    max_size=5
+)
+STEP = st.dictionaries(KEYS | st.sampled_from(COMMON), ANY, max_size=3)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(STEPS)), STEP), max_size=3),
+    st.dictionaries(st.sampled_from(TOP) | st.text(max_size=4), ANY, max_size=2),
+)
+@settings(max_examples=60)
+def test_any_table_is_a_recipe_or_one_printable_line(rows: list[Any], top: dict[str, Any]) -> None:
+    table = {"step": [{"step": name, **row} for name, row in rows], **top}
+    try:
+        got = parsed(table)
+    except OptionError as error:
+        message = str(error)
+        assert message.isprintable(), message
+    else:
+        assert json.dumps(got.to_json())
 
 
 def test_what_only_the_network_tells_is_found_before_the_first_step(data: Dataset, tmp_path: Path) -> None:
@@ -196,6 +248,8 @@ def test_rows_and_manifest(data: Dataset, model: nn.Module, tmp_path: Path) -> N
     before, pruned, whole = rows
     assert before["size_bytes"] >= pruned["size_bytes"] > 0.9 * before["size_bytes"], "zeros stay in place"
     assert whole["size_bytes"] < 0.3 * before["size_bytes"]
+    assert pruned["encoded_bytes"] <= before["encoded_bytes"]
+    assert whole["encoded_bytes"] <= whole["size_bytes"]
     assert before["sparsity"] < 0.1 < 0.45 < pruned["sparsity"] <= whole["sparsity"]
     assert before["macs"] == pruned["macs"] == whole["macs"]
     assert whole["size_bytes"] == artifact.size_bytes
@@ -338,8 +392,10 @@ LONG: dict[str, Any] = {
     "step": [
         {"step": "distil", "teacher": "self", "training": {"epochs": 2}},
         {"step": "prune", "amount": 0.5, "rounds": 2, "training": {"epochs": 2}},
+        {"step": "share", "conv": 4, "dense": 4, "training": {"epochs": 2}},
         {"step": "quantize", "bits": 4, "teacher": 1, "training": {"epochs": 2}},
         {"step": "train", "epochs": 2, "ema": 0.9},
+        {"step": "encode"},
     ],
 }
 
@@ -348,7 +404,7 @@ LONG: dict[str, Any] = {
 def test_a_kill_in_each_step_changes_nothing(digits: Dataset, tmp_path: Path) -> None:
     """One work folder, a kill in the training of every step and after it, and the rest in one go."""
     for target in range(len(LONG["step"]) + 1):
-        for phase in ("training", "keeping"):
+        for phase in ("training", "keeping") if target < len(LONG["step"]) else ("keeping",):
             done = killed(tmp_path, LONG, target, phase)
             assert done.returncode == -signal.SIGKILL, (target, phase, done.stderr)
             assert not (tmp_path / f"step-{target}" / "after.pt").exists()
@@ -364,6 +420,7 @@ MAKERS: dict[str, Callable[[nn.Module, Dataset], nn.Module]] = {
     "pruned": lambda m, d: prune(m, d, amount=0.5),
     "pruned channels": lambda m, d: prune(m, d, amount=0.3, structure="channels"),
     "factorised": lambda m, d: STEPS["factorise"].run(prune(m, d, amount=0.5), d, None, energy=0.8),
+    "shared": lambda m, d: STEPS["share"].run(prune(m, d, amount=0.5), d, None, dense=3),
     "integer": lambda m, d: quantize(m, d, bits=4),
     "pruned, integer": lambda m, d: quantize(prune(m, d, amount=0.5), d, bits=4),
     "learned steps": lambda m, d: quantize(m, d, bits=3, steps="learned"),
@@ -388,6 +445,23 @@ def test_a_snapshot_is_the_module(kind: str, data: Dataset, model: nn.Module, tm
     if kind != "dynamic":
         more = Training(epochs=1, batch=16)
         same(train(back, data, more), train(made, data, more), data)
+
+
+def test_what_encode_has_marked_stays_marked(data: Dataset, model: nn.Module, tmp_path: Path) -> None:
+    plan = recipe(
+        {"step": "prune", "amount": 0.8}, {"step": "share"}, {"step": "encode", "method": "huffman"}
+    )
+    for start in (
+        model,
+        carve(quantize(prune(model, data, amount=0.8), data, bits=4), data, recipe={}, seed=0),
+    ):
+        steps = plan if start is model else recipe({"step": "encode", "method": "huffman"})
+        first = run(steps, start, data, work=tmp_path)
+        again = run(steps, start, data, work=tmp_path)
+        assert first.coding == again.coding == "huffman"
+        assert first.weight_hash == again.weight_hash
+        last = again.manifest["steps"][-1]
+        assert last["encoded_bytes"] == again.encoded_bytes
 
 
 def same(one: nn.Module, other: nn.Module, data: Dataset) -> None:

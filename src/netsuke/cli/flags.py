@@ -20,6 +20,7 @@ def check(chosen: dict[str, Any]) -> None:
         ("bits", "weight_only"),
         ("bits", "dynamic"),
         ("weight_only", "dynamic"),
+        ("share", "bits"),  # either rounds the weights anew
         ("share", "weight_only"),
         ("share", "dynamic"),
     ):
@@ -44,13 +45,13 @@ def recipe(
     if "prune" in chosen or "pattern" in chosen:
         steps.append({"step": "prune", **_pruning(chosen), **learning})
     if "share" in chosen:
-        steps.append({"step": "share", "bits": chosen["share"], **learning})
+        steps.append({"step": "share", "conv": chosen["share"], "dense": chosen["share"], **learning})
     if "bits" in chosen:
         better = {"training": {**training, **(QAT if epochs else {})}}
         steps.append({"step": "quantize", "bits": chosen["bits"], **learning, **better})
     steps += [{"step": key, "bits": chosen[key]} for key in ("weight_only", "dynamic") if key in chosen]
     if "encode" in chosen:
-        steps.append({"step": "encode", "coder": chosen["encode"]})
+        steps.append({"step": "encode", "method": chosen["encode"]})
     return {"step": steps}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from netsuke.errors import NetsukeError, OptionError
 from netsuke.lab.augment import HANDWRITING
-from netsuke.lab.models import MODELS
+from netsuke.lab.models import MODELS, options_of
 from netsuke.lab.steps import STEPS, Step
 from netsuke.lab.training import Training
 from netsuke.settings import filled, unknown
@@ -94,9 +94,11 @@ def read(path: str | Path, **settings: Any) -> Recipe:
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise OptionError(f"{path}: cannot be read as a recipe: it is nested too deeply") from None
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, no TOML
-        reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
-        raise OptionError(f"{path}: cannot be read as a recipe: {reason}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise _refused(f"{path}: cannot be read as a recipe", reason) from None
     return parsed(table, str(path), **settings)
 
 
@@ -125,18 +127,24 @@ def parsed(
         if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
             raise OptionError("needs one [[step]] table at least")
     except OptionError as error:
-        raise OptionError(f"{name}: {error}") from None
+        raise _refused(name, error) from None
     steps = []
     for number, row in enumerate(rows, 1):
         given = row.get("step")
-        what = f"step {number} ({given})" if isinstance(given, str) else f"step {number}"
         try:
             steps.append(_planned(row, number, loss, shared))
         except NetsukeError as error:
-            raise OptionError(f"{name}, {what}: {error}") from None
+            what = f"step {number} ({given})" if isinstance(given, str) else f"step {number}"
+            raise _refused(f"{name}, {what}", error) from None
     recipe = Recipe(tuple(steps), title, model, name)
     check_order(recipe)
     return recipe
+
+
+def _refused(what: str, why: object) -> OptionError:
+    """One printable line, whatever the file has put into its names."""
+    line = " ".join(f"{what}: {why}".split())
+    return OptionError("".join(c if c.isprintable() else "?" for c in line)[:500])
 
 
 def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -170,12 +178,18 @@ def _start(table: Any, shared: dict[str, int]) -> Start:
         if key not in known:
             raise OptionError(unknown(key, known, "key", "model."))
     name = table.get("name")
+    if not isinstance(name, str):
+        raise OptionError("[model] needs the name of a network of the zoo")
     if name not in MODELS:
-        raise OptionError(unknown(str(name), MODELS, "model") if name else "[model] needs a name")
-    options = table.get("options", {})
-    if not isinstance(options, Mapping):
-        raise OptionError(f"model.options must be a table; got {options!r}")
-    training = filled(Training(), table.get("train", {}), shared, "model.train.")
+        raise OptionError(unknown(name, MODELS, "model"))
+    options, trained = table.get("options", {}), table.get("train", {})
+    for key, given in (("options", options), ("train", trained)):
+        if not isinstance(given, Mapping):
+            raise OptionError(f"model.{key} must be a table; got {given!r}")
+    for key in options:
+        if key not in options_of(name):
+            raise OptionError(unknown(key, options_of(name), "option", "model.options."))
+    training = filled(Training(), trained, shared, "model.train.")
     return Start(name, dict(options), training)
 
 

@@ -27,7 +27,9 @@ OWN = frozenset(nn.Module().__dict__) - {"training"}  # what every module has; t
 def state(module: nn.Module) -> dict[str, Any]:
     """A module as plain data for a checkpoint."""
     ours = hasattr(module, "to_graph")  # it describes itself, so its parts are ours as well
-    return {"graph": _module(module)} if ours else {"state": module.state_dict()}
+    if ours:
+        return {"graph": _module(module)}
+    return {"state": module.state_dict(), "coding": getattr(module, "coding", "")}  # the mark of `encode`
 
 
 def module(kept: Mapping[str, Any], start: nn.Module) -> nn.Module:
@@ -38,6 +40,8 @@ def module(kept: Mapping[str, Any], start: nn.Module) -> nn.Module:
         return built
     twin = copy.deepcopy(start)
     twin.load_state_dict(kept["state"])
+    if kept["coding"]:
+        twin.coding = kept["coding"]
     return twin
 
 
