@@ -22,6 +22,7 @@ from safetensors import safe_open
 from graphs import Pair, artifact_of, float_graphs, integer_graphs, rounded_graphs
 from netsuke import kernels
 from netsuke.artifact import Artifact
+from netsuke.coding import arithmetic
 from netsuke.errors import ArtifactError
 from netsuke.graph import Graph, Op
 
@@ -84,7 +85,29 @@ def shared_artifact() -> Artifact:
     return artifact
 
 
+def coded_artifact(method: str = "range", *, integer: bool = True) -> Artifact:
+    """A wide last layer that is mostly zeros, of integers or of three shared values."""
+    drawn = np.random.default_rng(5).choice([0, 0, 0, 0, 0, 0, 0, 1, -1], (3, 900)).astype(np.int8)
+    if integer:
+        ops = (
+            Op("halve", "in", ("input",)),
+            Op("flatten", "flat", ("in",)),
+            Op("qlogits", "out", ("flat",), {"bits": 4, "scale": 1.0}),
+        )
+        tensors = {"out.weight": drawn, "out.bias": np.array([1234567, -1934567, 1777777], np.int32)}
+    else:
+        normalize = Op("normalize", "in", ("input",), {"scales": [1 / 255], "offsets": [0]})
+        ops = (normalize, Op("flatten", "flat", ("in",)), Op("dense", "out", ("flat",)))
+        tensors = {"out.weight": drawn * np.float32(0.25), "out.bias": np.zeros(3, np.float32)}
+    return Artifact(Graph((1, 30, 30), ops), tensors, {"classes": ["a", "b", "c"], "coding": method})
+
+
 ARTIFACTS = {
+    "range": coded_artifact,
+    "huffman": lambda: coded_artifact("huffman"),
+    "coded indices": lambda: coded_artifact("range", integer=False),
+    "huffman indices": lambda: coded_artifact("huffman", integer=False),
+    "auto": lambda: coded_artifact("auto"),
     "codebook": shared_artifact,
     "float": float_artifact,
     "int4": integer_artifact,
@@ -153,13 +176,16 @@ def test_the_safetensors_library_reads_it(artifact: Artifact, tmp_path: Path) ->
     with safe_open(tmp_path / "a.netsuke", "np") as file:
         assert list(file.metadata()) == ["netsuke"]
         manifest = json.loads(file.metadata()["netsuke"])
-        beside = {"conv.bias.exponent", "out.weight.codebook"}
-        assert set(file.keys()) - beside == set(artifact.tensors)
-        stored = {name: file.get_tensor(name) for name in artifact.tensors}
+        coded = {name for unit in manifest.get("coded", []) for name in unit["tensors"]}
+        beside = {"conv.bias.exponent", "out.weight.codebook", "coded.0"}
+        assert set(file.keys()) - beside == set(artifact.tensors) - coded
+        stored = {name: file.get_tensor(name) for name in set(artifact.tensors) - coded}
     assert manifest["schema"] == 2
     assert manifest["graph"] == artifact.graph.to_json()
     assert manifest["weight_hash"] == artifact.weight_hash
-    assert all(stored[name].dtype == np.uint8 and stored[name].ndim == 1 for name in manifest["packed"])
+    assert coded <= set(manifest["packed"])
+    packed = [stored[name] for name in set(manifest["packed"]) - coded]
+    assert all(array.dtype == np.uint8 and array.ndim == 1 for array in packed)
 
 
 def test_stored_widths(tmp_path: Path) -> None:
@@ -241,6 +267,94 @@ def test_hostile_codebook(change: Any, says: str, tmp_path: Path) -> None:
     shared_artifact().save(tmp_path / "a")
     rewrite(tmp_path / "a", change)
     refused(tmp_path / "a", says)
+
+
+@pytest.mark.parametrize("method", ["huffman", "range", "auto"])
+@pytest.mark.parametrize("integer", [False, True])
+def test_coded_files_are_smaller(method: str, integer: bool, tmp_path: Path) -> None:
+    artifact = coded_artifact(method, integer=integer)
+    plain = artifact.with_manifest(coding="")
+    artifact.save(tmp_path / "a")
+    plain.save(tmp_path / "b")
+    saved = (tmp_path / "b").stat().st_size - (tmp_path / "a").stat().st_size
+    # The file has no decoder in it, but says in its manifest what is coded.
+    assert saved > plain.size_bytes - artifact.encoded_bytes + artifact.encoded.decoder_bytes - 400
+    assert artifact.encoded_bytes < artifact.size_bytes == plain.size_bytes == plain.encoded_bytes
+    with safe_open(tmp_path / "a", "np") as file:
+        assert file.get_tensor("coded.0").size == artifact.encoded.stream_bytes
+
+
+def test_auto_leaves_alone_what_does_not_pay(tmp_path: Path) -> None:
+    artifact = integer_artifact().with_manifest(coding="auto")
+    assert artifact.encoded_bytes == artifact.size_bytes
+    artifact.save(tmp_path / "a")
+    assert Artifact.load(tmp_path / "a").manifest == artifact.manifest
+
+
+@pytest.mark.parametrize("coding", ["zip", 3, None, ["range"]])
+def test_unknown_coding(coding: Any, tmp_path: Path) -> None:
+    artifact = integer_artifact().with_manifest(coding=coding)
+    with pytest.raises(ArtifactError, match="no coding"):
+        artifact.save(tmp_path / "a")
+    integer_artifact().save(tmp_path / "b")
+    rewrite(tmp_path / "b", lambda h, m, b: m.update(coding=coding))
+    refused(tmp_path / "b", "no coding")
+
+
+@pytest.mark.parametrize("method", ["huffman", "range"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda h, m, b: m.update(coded={}), "coded must be a list of units"),
+        (lambda h, m, b: m.update(coded=[3]), "unit 0 must have method, tensors and signed"),
+        (lambda h, m, b: m["coded"][0].update(method="zip"), "unit 0 is by no method"),
+        (lambda h, m, b: m["coded"][0].update(method=["range"]), "unit 0 is by no method"),
+        (lambda h, m, b: m["coded"][0].update(signed=1), "unit 0 is by no method"),
+        (lambda h, m, b: m["coded"][0].update(tensors=[]), "must name tensors of the graph"),
+        (lambda h, m, b: m["coded"][0].update(tensors=["x"]), "must name tensors of the graph"),
+        (lambda h, m, b: m["coded"][0].update(tensors=["out.weight"] * 2), "must name tensors of the graph"),
+        (lambda h, m, b: m["coded"].append(dict(m["coded"][0])), "each once"),
+        (lambda h, m, b: m["coded"][0]["tensors"].append("out.bias"), "'out.bias' belongs to no op"),
+        (lambda h, m, b: h["coded.0"].update(dtype="I8"), "unit 0 has no stream"),
+        (lambda h, m, b: m.pop("coded") and None, "'out.weight' is missing"),
+        (lambda h, m, b: m.update(schema=1), "'out.weight' is missing"),
+        (lambda h, m, b: m["packed"].clear(), "packed must name"),
+        (lambda h, m, b: m["packed"].update({"out.weight": [1 << 40, 1 << 40]}), "cannot hold"),
+        (lambda h, m, b: m["packed"].update({"out.weight": [3, 800]}), "its last value"),
+        (lambda h, m, b: m["packed"].update({"out.weight": [3, 1900]}), "last value"),
+        (lambda h, m, b: m["packed"].update({"out.weight": [900, 3]}), "weight must be int8"),
+        (lambda h, m, b: m["packed"].update({"out.weight": [-1]}), "cannot hold"),
+    ],
+)
+def test_hostile_coding(method: str, change: Any, says: str, tmp_path: Path) -> None:
+    coded_artifact(method).save(tmp_path / "a")
+    rewrite(tmp_path / "a", change)
+    refused(tmp_path / "a", says)
+
+
+def test_coded_integers_that_fit_no_weight(tmp_path: Path) -> None:
+    """A stream of large numbers for a weight of a byte, and of indices past the codebook."""
+    for artifact, says in (
+        (coded_artifact(), "holds no integers of a byte"),
+        (coded_artifact(integer=False), "points past its codebook of 3 values"),
+    ):
+        artifact.save(tmp_path / "a")
+        stream, _ = arithmetic.encode([np.arange(2700) + (1000 if artifact.graph.integer else 3)])
+
+        def change(
+            header: dict[str, Any], manifest: dict[str, Any], body: bytes, stream: bytes = stream
+        ) -> bytes:
+            begin, end = header["coded.0"]["data_offsets"]
+            longer = len(stream) - (end - begin)
+            header["coded.0"]["shape"] = [len(stream)]
+            for name in set(header) - {"__metadata__"}:
+                header[name]["data_offsets"] = [
+                    at + longer * (at >= end) for at in header[name]["data_offsets"]
+                ]
+            return body[:begin] + stream + body[end:]
+
+        rewrite(tmp_path / "a", change)
+        refused(tmp_path / "a", says)
 
 
 def test_files_of_schema_1_load(tmp_path: Path) -> None:
@@ -591,7 +705,7 @@ def test_fuzz(forged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     if forged:  # a forger computes the right hash; then the other checks stand alone
         monkeypatch.setattr(Artifact, "weight_hash", property(lambda self: "forged"))
     rng, path, seeds = random.Random(int(forged)), tmp_path / "a", []
-    for name in ("float", "int4", "binary", "exponent", "codebook"):
+    for name in ("float", "int4", "binary", "exponent", "codebook", "range", "huffman indices"):
         ARTIFACTS[name]().save(path)
         seeds.append(path.read_bytes())
     loaded = 0

@@ -205,6 +205,15 @@ def test_hostile_streams(method: str, stream: bytes, count: int, says: str) -> N
         coding.decode([Unit(method, ("a",), stream)], {"a": count})
 
 
+def test_one_stream_for_all_that_is_range_coded() -> None:
+    stream, _ = arithmetic.encode([np.array([1, 2]), np.array([3])])
+    first, second = Unit("range", ("a",), stream), Unit("range", ("b",), b"")
+    got = coding.decode([first, second], {"a": 2, "b": 1})
+    assert (got["a"].tolist(), got["b"].tolist()) == ([1, 2], [3])
+    with pytest.raises(ArtifactError, match="share the stream of the first"):
+        coding.decode([first, Unit("range", ("b",), b"x")], {"a": 2, "b": 1})
+
+
 @given(
     method=st.sampled_from(["huffman", "sparse", "range"]),
     values=arrays(),

@@ -13,7 +13,7 @@ from importlib.resources import files
 import numpy as np
 
 from netsuke.coding import arithmetic, huffman
-from netsuke.errors import OptionError
+from netsuke.errors import ArtifactError, OptionError
 
 METHODS = ("", "huffman", "range", "auto")
 # Code of decoders/*.c by arm-none-eabi-gcc 12.2, -Os, for a Cortex-M0, which takes most among the Cortex-M (an M4:
@@ -46,7 +46,7 @@ class Unit:
 
     method: str
     tensors: tuple[str, ...]
-    stream: bytes  # of "range" only the last unit has it, for all: they share one stream
+    stream: bytes  # of "range" the first unit has it, for all: they share one stream
     signed: bool = True  # how the bytes that Huffman codes are read; the range coder has signs of its own
 
 
@@ -154,7 +154,7 @@ def _ranged(groups: list[list[Source]]) -> Coded:
         ]
         if len(smaller) == len(groups):
             units = [Unit("range", tuple(source.name for source in group), b"") for group in groups]
-            return Coded((*units[:-1], replace(units[-1], stream=stream)))
+            return Coded((replace(units[0], stream=stream), *units[1:]))
         groups = smaller
     return Coded(())
 
@@ -167,7 +167,9 @@ def decode(units: Sequence[Unit], counts: Mapping[str, int]) -> dict[str, np.nda
     """Every coded tensor as flat integers. Raises ArtifactError where a stream does not hold `counts` of them."""
     ranged = [unit for unit in units if unit.method == "range"]
     sizes = [sum(counts[name] for name in unit.tensors) for unit in ranged]
-    decoded = iter(arithmetic.decode(ranged[-1].stream, sizes) if ranged else ())
+    if any(unit.stream for unit in ranged[1:]):
+        raise ArtifactError("range coded units share the stream of the first; another one has its own")
+    decoded = iter(arithmetic.decode(ranged[0].stream, sizes) if ranged else ())
     result: dict[str, np.ndarray] = {}
     for unit in units:
         if unit.method == "range":
