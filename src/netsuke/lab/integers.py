@@ -168,20 +168,22 @@ def whole_biases(real: Tensor, bits: int) -> Tensor:
     return ste((real / step).round() * step, real)
 
 
-def multipliers(gain: Tensor, bound: Tensor) -> tuple[Tensor, int]:
+def multipliers(gain: Tensor, bound: Tensor, spread: Tensor | None = None) -> tuple[Tensor, int]:
     """Multipliers m [O] of one byte and the layer's shift s with m / 2^s near `gain` >= 0.
 
-    The shift is the one with the least squared relative error over the channels, so that a single channel of
-    outlying gain is cut rather than all others starved. `bound` is the largest |sum| of each channel: m is cut
-    where a product could leave int32.
+    The shift is the one with the least squared error of what comes out, where a channel's sums deviate by
+    `spread`: a channel that never changes gets a huge gain from its norm, and must not starve the others of
+    digits. Without `spread` it is the least relative error. `bound` is the largest |sum| of each channel: m is
+    cut where a product could leave int32.
     """
+    weight = 1 / gain.clamp(min=1e-12) if spread is None else spread
     best, least = (torch.zeros_like(gain), 0), torch.inf
     for shift in range(SHIFT_MAX + 1):
         most = ((INT32_MAX - 2.0**shift) / bound.double()).floor().clamp(max=MULTIPLIER_MAX).to(gain)
         if float(most.min()) < 1:
             break
         m = torch.minimum((gain * 2.0**shift).round(), most)
-        error = float((m / 2.0**shift / gain.clamp(min=1e-12) - 1).square().sum())
+        error = float(((m / 2.0**shift - gain) * weight).square().sum())
         if error < least:
             best, least = (m, shift), error
     if least == torch.inf:

@@ -127,7 +127,7 @@ class QuantLayer(Weighted):
         bound = weight.detach().abs().flatten(1).sum(1) * self.reach
         limit = bias_limits(self.bias_bits, bound)
         slack = limit.max() / 127 if self.bias_bits == 8 else 0.0  # what rounding to the shared shift adds
-        m, shift = multipliers(gain.detach(), bound + limit + slack)
+        m, shift = multipliers(gain.detach(), bound + limit + slack, variance.sqrt())
         dead = m == 0  # too faint to reach even one step: its sum is dropped, its constant stays
         m = m.clamp(min=1)
         sign = sign * ~dead if self.bits > 1 else sign
