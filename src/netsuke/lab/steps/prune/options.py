@@ -42,7 +42,7 @@ class Prune:
 
     `rounds` prune and train that often, the amount growing by `schedule`; 0 prunes while one training runs
     (Zhu & Gupta, 2017). With `soft` what is pruned keeps learning and may come back (He et al., Soft filter
-    pruning, 2018): the schedule then runs over the epochs, as it does for "movement" (Sanh et al., 2020).
+    pruning, 2018): the schedule then runs over that training, as it does for "movement" (Sanh et al., 2020).
 
     `rewind` puts surviving weights back after each round: to their "init" (Frankle & Carbin, The Lottery Ticket
     Hypothesis, 2019), or to those after `early` epochs (Frankle et al., Linear Mode Connectivity, 2020); with "rate"

@@ -94,8 +94,8 @@ def _while_training(network: G, data: Dataset, options: Prune, trainer: Trainer)
     names, selection = _selection(network, data, options)
     form = Moved if options.measure == "movement" else Soft if options.soft else Mask
     soften(network, names, form)
-    each_epoch = form is Soft
-    moving = Moving(selection, tuple(names), options.schedule, options.training.epochs, each_epoch)
+    # Not each epoch: what is hidden learns without seeing its effect, and within an epoch it overshoots.
+    moving = Moving(selection, tuple(names), options.schedule, options.training.epochs, each_epoch=False)
     network = trainer(network, "pruning", amount=_share(options, 1), masks=moving)
     harden(network, names)
     return network
