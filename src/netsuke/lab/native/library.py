@@ -14,7 +14,13 @@ from pathlib import Path
 from netsuke.data.download import cache_folder
 
 SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-shared", "-fPIC")
+# The parts of -ffast-math that let loops become vectors. The flag itself, or -funsafe-math-optimizations, would have
+# older gcc link a start-up file that flushes subnormals to zero in the whole process.
+FAST = (
+    "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffinite-math-only", "-fassociative-math",
+    "-freciprocal-math", "-ffp-contract=fast",
+)  # fmt: skip
+FLAGS = ("-O3", "-march=native", *FAST, "-shared", "-fPIC")
 WIDE = "-mprefer-vector-width=512"  # not known to every compiler
 
 
