@@ -31,7 +31,9 @@ OPSETS = range(13, 22)  # 13 made the axes of ReduceSum an input; later than 21 
 EMIT = {**FLOATS, **ROUNDED, **INTEGERS}
 
 
-def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, opset: int | None = None) -> Path:
+def write(
+    artifact: Artifact, folder: str | Path, name: str | None = None, *, opset: int | None = None
+) -> Path:
     """Write `folder/NAME.onnx` in one step and return its path; NAME is by default the manifest's, or "model".
 
     The opset is 17 by default, or 21 where weight-only layers of 2 to 4 bits can then be stored as INT4.
