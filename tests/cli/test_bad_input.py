@@ -280,6 +280,28 @@ def test_out_is_a_folder(verb: str, good: Path, tmp_path: Path, netsuke_cli: Any
     assert not any(tmp_path.iterdir())
 
 
+BAD_RECIPES: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "no toml": (b"[[step]\n", ("mine.toml", "cannot be read as a recipe")),
+    "nested": (b"a = " + b"[" * 100_000, ("mine.toml", "nested too deeply")),
+    "misspelt": (b'[[step]]\nstep = "prune"\n[[step]]\nstep = "quantize"\nbit = 4\n', ("step 2", "'bits'")),
+    "a layer that is not there": (
+        b'[[step]]\nstep = "train"\nepochs = 500\n[[step]]\nstep = "quantize"\nlayers = { c = 4 }\n',
+        ("step 2 (quantize)", "'c'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECIPES)
+def test_a_bad_recipe(case: str, tmp_path: Path, netsuke_cli: Any) -> None:
+    """Even what only the network tells comes before the 500 epochs of the first step."""
+    content, words = BAD_RECIPES[case]
+    (tmp_path / "mine.toml").write_bytes(content)
+    before = tree(tmp_path)
+    where = ("--data", "digits", "--recipe", "mine.toml", "-o", "a.netsuke")
+    refused(netsuke_cli("compress", "mlp", *where, cwd=tmp_path), *words)
+    assert tree(tmp_path) == before
+
+
 def test_a_read_only_file_system(netsuke_cli: Any) -> None:
     if not Path("/proc/self").is_dir():
         pytest.skip("needs /proc, which takes no files from anybody")

@@ -238,7 +238,8 @@ def _finish(artifact: Artifact, plain: Dataset, dataset: Dataset, out: Path, *, 
 
     artifact = artifact.with_manifest(**start.provenance(artifact, plain, dataset))
     document = evaluate.measured(artifact, dataset, "test")
-    report = {k: document[k] for k in ("accuracy", "loss", "n", "size_bytes", "macs")}
+    keys = ("accuracy", "loss", "n", "size_bytes", "encoded_bytes", "macs")
+    report = {k: document[k] for k in keys if k in document}
     artifact = artifact.with_manifest(report=report)
     artifact.save(out)
     rows = artifact.manifest["steps"]

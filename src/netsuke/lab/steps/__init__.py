@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from netsuke.lab.steps.distil import Distil, distil
 from netsuke.lab.steps.dynamic import Dynamic, dynamic
+from netsuke.lab.steps.encode import Encode, encode
 from netsuke.lab.steps.factorise import Factorise, factorise
 from netsuke.lab.steps.prune import Prune, prune
 from netsuke.lab.steps.quantize import Quantize, quantize
+from netsuke.lab.steps.share import Share, share
 from netsuke.lab.steps.train import train
 from netsuke.lab.steps.weightonly import WeightOnly, weight_only
 from netsuke.lab.training import Training
@@ -39,7 +41,9 @@ STEPS: dict[str, Step] = {
     "distil": Step(Distil, distil, TRAINS, learns=True, many=True),
     "factorise": Step(Factorise, factorise, learns=True),
     "prune": Step(Prune, prune, TRAINS, learns=True),
+    "share": Step(Share, share, learns=True),
     "quantize": Step(Quantize, quantize, gives="integer", learns=True),
     "weight_only": Step(WeightOnly, weight_only, gives="finished"),
     "dynamic": Step(Dynamic, dynamic, gives="finished"),
+    "encode": Step(Encode, encode, (*TRAINS, "finished"), gives="finished"),
 }
