@@ -34,7 +34,8 @@ def lenet() -> Artifact:
         *(Op("dense", name, (after,)) for name, after in (("f5", "flat"), ("f6", "f5"), ("out", "f6"))),
     ]
     shapes = {"c1": (6, 1, 5, 5), "c3": (16, 6, 5, 5), "f5": (120, 400), "f6": (84, 120), "out": (10, 84)}
-    tensors = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    rng = np.random.default_rng(0)  # no two weights alike: those that share values take fewer bytes
+    tensors = {f"{name}.weight": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     tensors |= {f"{name}.bias": np.ones(shape[0], np.float32) for name, shape in shapes.items()}
     return Artifact(Graph((1, 28, 28), tuple(ops)), tensors, {"classes": [str(i) for i in range(10)]})
 
@@ -45,6 +46,26 @@ def test_lenet5() -> None:
     assert got["macs_by_op"] == {"c1": 117_600, "c3": 240_000, "f5": 48_000, "f6": 10_080, "out": 840}
     assert got["macs"] == 416_520
     assert got["size_bytes"] == 4 * 61_706
+
+
+def test_shared_and_encoded_bytes() -> None:
+    artifact = lenet()
+    weight = artifact.tensors["f5.weight"]
+    artifact.tensors["f5.weight"] = np.where(weight > 2, np.float32(0.5), np.float32(0))
+    got = cost(artifact)
+    row = next(row for row in got["storage"] if row["tensor"] == "f5.weight")
+    assert row == {"tensor": "f5.weight", "count": 48_000, "bits": 1, "table_bytes": 8, "size_bytes": 6008}
+    assert got["size_bytes"] == 4 * (61_706 - 48_000) + 6008
+    assert got["encoded_bytes"] == got["size_bytes"]
+    assert "encoding" not in got
+    coded = cost(artifact.with_manifest(coding="range"))
+    parts = coded["encoding"]
+    assert coded["size_bytes"] == got["size_bytes"]
+    assert parts["streams"][0]["tensors"] == ["f5.weight"]
+    assert parts["plain_bytes"] == 4 * (61_706 - 48_000) + 8
+    assert 500 < parts["stream_bytes"] < 1100  # 2.3 % of ones: 0.157 bits a weight
+    assert coded["encoded_bytes"] == sum(parts[f"{k}_bytes"] for k in ("plain", "stream", "decoder"))
+    assert METRICS["encoded_bytes"](artifact, None).value == got["encoded_bytes"]
 
 
 def test_depthwise_macs() -> None:
