@@ -401,13 +401,14 @@ LONG: dict[str, Any] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_kill_in_each_step_changes_nothing(digits: Dataset, tmp_path: Path) -> None:
-    """One work folder, a kill in the training of every step and after it, and the rest in one go."""
+    """One work folder, a kill in the second epoch of every step, and the rest in one go."""
     for target in range(len(LONG["step"]) + 1):
-        for phase in ("training", "keeping") if target < len(LONG["step"]) else ("keeping",):
-            done = killed(tmp_path, LONG, target, phase)
-            assert done.returncode == -signal.SIGKILL, (target, phase, done.stderr)
-            assert not (tmp_path / f"step-{target}" / "after.pt").exists()
+        phase = "training" if target < len(LONG["step"]) else "keeping"  # encode has nothing to train
+        done = killed(tmp_path, LONG, target, phase)
+        assert done.returncode == -signal.SIGKILL, (target, phase, done.stderr)
+        assert not (tmp_path / f"step-{target}" / "after.pt").exists()
     done = killed(tmp_path, LONG, -1, "")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == run(parsed(LONG), None, digits).weight_hash
