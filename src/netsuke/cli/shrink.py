@@ -96,7 +96,7 @@ def _document(job: Shrink, result: Result, dataset: Dataset, out: str) -> dict[s
         "max_bytes": job.max_bytes,
         "effort": job.effort,
         "seed": job.seed,
-        "plan": {"model": "separable", "width": p.width, "depth": p.depth, "bits": p.bits},
+        "plan": {"model": "separable", "width": p.width, "depth": p.depth, "layout": p.layout, "bits": p.bits},
         "teacher": _figures(result.teacher, dataset),
         "result": _figures(result.artifact, dataset),
         "validation": result.validation,

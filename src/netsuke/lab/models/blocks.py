@@ -69,8 +69,9 @@ class ConvNormAct(nn.Sequential):
         act: str = "relu",
         eps: float = 1e-5,
         momentum: float = 0.1,
+        padding: int | None = None,
     ):
-        padding = (kernel - 1) // 2
+        padding = (kernel - 1) // 2 if padding is None else padding
         layers: list[nn.Module] = [
             nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
             nn.BatchNorm2d(outputs, eps=eps, momentum=momentum),
