@@ -241,6 +241,7 @@ def test_loss_that_is_not_finite_advises() -> None:
         ({"l1": -0.1}, ["l1"]),
         ({"l2": -0.1}, ["l2"]),
         ({"clip": -1}, ["clip"]),
+        ({"views": -1}, ["views"]),
         ({"patience": -1}, ["patience"]),
         ({"threads": -1}, ["threads"]),
         ({"momentum": 1.0}, ["momentum"]),

@@ -201,3 +201,15 @@ def test_training_on_kept_views_goes_as_on_those_in_memory(tmp_path: Path) -> No
         train(network(2), DATA, options, teacher=Teacher(views.teacher), views=views, history=runs[-1])
     assert [row["loss"] for row in runs[1]] == [row["loss"] for row in runs[2]]
     assert runs[0][-1]["loss"] == pytest.approx(runs[1][-1]["loss"], rel=0.02)
+
+
+def test_a_training_makes_the_views_that_its_options_name() -> None:
+    options = Training(epochs=3, batch=16, lr=5e-3, augment=AUGMENT, seed=4)
+    guide = Teacher(TEACHERS[0])
+    histories: list[list[dict[str, float]]] = [[], [], []]
+    views = Views(DATA, AUGMENT, 2, 4, TEACHERS[0])
+    train(network(2), DATA, options, teacher=guide, views=views, history=histories[0])
+    train(network(2), DATA, replace(options, views=2), teacher=guide, history=histories[1])
+    train(network(2), DATA, options, teacher=guide, history=histories[2])
+    given, named, fresh = ([row["loss"] for row in rows] for rows in histories)
+    assert given == named != fresh

@@ -19,7 +19,7 @@ from netsuke.lab.steps.train import Training
 
 AUGMENTATIONS = {"none": Augment(), "handwriting": HANDWRITING}
 # Not searched: what makes trials comparable, and what belongs to transfer.
-_FIXED = ("epochs", "seed", "threads", "patience", "best", "freeze", "rates", "unfreeze")
+_FIXED = ("epochs", "seed", "threads", "patience", "best", "freeze", "rates", "unfreeze", "views")
 TRAINING: dict[str, Any] = {f.name: f.default for f in fields(Training) if f.name not in _FIXED} | {
     "augment": "none"
 }

@@ -46,6 +46,9 @@ class Training:
     pairs of pattern and factor on the learning rate, the last that matches counts. `unfreeze` lets the last
     layer learn alone and adds the one before it every so many epochs (Howard & Ruder, Universal Language
     Model Fine-tuning, 2018). See `lab.freeze` for what a pattern matches.
+
+    `views` is a number of augmented copies, made once with the teacher's answers and seen in turn, an epoch
+    each: for small networks, whose steps cost less than augmenting and asking. 0 augments and asks afresh.
     """
 
     epochs: int = 10
@@ -69,6 +72,7 @@ class Training:
     freeze: tuple[str, ...] = ()
     rates: tuple[tuple[str, float], ...] = ()
     unfreeze: int = 0
+    views: int = 0
 
     def __post_init__(self) -> None:
         tables: dict[str, Iterable[str]] = {
@@ -80,7 +84,7 @@ class Training:
             if getattr(self, name) not in known:
                 raise OptionError(f"no {name} {getattr(self, name)!r}; there are {', '.join(known)}")
         low = {"epochs": 0, "batch": 1, "lr": 1e-12, "patience": 0, "l1": 0, "l2": 0, "clip": 0, "threads": 0}
-        low["unfreeze"] = 0
+        low |= {"unfreeze": 0, "views": 0}
         for name, bound in low.items():
             if not bound <= getattr(self, name) < 1e9:
                 raise OptionError(f"{name} must be at least {bound:g}; got {getattr(self, name)}")

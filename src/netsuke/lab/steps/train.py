@@ -27,11 +27,8 @@ from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Masks, Progress, Teacher
 from netsuke.lab.views import Views
 
 SMALL = 14 * 14  # values of an image; below, handing work to a second thread takes longer than doing it
-TRANSFER = (
-    "freeze",
-    "rates",
-    "unfreeze",
-)  # in a checkpoint's identity only where used: older ones stay valid
+# In a checkpoint's identity only where used: older ones stay valid.
+LATER = ("freeze", "rates", "unfreeze", "views")
 
 __all__ = ["Progress", "Teacher", "Training", "train"]
 
@@ -52,8 +49,8 @@ def train(
 
     With `work`, a checkpoint is written there after every epoch and a killed run goes on from it; it ends with
     the same weights as an uninterrupted one, since each epoch draws from its own random streams. `history`
-    receives a row an epoch. `views` stand for fresh augmentation and for asking the teacher. `masks` are
-    those of a pruned model that move while it trains.
+    receives a row an epoch. `views` stand for fresh augmentation and for asking the teacher; without them,
+    `options.views` says how many to make, in memory. `masks` are those of a pruned model that move while it trains.
     Raises DataError where there is nothing to train on, or the loss is not finite, OptionError where there is
     nothing to train.
     """
@@ -62,7 +59,11 @@ def train(
             "the model has nothing left to train: its weights are finished integers; train the float model before "
             "weight_only or dynamic, or use quantize, whose network trains"
         )
-    run = _Run(copy.deepcopy(model).to(device()), data, options or Training(), teacher, views, masks, work)
+    options = options or Training()
+    if options.views and views is None:
+        learnt = teacher.model if teacher else None
+        views = Views(data, options.augment, options.views, options.seed, learnt)
+    run = _Run(copy.deepcopy(model).to(device()), data, options, teacher, views, masks, work)
     return run.go(history if history is not None else [], progress or (lambda done, info, resumed: None))
 
 
@@ -117,8 +118,8 @@ class _Run:
         self.bf16 = options.precision == "bfloat16" or (options.precision == "auto" and bf16_pays(self.model))
         self.checkpoint = work / "checkpoint.pt" if work else None
         # What must be equal for a checkpoint to belong to this run.
-        chosen = {key: value for key, value in asdict(options).items() if key not in ("threads", *TRANSFER)}
-        chosen |= {key: getattr(options, key) for key in TRANSFER if getattr(options, key)}
+        chosen = {key: value for key, value in asdict(options).items() if key not in ("threads", *LATER)}
+        chosen |= {key: getattr(options, key) for key in LATER if getattr(options, key)}
         guided = [teacher.temperature, teacher.hard, weights_hash(teacher.model)] if teacher else []
         parts = [chosen, data.hash, weights_hash(self.model), guided, views and views.key]
         parts += [masks.key] if masks else []
