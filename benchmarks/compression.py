@@ -1,0 +1,292 @@
+"""Compression beside torch-pruning, torchao, NNCF and ONNX Runtime: same network, images and fine-tuning.
+
+    python benchmarks/compression.py                                 # MNIST, 3 seeds, one thread
+    python benchmarks/compression.py --data digits --quick           # seconds, to see that it works
+    python benchmarks/compression.py --seeds 0 --json found.json
+
+For each seed a small residual network with batch norms is trained in float. Then channels with half of its MACs are
+pruned, its weights and activations go to 8 bits after training, and in training, by each library in turn; `netsuke`
+also to 4 bits, which none of the others stores. Whatever trains takes the same loop, epochs and learning rate.
+
+The peers are `pip install torch-pruning torchao onnxscript nncf`; one that is missing is said so and the rest
+runs. Accuracy is that of the file in ONNX Runtime, on test images that are read once. `ratio` is its latency for one
+image over that of torch's float file, both measured in turns in the same rounds; seconds are of the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import mean, stdev
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from netsuke.errors import NetsukeError
+from netsuke.measure.latency import hardware
+
+NET = ("resnet_small", {"depth": 1, "stem": 2})
+TEST_BATCH = 250
+PACKAGES = ("netsuke", "torch", "onnx", "onnxruntime", "torch-pruning", "torchao", "nncf", "onnxscript")
+FIGURES = (
+    "accuracy", "onnx_bytes", "file_bytes", "size_bytes", "encoded_bytes", "macs", "ratio", "seconds", "export_s",
+)  # fmt: skip
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def runner(file: bytes) -> Run:
+    """Logits by ONNX Runtime as it comes, on one thread; takes what the file takes, uint8 or float."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0]
+
+
+def wanted(file: bytes, images: np.ndarray) -> np.ndarray:
+    """uint8 images as the file wants them: our files divide by 255 themselves."""
+    import onnx
+
+    kind = onnx.load_from_string(file).graph.input[0].type.tensor_type.elem_type
+    return images if kind == onnx.TensorProto.UINT8 else images.astype(np.float32) / 255
+
+
+def accuracy(file: bytes, split: Any) -> float:
+    run = runner(file)
+    right = 0
+    for i in range(0, len(split), TEST_BATCH):
+        part = wanted(file, split.images[i : i + TEST_BATCH])
+        right += int((run(part).argmax(1) == split.labels[i : i + TEST_BATCH]).sum())
+    return right / len(split)
+
+
+def compressed(entrant: Any, case: Any) -> tuple[dict[str, Any], bytes]:
+    """A row's figures that need no clock on the wall, and its ONNX file."""
+    start = process_time()
+    ship = entrant.run(case)
+    seconds, start = process_time() - start, process_time()
+    shipped = ship()
+    row = {
+        "accuracy": accuracy(shipped.onnx, case.data.test), "onnx_bytes": len(shipped.onnx), "macs": shipped.macs,
+        "seconds": seconds, "export_s": process_time() - start,
+    }  # fmt: skip
+    if shipped.artifact is not None:
+        row |= ours(shipped.artifact)
+    return row, shipped.onnx
+
+
+def ours(artifact: Any) -> dict[str, int]:
+    """The bytes that only a .netsuke file has: of the file, of what a device stores, of that in the best coding."""
+    coded = artifact.with_manifest(coding="auto") if artifact.graph.integer else artifact
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.netsuke"
+        artifact.save(path)
+        return {
+            "file_bytes": path.stat().st_size,
+            "size_bytes": artifact.size_bytes,
+            "encoded_bytes": coded.encoded_bytes,
+        }
+
+
+def ratios(files: dict[str, bytes], images: np.ndarray, rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
+    """Latency for one image of each file, and its ratio to the first in each round: median and quartiles."""
+    from peers import timed, turns
+
+    runs = {("onnx", key): runner(file) for key, file in files.items()}
+    singles = {key: [wanted(file, images[i : i + 1]) for i in range(len(images))] for key, file in files.items()}
+    blocks: dict[str, list[float]] = {key: [] for key in files}
+    for (_, key), run in turns(runs, rounds):
+        blocks[key].append(float(np.median(timed(run, singles[key], seconds, least=10))))
+    base = np.array(next(iter(blocks.values())))
+    return {
+        key: {
+            "latency_us": float(np.median(block)), "ratio": float(np.median(np.array(block) / base)),
+            "ratio_quartiles": np.percentile(np.array(block) / base, [25, 75]).tolist(),
+        }
+        for key, block in blocks.items()
+    }  # fmt: skip
+
+
+def measure(
+    entrants: Sequence[Any], case: Any, rounds: int, seconds: float, say: Callable[[str], None]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Rows by the entrants' keys, and why the others have none."""
+    rows: dict[str, dict[str, Any]] = {}
+    absent: dict[str, str] = {}
+    files: dict[str, bytes] = {}
+    for entrant in entrants:
+        name = key(entrant)
+        if entrant.missing:
+            absent[name] = entrant.missing
+            continue
+        say(name)
+        try:
+            rows[name], files[name] = compressed(entrant, case)
+        except Exception as error:  # a peer may raise anything, and the others shall run
+            absent[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    say("latency")
+    for name, figures in ratios(files, case.data.test.images[:64], rounds, seconds).items():
+        rows[name] |= figures
+    return rows, absent
+
+
+def key(entrant: Any) -> str:
+    return f"{entrant.task}: {entrant.library}, {entrant.how}"
+
+
+def trained(data: Any, epochs: int, tuning: int, seed: int, amount: float, calibration: int) -> tuple[Any, float]:
+    """The float network of a seed as a case, and its accuracy on validation."""
+    import torch
+    from compressors import Case, exported
+
+    from netsuke.lab.inference import accuracy as right
+    from netsuke.lab.models import build
+    from netsuke.lab.steps.train import Training, train
+
+    torch.manual_seed(seed)
+    name, options = NET
+    common = {"seed": seed, "threads": 1, "precision": "float32"}
+    model = build(name, data.image_shape, len(data.classes), **options)
+    model = train(model, data, Training(epochs=epochs, lr=4e-3, **common))
+    tune = Training(epochs=tuning, lr=1e-3, schedule="cosine", **common)
+    case = Case(data, model, exported(model, data), tune, amount, calibration)
+    return case, right(model, data.val)[0]
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def summary(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation and n of each figure that the runs of a row have."""
+    found = {}
+    for figure in FIGURES:
+        values = [run[figure] for run in runs if run.get(figure) is not None]
+        if values:
+            spread = stdev(values) if len(values) > 1 else 0.0
+            found[figure] = {"mean": mean(values), "stdev": spread, "n": len(values)}
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: a row an entrant."""
+    lines = [
+        f"{found['hardware']}; {found['threads']} thread; load {found['load_1min']}; "
+        + ", ".join(f"{name} {number}" for name, number in found["versions"].items()),
+        "",
+        "| | library | test accuracy % | ONNX bytes | .netsuke bytes | stored / coded bytes | MACs "
+        "| latency to float | seconds | + export |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        s = row["summary"]
+        stored = f"{_count(s, 'size_bytes')} / {_count(s, 'encoded_bytes')}" if "size_bytes" in s else "–"
+        cells = (
+            row["task"], f"{row['library']}: {row['how']}", _spread(s["accuracy"], 100), _count(s, "onnx_bytes"),
+            _count(s, "file_bytes"), stored, _count(s, "macs"), _spread(s["ratio"]),
+            f"{s['seconds']['mean']:.1f}", f"{s['export_s']['mean']:.1f}",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"{name}: {reason}" for name, reason in found["absent"].items())])
+
+
+def _count(summary: dict[str, dict[str, float]], figure: str) -> str:
+    return f"{summary[figure]['mean']:,.0f}" if figure in summary else "–"
+
+
+def _spread(figure: dict[str, float], scale: float = 1.0) -> str:
+    return f"{figure['mean'] * scale:.2f} ± {figure['stdev'] * scale:.2f}"
+
+
+def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
+    parser.add_argument("--seeds", default="0,1,2", help="with commas between")
+    parser.add_argument("--epochs", type=int, default=4, help="of the float network")
+    parser.add_argument("--tuning", type=int, default=2, help="epochs of fine-tuning after pruning, and of QAT")
+    parser.add_argument("--prune", type=float, default=0.5, help="share of the MACs that pruning takes")
+    parser.add_argument("--calibration", type=int, default=1000, help="images")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of every file on the clock")
+    parser.add_argument("--quick", action="store_true", help="one seed, few epochs, five rounds")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    return parser.parse_args(), parser
+
+
+def main() -> None:
+    chosen, parser = parsed()
+    if chosen.quick:
+        chosen.seeds, chosen.rounds = "0", 5
+        chosen.epochs, chosen.tuning = (8, 4) if chosen.data == "digits" else (1, 1)
+    try:
+        seeds = [int(seed) for seed in chosen.seeds.split(",")]
+    except ValueError:
+        parser.error(f"--seeds takes whole numbers with commas between; got {chosen.seeds!r}")
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # NumPy and torch read it as they load, so start again
+        os.environ["OMP_NUM_THREADS"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    warnings.simplefilter("ignore")  # torchao and NNCF have dozens
+    logging.disable(logging.WARNING)
+    try:
+        found = run(chosen, seeds)
+    except NetsukeError as error:
+        parser.exit(2, f"{error}\n")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(table(found))
+
+
+def run(chosen: argparse.Namespace, seeds: Sequence[int]) -> dict[str, Any]:
+    from compressors import ENTRANTS
+
+    from netsuke import data
+
+    runs: dict[str, list[dict[str, Any]]] = {key(entrant): [] for entrant in ENTRANTS}
+    absent: dict[str, str] = {}
+    validation = []
+    for seed in seeds:
+        images = data.load(chosen.data, seed=seed).require("train", "val", "test")
+        print(f"seed {seed}: float", file=sys.stderr, flush=True)
+        case, right = trained(images, chosen.epochs, chosen.tuning, seed, chosen.prune, chosen.calibration)
+        validation.append(right)
+        rows, missing = measure(
+            ENTRANTS, case, chosen.rounds, 0.05,
+            lambda name, seed=seed: print(f"seed {seed}: {name}", file=sys.stderr, flush=True),
+        )  # fmt: skip
+        absent |= missing
+        for name, row in rows.items():
+            runs[name].append({"seed": seed, **row})
+    return {
+        "data": chosen.data, "net": NET[0], "options": NET[1], "seeds": list(seeds), "epochs": chosen.epochs,
+        "tuning": chosen.tuning, "prune": chosen.prune, "calibration": chosen.calibration, "rounds": chosen.rounds,
+        "float_val_accuracy": validation, "hardware": hardware(), "threads": 1,
+        "load_1min": round(os.getloadavg()[0], 2), "versions": versions(),
+        "rows": [
+            {"task": e.task, "library": e.library, "how": e.how, "runs": runs[key(e)], "summary": summary(runs[key(e)])}
+            for e in ENTRANTS if runs[key(e)]
+        ],
+        "absent": absent,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
