@@ -69,6 +69,7 @@ def test_wheel_holds_the_package_alone(built):
         for path in source.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    shipped |= {f"netsuke/recipes/{path.name}" for path in REPO.glob("recipes/*.toml")}
     assert {name for name in names if name.startswith("netsuke/")} == shipped
     assert f"{info}/licenses/LICENSE" in names
 
@@ -102,6 +103,12 @@ def test_base_install_answers_help(installed, verb, tmp_path):
     done = _run(installed / "netsuke", *verb, "-h", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_base_install_lists_the_recipes(installed, tmp_path):
+    done = _run(installed / "netsuke", "compress", "--list", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in REPO.glob("recipes/*.toml")} <= set(done.stdout.split())
 
 
 def test_base_install_says_what_training_needs(installed, tmp_path):

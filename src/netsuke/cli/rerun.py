@@ -223,7 +223,9 @@ def summarised(said: dict[str, Any], results: dict[str, Any], threads: int) -> d
 
 def _figures(document: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """Every top figure of a verb's document; those of teacher and result with their name before."""
-    wanted = ("accuracy", "loss", "errors", "n", "parameters", "macs", "size_bytes", "ram_bytes")
+    wanted = (
+        "accuracy", "loss", "errors", "n", "parameters", "macs", "size_bytes", "encoded_bytes", "ram_bytes",
+    )  # fmt: skip
     found = {prefix + key: document[key] for key in wanted if isinstance(document.get(key), int | float)}
     for part in ("result", "teacher"):
         if isinstance(document.get(part), dict):
