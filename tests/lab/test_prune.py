@@ -358,6 +358,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"structure": "channels", "soft": True, "target": "macs", "training": QUICK}, "counts channels"),
     ({"structure": "channels", "rounds": 0, "training": QUICK}, "or soft"),
     ({"structure": "layers", "soft": True, "training": QUICK}, "channels"),
+    ({"structure": "layers", "skip": ("x",)}, "leave layers, skip and scope out"),
 ]
 
 

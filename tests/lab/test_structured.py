@@ -29,7 +29,7 @@ from netsuke.lab.lower import lower
 from netsuke.lab.models import MODELS, build
 from netsuke.lab.modules import FloatGraph, key
 from netsuke.lab.normed import renormed
-from netsuke.lab.steps.prune import structured
+from netsuke.lab.steps.prune import prune, structured
 from netsuke.lab.steps.prune.blocks import branches
 from netsuke.lab.steps.prune.greedy import TARGETS, figure, savings
 from netsuke.lab.steps.prune.importance import IMPORTANCE, Case, arriving_means, scores
@@ -280,7 +280,30 @@ def test_layers_of_every_network(name: str) -> None:
     assert cost(structured.drop_layers(model, DATA, amount=0.5)) < cost(model)
 
 
+@pytest.mark.parametrize(("amount", "left"), [(0.34, 4), (0.1, 5), (0.9, 1)])
+def test_rounds_of_layers_take_no_more_than_asked(amount: float, left: int) -> None:
+    model = floats(module("resnet_small", {"width": 0.25, "depth": 2}))
+    assert len(branches(*model.to_graph())) == 6
+    smaller = prune(model, DATA, structure="layers", amount=amount, importance="l2", rounds=4)
+    assert len(branches(*smaller.to_graph())) == left
+
+
 # --- norms ------------------------------------------------------------------------------------------
+
+
+def test_norms_of_the_network_count() -> None:
+    """What goes between two rounds of training is what would go with the norms folded."""
+    network = renormed(floats(module("convnet", {"width": 0.25})), DATA)
+    with torch.no_grad():
+        for norm in network.norms().values():
+            norm.weight.mul_(torch.linspace(-2, 2, len(norm.weight)))
+    images = torch.from_numpy(DATA.test.images)
+    for importance in ("taylor", "activation"):
+        smaller, want = (
+            structured.cut(m, DATA, amount=0.5, importance=importance)
+            for m in (network.eval(), FloatGraph(*network.to_graph()))
+        )
+        torch.testing.assert_close(logits(smaller, images), logits(want, images))
 
 
 @pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v3_small", "shufflenet_v2", "convnet"])

@@ -144,15 +144,14 @@ IMPORTANCE: dict[str, Callable[[FloatGraph, Dataset, Found, int], list[float]]] 
 }
 
 
-def drop(model: FloatGraph, data: Dataset, amount: float, importance: str, seed: int) -> FloatGraph:
-    """See `structured.drop_layers`."""
+def drop(model: FloatGraph, data: Dataset, count: int, importance: str, seed: int) -> FloatGraph:
+    """Without `count` branches; see `structured.drop_layers`."""
     if importance not in IMPORTANCE:
         raise OptionError(unknown(importance, IMPORTANCE, "importance of layers"))
     graph, tensors = model.to_graph()
     found = branches(graph, tensors)
-    if not found:
+    if count > 0 and not found:
         raise OptionError("no layer can go: the network has no residual sum; structure 'channels' prunes it")
-    count = max(1, round(amount * len(found))) if amount else 0
     order: list[str] = []
     for _ in range(count):
         found = branches(graph, tensors)

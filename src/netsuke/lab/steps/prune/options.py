@@ -148,6 +148,10 @@ class Prune:
             raise OptionError(f"one-shot is a single round; {self.rounds} rounds take {others}")
         if self.moving and self.kind in ("none", "N:M") and self.measure not in MOVING:
             raise OptionError(f"{how} ranks by {' or '.join(MOVING)}; got {self.measure!r}")
+        if self.kind == "layers" and (self.layers or self.skip or self.scope != "global"):
+            raise OptionError(
+                "structure 'layers' ranks all branches of the network; leave layers, skip and scope out"
+            )
         if self.kind == "layers" and self.moving:
             raise OptionError(f"{how} cannot take whole layers out; structure 'channels' can")
         if self.kind == "channels" and self.moving:

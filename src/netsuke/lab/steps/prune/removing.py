@@ -13,6 +13,7 @@ from netsuke.lab.forms import release
 from netsuke.lab.modules import FloatGraph
 from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.steps.prune import structured
+from netsuke.lab.steps.prune.blocks import branches
 from netsuke.lab.steps.prune.masks import Selection
 from netsuke.lab.steps.prune.moving import MovingChannels, Soft, soften
 from netsuke.lab.steps.prune.options import Prune
@@ -41,9 +42,14 @@ def removing(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) 
     scales = structured.norms(model, data.image_shape) if options.measure == "bn" else None
     if options.soft:
         network = _soft(network, data, options, trainer)
-    before = 0.0
+    before, there = 0.0, len(branches(*network.to_graph()))
     for number, t in shares(replace(options, rounds=max(1, options.rounds))):
-        network = _removed(network, data, options, before, t, scales)
+        if options.kind == "layers":
+            network = structured.drop_layers(
+                network, data, amount=amount_at(options, t), importance=options.measure, seed=options.seed, of=there
+            )  # fmt: skip
+        else:
+            network = _without_channels(network, data, options, before, t, scales)
         if options.training.epochs and not options.soft:
             amount = amount_at(options, t)
             network = trainer(with_norms(network, data, options), f"round-{number}", amount=amount)
@@ -52,7 +58,7 @@ def removing(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) 
     return folded(network)
 
 
-def _removed(
+def _without_channels(
     network: FloatGraph,
     data: Dataset,
     options: Prune,
@@ -65,19 +71,14 @@ def _removed(
     def step(amount: float) -> float:
         return further(amount_at(options, before, amount) if before else 0.0, amount_at(options, t, amount))
 
-    amount = step(options.amount)
-    if options.kind == "layers":
-        return structured.drop_layers(
-            network, data, amount=amount, importance=options.measure, seed=options.seed
-        )
     names = list(layers(network))
     ratios = {name: step(own) for name, own in own_amounts(options, names).items()}
     ratios |= dict.fromkeys(skipped(options, names), 0.0)
     target = "channels" if options.target == "auto" else options.target
     return structured.cut(
         network, data,
-        amount=amount, target=target, importance=options.measure, scope=options.scope, ratios=ratios or None,
-        seed=options.seed, norms=scales,
+        amount=step(options.amount), target=target, importance=options.measure, scope=options.scope,
+        ratios=ratios or None, seed=options.seed, norms=scales,
     )  # fmt: skip
 
 

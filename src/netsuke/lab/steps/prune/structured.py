@@ -15,7 +15,7 @@ from netsuke.lab.channels import Channels, Group
 from netsuke.lab.forms import Codebook, form_of
 from netsuke.lab.modules import FloatGraph
 from netsuke.lab.removal import masked_like, remove
-from netsuke.lab.steps.prune.blocks import drop
+from netsuke.lab.steps.prune.blocks import branches, drop
 from netsuke.lab.steps.prune.greedy import TARGETS, Selection, figure, savings
 from netsuke.lab.steps.prune.importance import Case, arriving_means, norms, readers, scores
 from netsuke.settings import unknown
@@ -56,7 +56,8 @@ def cut(
     _check(amount, target, scope, ratios or {})
     graph, tensors = _plain(model)
     channels = Channels(graph, tensors)
-    price = scores(Case(channels, model, data, seed, norms), importance)
+    folded = FloatGraph(graph, tensors)  # norms of the network's own count, as in what is left of it
+    price = scores(Case(channels, folded, data, seed, norms), importance)
     if scope == "layer":
         price = ranked(channels, price)
     weight = savings(channels, target, bits) if by_cost else None
@@ -64,23 +65,32 @@ def cut(
     _take(selection, amount, figure(channels, target, bits), target, ratios or {})
     gone = np.flatnonzero(selection.gone)
     if compensate and len(gone):
-        tensors = compensated(channels, selection.gone, arriving_means(channels, model, data))
+        tensors = compensated(channels, selection.gone, arriving_means(channels, folded, data))
         channels.tensors = tensors
     return masked_like(FloatGraph(*remove(graph, tensors, gone, channels)), model)
 
 
 def drop_layers(
-    model: FloatGraph, data: Dataset, *, amount: float, importance: str = "taylor", seed: int = 0
+    model: FloatGraph,
+    data: Dataset,
+    *,
+    amount: float,
+    importance: str = "taylor",
+    seed: int = 0,
+    of: int | None = None,
 ) -> FloatGraph:
     """A network without the least important residual branches: x + f(x) becomes x. `model` is untouched.
 
-    `amount` is the share of such branches, at least one. `importance` is taylor, loss (what the loss is without the
-    branch, measured anew after each), activation (of the branch relative to its shortcut), l1, l2 or random.
+    `amount` is the share of such branches, at least one; with `of`, of so many, those counted that went before.
+    `importance` is taylor, loss (what the loss is without the branch, measured anew after each), activation (of the
+    branch relative to its shortcut), l1, l2 or random.
     Raises OptionError where the network has no such branch.
     """
     _check(amount, "channels", "global", {})
-    _plain(model)
-    return masked_like(drop(model, data, amount, importance, seed), model)
+    there = len(branches(*_plain(model)))
+    total = there if of is None else of
+    goal = max(1, round(amount * total)) if amount else 0
+    return masked_like(drop(model, data, goal - (total - there), importance, seed), model)
 
 
 def ranked(channels: Channels, price: np.ndarray) -> np.ndarray:
