@@ -16,13 +16,15 @@ image over that of torch's float file, both measured in turns in the same rounds
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean, stdev
@@ -40,6 +42,7 @@ PACKAGES = ("netsuke", "torch", "onnx", "onnxruntime", "torch-pruning", "torchao
 FIGURES = (
     "accuracy", "onnx_bytes", "file_bytes", "size_bytes", "encoded_bytes", "macs", "ratio", "seconds", "export_s",
 )  # fmt: skip
+BUDGET = ("data", "images", "epochs", "tuning", "prune", "calibration", "rounds")
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -74,13 +77,15 @@ def accuracy(file: bytes, split: Any) -> float:
 
 def compressed(entrant: Any, case: Any) -> tuple[dict[str, Any], bytes]:
     """A row's figures that need no clock on the wall, and its ONNX file."""
-    start = process_time()
-    ship = entrant.run(case)
-    seconds, start = process_time() - start, process_time()
-    shipped = ship()
+    with contextlib.redirect_stdout(sys.stderr):  # NNCF draws progress bars
+        start = process_time()
+        ship = entrant.run(case)
+        seconds, start = process_time() - start, process_time()
+        shipped = ship()
+        export_s = process_time() - start
     row = {
         "accuracy": accuracy(shipped.onnx, case.data.test), "onnx_bytes": len(shipped.onnx), "macs": shipped.macs,
-        "seconds": seconds, "export_s": process_time() - start,
+        "seconds": seconds, "export_s": export_s,
     }  # fmt: skip
     if shipped.artifact is not None:
         row |= ours(shipped.artifact)
@@ -100,12 +105,16 @@ def ours(artifact: Any) -> dict[str, int]:
         }
 
 
-def ratios(files: dict[str, bytes], images: np.ndarray, rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
+def ratios(
+    files: dict[str, bytes], images: np.ndarray, rounds: int, seconds: float
+) -> dict[str, dict[str, Any]]:
     """Latency for one image of each file, and its ratio to the first in each round: median and quartiles."""
     from peers import timed, turns
 
     runs = {("onnx", key): runner(file) for key, file in files.items()}
-    singles = {key: [wanted(file, images[i : i + 1]) for i in range(len(images))] for key, file in files.items()}
+    singles = {
+        key: [wanted(file, images[i : i + 1]) for i in range(len(images))] for key, file in files.items()
+    }
     blocks: dict[str, list[float]] = {key: [] for key in files}
     for (_, key), run in turns(runs, rounds):
         blocks[key].append(float(np.median(timed(run, singles[key], seconds, least=10))))
@@ -135,7 +144,7 @@ def measure(
         try:
             rows[name], files[name] = compressed(entrant, case)
         except Exception as error:  # a peer may raise anything, and the others shall run
-            absent[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            absent[name] = f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     say("latency")
     for name, figures in ratios(files, case.data.test.images[:64], rounds, seconds).items():
         rows[name] |= figures
@@ -146,11 +155,11 @@ def key(entrant: Any) -> str:
     return f"{entrant.task}: {entrant.library}, {entrant.how}"
 
 
-def trained(data: Any, epochs: int, tuning: int, seed: int, amount: float, calibration: int) -> tuple[Any, float]:
+def trained(data: Any, chosen: argparse.Namespace, seed: int) -> tuple[Any, float]:
     """The float network of a seed as a case, and its accuracy on validation."""
     import torch
-    from compressors import Case, exported
 
+    from compressors import Case, exported
     from netsuke.lab.inference import accuracy as right
     from netsuke.lab.models import build
     from netsuke.lab.steps.train import Training, train
@@ -159,9 +168,9 @@ def trained(data: Any, epochs: int, tuning: int, seed: int, amount: float, calib
     name, options = NET
     common = {"seed": seed, "threads": 1, "precision": "float32"}
     model = build(name, data.image_shape, len(data.classes), **options)
-    model = train(model, data, Training(epochs=epochs, lr=4e-3, **common))
-    tune = Training(epochs=tuning, lr=1e-3, schedule="cosine", **common)
-    case = Case(data, model, exported(model, data), tune, amount, calibration)
+    model = train(model, data, Training(epochs=chosen.epochs, lr=4e-3, **common))
+    tune = Training(epochs=chosen.tuning, lr=1e-3, schedule="cosine", **common)
+    case = Case(data, model, exported(model, data), tune, chosen.prune, chosen.calibration)
     return case, right(model, data.val)[0]
 
 
@@ -222,8 +231,11 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     )
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
     parser.add_argument("--seeds", default="0,1,2", help="with commas between")
+    parser.add_argument("--images", type=int, default=20_000, help="of training, evenly drawn; 0 for all")
     parser.add_argument("--epochs", type=int, default=4, help="of the float network")
-    parser.add_argument("--tuning", type=int, default=2, help="epochs of fine-tuning after pruning, and of QAT")
+    parser.add_argument(
+        "--tuning", type=int, default=2, help="epochs of fine-tuning after pruning, and of QAT"
+    )
     parser.add_argument("--prune", type=float, default=0.5, help="share of the MACs that pruning takes")
     parser.add_argument("--calibration", type=int, default=1000, help="images")
     parser.add_argument("--rounds", type=int, default=20, help="turns of every file on the clock")
@@ -246,46 +258,67 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *sys.argv])
     warnings.simplefilter("ignore")  # torchao and NNCF have dozens
     logging.disable(logging.WARNING)
+    found: dict[str, Any] = {}
     try:
-        found = run(chosen, seeds)
+        for found in run(chosen, seeds):
+            if chosen.json:
+                chosen.json.write_text(
+                    json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+                )
     except NetsukeError as error:
         parser.exit(2, f"{error}\n")
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(found))
 
 
-def run(chosen: argparse.Namespace, seeds: Sequence[int]) -> dict[str, Any]:
+def run(chosen: argparse.Namespace, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """After each seed, everything measured so far."""
     from compressors import ENTRANTS
-
     from netsuke import data
 
+    budget = {name: getattr(chosen, name) for name in BUDGET}
+    found: dict[str, Any] = {
+        "net": NET[0],
+        "options": NET[1],
+        **budget,
+        "seeds": [],
+        "float_val_accuracy": [],
+    }
+    found |= {"hardware": hardware(), "threads": 1, "versions": versions(), "absent": {}}
     runs: dict[str, list[dict[str, Any]]] = {key(entrant): [] for entrant in ENTRANTS}
-    absent: dict[str, str] = {}
-    validation = []
     for seed in seeds:
-        images = data.load(chosen.data, seed=seed).require("train", "val", "test")
-        print(f"seed {seed}: float", file=sys.stderr, flush=True)
-        case, right = trained(images, chosen.epochs, chosen.tuning, seed, chosen.prune, chosen.calibration)
-        validation.append(right)
-        rows, missing = measure(
-            ENTRANTS, case, chosen.rounds, 0.05,
-            lambda name, seed=seed: print(f"seed {seed}: {name}", file=sys.stderr, flush=True),
-        )  # fmt: skip
-        absent |= missing
+        images = fewer(data.load(chosen.data, seed=seed).require("train", "val", "test"), chosen.images)
+        say = Say(seed)
+        say("float training")
+        case, right = trained(images, chosen, seed)
+        rows, absent = measure(ENTRANTS, case, chosen.rounds, 0.05, say)
         for name, row in rows.items():
             runs[name].append({"seed": seed, **row})
-    return {
-        "data": chosen.data, "net": NET[0], "options": NET[1], "seeds": list(seeds), "epochs": chosen.epochs,
-        "tuning": chosen.tuning, "prune": chosen.prune, "calibration": chosen.calibration, "rounds": chosen.rounds,
-        "float_val_accuracy": validation, "hardware": hardware(), "threads": 1,
-        "load_1min": round(os.getloadavg()[0], 2), "versions": versions(),
-        "rows": [
-            {"task": e.task, "library": e.library, "how": e.how, "runs": runs[key(e)], "summary": summary(runs[key(e)])}
+        found["seeds"].append(seed)
+        found["float_val_accuracy"].append(right)
+        found["absent"] |= absent
+        found["load_1min"] = round(os.getloadavg()[0], 2)
+        found["rows"] = [
+            {"task": e.task, "library": e.library, "how": e.how, "summary": summary(runs[key(e)]), "runs": runs[key(e)]}
             for e in ENTRANTS if runs[key(e)]
-        ],
-        "absent": absent,
-    }  # fmt: skip
+        ]  # fmt: skip
+        yield found
+
+
+class Say:
+    """Tells on stderr what is under way."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def __call__(self, what: str) -> None:
+        print(f"seed {self.seed}: {what}", file=sys.stderr, flush=True)
+
+
+def fewer(images: Any, count: int) -> Any:
+    """The data set with `count` training images, evenly drawn; all of them for 0, or where it has no more."""
+    total = len(images.train)
+    drawn = np.linspace(0, total - 1, min(count or total, total)).round().astype(int)
+    return replace(images, train=images.train.take(drawn))
 
 
 if __name__ == "__main__":

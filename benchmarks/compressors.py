@@ -175,9 +175,7 @@ def static_onnxruntime(case: Case) -> Ship:
         source, ready, target = (Path(folder) / f"{name}.onnx" for name in ("float", "ready", "int8"))
         source.write_bytes(case.float_onnx)
         quant_pre_process(str(source), str(ready))
-        quantize_static(
-            str(ready), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True
-        )
+        quantize_static(str(ready), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
         made = target.read_bytes()
     return lambda: Shipped(made)
 
@@ -217,19 +215,18 @@ def torchao(training: bool) -> Callable[[Case], Ship]:
     """PT2E with the x86 quantiser: export, prepare, calibrate or train, convert."""
 
     def run(case: Case) -> Ship:
-        from torchao.quantization.pt2e import quantizer as q
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-        x86 = q.x86_inductor_quantizer
         quantizer = x86.X86InductorQuantizer().set_global(
             x86.get_default_x86_inductor_quantization_config(is_qat=training)
         )
         program = _program(copy.deepcopy(case.model).train(training), case)
         if training:
             start = Exported(prepare_qat_pt2e(program, quantizer))
-            tuned = train(start, case.data, case.tune)
-            tuned.eval()
-            prepared = tuned.program
+            with torch.no_grad():  # fake quantisers take their sizes at the first batch, but not in a copy
+                start(case.images[: case.tune.batch])
+            prepared = train(start, case.data, case.tune).program
         else:
             prepared = prepare_pt2e(program, quantizer)
             with torch.no_grad():
