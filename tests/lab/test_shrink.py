@@ -13,7 +13,7 @@ from netsuke.artifact import Artifact
 from netsuke.data import Dataset, Split
 from netsuke.errors import NetsukeError, OptionError
 from netsuke.lab import shrink
-from netsuke.lab.augment import HANDWRITING
+from netsuke.lab.augment import HANDWRITING, MILD
 from netsuke.lab.shrink import EFFORTS, MAX_WIDTH, Effort, Shrink, phases, plan
 from netsuke.measure.cost import cost
 
@@ -149,12 +149,12 @@ def test_unfit_teachers() -> None:
 def test_estimate_and_phases() -> None:
     assert Shrink(DATA, 1500, effort="quick").estimate() > 0
     for effort in EFFORTS:
-        names = [phase.name for phase in phases(mnist_shaped(), effort, seed=5)]
+        names = [phase.name for phase in phases(mnist_shaped(), plan(mnist_shaped(), 2000), effort, seed=5)]
         assert names == ["teacher", "student", "quantised"]
-    total = {e: sum(p.options.epochs for p in phases(mnist_shaped(), e, 0)) for e in ("normal", "long")}
+    total = {e: sum(p.options.epochs for p in phases(mnist_shaped(), plan(mnist_shaped(), 2000), e, 0)) for e in ("normal", "long")}
     assert total["normal"] < total["long"]
     with pytest.raises(OptionError, match="quick, normal, long"):
-        phases(DATA, "heroic", 0)
+        phases(DATA, plan(DATA, 1500), "heroic", 0)
 
 
 def test_augmentation_follows_the_data() -> None:
@@ -162,6 +162,7 @@ def test_augmentation_follows_the_data() -> None:
         return shrink.augmentation(replace(blobs(shape), name=name))
 
     assert of("mnist") == HANDWRITING
+    assert shrink.augmentation(replace(blobs((1, 28, 28)), name="mnist"), tiny=True) == MILD
     assert of("my-photos") != HANDWRITING
     assert of("fashion-mnist").flip == 0.5  # type: ignore[attr-defined]
     assert of("mnist").flip == of("my-photos").flip == 0  # type: ignore[attr-defined]

@@ -151,3 +151,5 @@ def _widest(x: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
 
 # What handwriting bears without becoming another digit; a third clean, as facts of our own runs advise.
 HANDWRITING = Augment(rotate=12, shift=0.08, scale=0.12, shear=10, elastic=1.2, thickness=0.4, clean=0.3)
+# For networks of a kilobyte or two, which cannot bend to all of that: half clean, and less of everything.
+MILD = Augment(rotate=8, shift=0.05, scale=0.08, shear=6, elastic=0.8, thickness=0.2, clean=0.5)

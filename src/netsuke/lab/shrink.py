@@ -20,7 +20,7 @@ from netsuke import packing
 from netsuke.artifact import Artifact
 from netsuke.data import Dataset, Split
 from netsuke.errors import OptionError
-from netsuke.lab.augment import HANDWRITING, Augment
+from netsuke.lab.augment import HANDWRITING, MILD, Augment
 from netsuke.lab.carve import carve
 from netsuke.lab.integers import Widths
 from netsuke.lab.lower import lower
@@ -35,7 +35,8 @@ from netsuke.lab.views import Views
 MAX_WIDTH = 160  # wider ones win nothing on 28x28 images and train for hours
 MIN_WIDTH = 4
 DEPTHS = {"residual": 2, "unpadded": 4}  # blocks of each layout of the student
-QUANTISED_LR = 1.5e-2  # half of it or a third learns far less in the same time; twice it kills channels
+RATES = {"residual": 6e-3, "unpadded": 3e-2}  # of the quantised phase; docs/trials.md
+TINY = 3000  # bytes, under which a student takes the mild augmentation
 BIAS_BITS = 8  # with a shift that a layer shares: as accurate as 16 bits, and 6 to 9 % of the budget cheaper
 MIN_VIEWS, MAX_VIEWS = 8, 64  # augmented copies: over 8 epochs 8 kept ones did as well as 8 fresh ones
 VIEWS_BYTES = 1 << 30  # of memory, at most
@@ -128,7 +129,7 @@ def _sized(data: Dataset, width: int, bits: int) -> Plan:
     return replace(plan, size_bytes=size)
 
 
-def phases(data: Dataset, effort: str, seed: int, threads: int = 0) -> list[Phase]:
+def phases(data: Dataset, plan: Plan, effort: str, seed: int, threads: int = 0) -> list[Phase]:
     """The three trainings of an effort; small sets get more epochs, so that about as many images are seen."""
     if effort not in EFFORTS:
         raise OptionError(f"no effort {effort!r}; there are {', '.join(EFFORTS)}")
@@ -137,6 +138,7 @@ def phases(data: Dataset, effort: str, seed: int, threads: int = 0) -> list[Phas
     factor = min(30.0, FULL_EPOCH / max(1, len(data.train))) ** 0.8
     batch = 128 if len(data.train) > 5000 else 64
     shared = Training(batch=batch, seed=seed, threads=threads, augment=augmentation(data))
+    learner = replace(shared, augment=augmentation(data, plan.size_bytes < TINY))
 
     def epochs(n: float) -> int:
         return max(2, round(n * factor))
@@ -144,23 +146,24 @@ def phases(data: Dataset, effort: str, seed: int, threads: int = 0) -> list[Phas
     ema = 0.998 if len(data.train) > 5000 else 0.99
     return [
         Phase("teacher", replace(shared, epochs=epochs(chosen.teacher), optimizer="adamw", l2=0.02, ema=ema)),
-        Phase("student", replace(shared, epochs=epochs(chosen.student), lr=8e-3, ema=ema)),
+        Phase("student", replace(learner, epochs=epochs(chosen.student), lr=8e-3, ema=ema)),
         Phase(
             "quantised",
             replace(
-                shared, epochs=epochs(chosen.quantised), lr=QUANTISED_LR, schedule="cosine", ema=ema, freeze_norm=0.9
+                learner, epochs=epochs(chosen.quantised), lr=RATES[plan.layout], schedule="cosine", ema=ema, freeze_norm=0.9
             ),
         ),
     ]
 
 
-def augmentation(data: Dataset) -> Augment:
-    """What the images bear: by the catalogue's name, mild for folders and unknown sets."""
+def augmentation(data: Dataset, tiny: bool = False) -> Augment:
+    """What the images bear: by the catalogue's name, mild for folders, unknown sets and tiny students."""
     if data.name in _AUGMENT:
         return _AUGMENT[data.name]
     if min(data.image_shape[1:]) < 14:  # at 8x8 a pixel is a stroke
         return Augment(rotate=8, shift=0.06, scale=0.08, shear=6, clean=0.3)
-    return HANDWRITING if data.role != "any" or data.name in _HANDWRITTEN else _FOLDER
+    written = data.role != "any" or data.name in _HANDWRITTEN
+    return (MILD if tiny else HANDWRITING) if written else _FOLDER
 
 
 _HANDWRITTEN = {"mnist", "emnist-digits", "usps", "optdigits", "semeion", "kmnist", "digits"}
@@ -200,7 +203,7 @@ class Shrink:
                 raise OptionError("the teacher takes other images or knows other classes than the data")
         self.max_bytes, self.views = max_bytes, views
         self.plan = plan(data, max_bytes)
-        self.phases = phases(data, effort, seed, threads)[1 if teachers else 0 :]
+        self.phases = phases(data, self.plan, effort, seed, threads)[1 if teachers else 0 :]
 
     def student(self) -> nn.Module:
         return self.plan.build(self.data, self.seed)
@@ -282,7 +285,7 @@ class Shrink:
         epochs = sum(phase.options.epochs for phase in self.phases if phase.name != "teacher")
         room = VIEWS_BYTES // max(1, self.data.train.images.nbytes)
         count = max(1, min(max(MIN_VIEWS, epochs // 6), MAX_VIEWS, room))
-        return Teacher(module), Views(self.data, augmentation(self.data), count, 0, module, self.views)
+        return Teacher(module), Views(self.data, self.phases[-1].options.augment, count, 0, module, self.views)
 
     def _start(self, name: str, models: dict[str, nn.Module]) -> nn.Module:
         if name == "student":
