@@ -111,48 +111,41 @@ def ratios(
     """Latency for one image of each file, and its ratio to the first in each round: median and quartiles."""
     from peers import timed, turns
 
-    runs = {("onnx", key): runner(file) for key, file in files.items()}
-    singles = {
-        key: [wanted(file, images[i : i + 1]) for i in range(len(images))] for key, file in files.items()
-    }
-    blocks: dict[str, list[float]] = {key: [] for key in files}
-    for (_, key), run in turns(runs, rounds):
-        blocks[key].append(float(np.median(timed(run, singles[key], seconds, least=10))))
+    runs = {("onnx", name): runner(file) for name, file in files.items()}
+    singles = {name: [wanted(file, image[None]) for image in images] for name, file in files.items()}
+    blocks: dict[str, list[float]] = {name: [] for name in files}
+    for (_, name), run in turns(runs, rounds):
+        blocks[name].append(float(np.median(timed(run, singles[name], seconds, least=10))))
     base = np.array(next(iter(blocks.values())))
     return {
-        key: {
+        name: {
             "latency_us": float(np.median(block)), "ratio": float(np.median(np.array(block) / base)),
             "ratio_quartiles": np.percentile(np.array(block) / base, [25, 75]).tolist(),
         }
-        for key, block in blocks.items()
+        for name, block in blocks.items()
     }  # fmt: skip
 
 
 def measure(
     entrants: Sequence[Any], case: Any, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Rows by the entrants' keys, and why the others have none."""
+    """Rows by the entrants' names, and why the others have none."""
     rows: dict[str, dict[str, Any]] = {}
     absent: dict[str, str] = {}
     files: dict[str, bytes] = {}
     for entrant in entrants:
-        name = key(entrant)
         if entrant.missing:
-            absent[name] = entrant.missing
+            absent[entrant.name] = entrant.missing
             continue
-        say(name)
+        say(entrant.name)
         try:
-            rows[name], files[name] = compressed(entrant, case)
+            rows[entrant.name], files[entrant.name] = compressed(entrant, case)
         except Exception as error:  # a peer may raise anything, and the others shall run
-            absent[name] = f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            absent[entrant.name] = f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     say("latency")
-    for name, figures in ratios(files, case.data.test.images[:64], rounds, seconds).items():
+    for name, figures in ratios(files, case.data.val.images[:64], rounds, seconds).items():
         rows[name] |= figures
     return rows, absent
-
-
-def key(entrant: Any) -> str:
-    return f"{entrant.task}: {entrant.library}, {entrant.how}"
 
 
 def trained(data: Any, chosen: argparse.Namespace, seed: int) -> tuple[Any, float]:
@@ -164,6 +157,7 @@ def trained(data: Any, chosen: argparse.Namespace, seed: int) -> tuple[Any, floa
     from netsuke.lab.models import build
     from netsuke.lab.steps.train import Training, train
 
+    say(seed, "float training")
     torch.manual_seed(seed)
     name, options = NET
     common = {"seed": seed, "threads": 1, "precision": "float32"}
@@ -198,7 +192,7 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def table(found: dict[str, Any]) -> str:
     """Markdown: a row an entrant."""
     lines = [
-        f"{found['hardware']}; {found['threads']} thread; load {found['load_1min']}; "
+        f"{found['hardware']}; {found['threads']} thread; load {', '.join(map(str, found['load_1min']))}; "
         + ", ".join(f"{name} {number}" for name, number in found["versions"].items()),
         "",
         "| | library | test accuracy % | ONNX bytes | .netsuke bytes | stored / coded bytes | MACs "
@@ -209,7 +203,7 @@ def table(found: dict[str, Any]) -> str:
         s = row["summary"]
         stored = f"{_count(s, 'size_bytes')} / {_count(s, 'encoded_bytes')}" if "size_bytes" in s else "–"
         cells = (
-            row["task"], f"{row['library']}: {row['how']}", _spread(s["accuracy"], 100), _count(s, "onnx_bytes"),
+            row["task"], row["library"], _spread(s["accuracy"], 100), _count(s, "onnx_bytes"),
             _count(s, "file_bytes"), stored, _count(s, "macs"), _spread(s["ratio"]),
             f"{s['seconds']['mean']:.1f}", f"{s['export_s']['mean']:.1f}",
         )  # fmt: skip
@@ -231,7 +225,7 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     )
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
     parser.add_argument("--seeds", default="0,1,2", help="with commas between")
-    parser.add_argument("--images", type=int, default=20_000, help="of training, evenly drawn; 0 for all")
+    parser.add_argument("--images", type=int, default=10_000, help="of training, evenly drawn; 0 for all")
     parser.add_argument("--epochs", type=int, default=4, help="of the float network")
     parser.add_argument(
         "--tuning", type=int, default=2, help="epochs of fine-tuning after pruning, and of QAT"
@@ -240,7 +234,9 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser.add_argument("--calibration", type=int, default=1000, help="images")
     parser.add_argument("--rounds", type=int, default=20, help="turns of every file on the clock")
     parser.add_argument("--quick", action="store_true", help="one seed, few epochs, five rounds")
-    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument(
+        "--json", type=Path, help="keep everything measured in this file; a killed run goes on from it"
+    )
     return parser.parse_args(), parser
 
 
@@ -262,56 +258,61 @@ def main() -> None:
     try:
         for found in run(chosen, seeds):
             if chosen.json:
-                chosen.json.write_text(
-                    json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
+                write(chosen.json, found)
     except NetsukeError as error:
         parser.exit(2, f"{error}\n")
     print(table(found))
 
 
+def write(path: Path, found: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def begun(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What stands in the JSON file, if it is of the same budget; else nothing measured yet."""
+    fresh = {
+        "net": NET[0], "options": NET[1], **{name: getattr(chosen, name) for name in BUDGET},
+        "hardware": hardware(), "threads": 1, "versions": versions(),
+    }  # fmt: skip
+    if chosen.json and chosen.json.exists():
+        said = json.loads(chosen.json.read_text(encoding="utf-8"))
+        if all(said.get(name) == value for name, value in fresh.items()):
+            return said
+    return {**fresh, "load_1min": [], "absent": {}, "seeds": [], "float_val_accuracy": [], "rows": []}
+
+
 def run(chosen: argparse.Namespace, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """After each seed, everything measured so far."""
+    """Everything measured so far, at the start and after each seed; a seed that is done is not run again."""
     from compressors import ENTRANTS
     from netsuke import data
 
-    budget = {name: getattr(chosen, name) for name in BUDGET}
-    found: dict[str, Any] = {
-        "net": NET[0],
-        "options": NET[1],
-        **budget,
-        "seeds": [],
-        "float_val_accuracy": [],
-    }
-    found |= {"hardware": hardware(), "threads": 1, "versions": versions(), "absent": {}}
-    runs: dict[str, list[dict[str, Any]]] = {key(entrant): [] for entrant in ENTRANTS}
+    found = begun(chosen)
+    runs = {row["name"]: row["runs"] for row in found["rows"]}
+    yield found
     for seed in seeds:
+        if seed in found["seeds"]:
+            continue
         images = fewer(data.load(chosen.data, seed=seed).require("train", "val", "test"), chosen.images)
-        say = Say(seed)
-        say("float training")
         case, right = trained(images, chosen, seed)
-        rows, absent = measure(ENTRANTS, case, chosen.rounds, 0.05, say)
+        rows, absent = measure(ENTRANTS, case, chosen.rounds, 0.05, say=lambda what, s=seed: say(s, what))
         for name, row in rows.items():
-            runs[name].append({"seed": seed, **row})
+            runs.setdefault(name, []).append({"seed": seed, **row})
         found["seeds"].append(seed)
         found["float_val_accuracy"].append(right)
         found["absent"] |= absent
-        found["load_1min"] = round(os.getloadavg()[0], 2)
+        found["load_1min"].append(round(os.getloadavg()[0], 2))
         found["rows"] = [
-            {"task": e.task, "library": e.library, "how": e.how, "summary": summary(runs[key(e)]), "runs": runs[key(e)]}
-            for e in ENTRANTS if runs[key(e)]
+            {"name": e.name, "task": e.task, "library": f"{e.library}: {e.how}",
+             "summary": summary(runs[e.name]), "runs": runs[e.name]}
+            for e in ENTRANTS if e.name in runs
         ]  # fmt: skip
         yield found
 
 
-class Say:
-    """Tells on stderr what is under way."""
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def __call__(self, what: str) -> None:
-        print(f"seed {self.seed}: {what}", file=sys.stderr, flush=True)
+def say(seed: int, what: str) -> None:
+    print(f"seed {seed}: {what}", file=sys.stderr, flush=True)
 
 
 def fewer(images: Any, count: int) -> Any:

@@ -75,6 +75,10 @@ class Entrant(NamedTuple):
     packages: tuple[str, ...] = ()  # beside netsuke[lab], by the names that pip knows
 
     @property
+    def name(self) -> str:
+        return f"{self.task}: {self.library}, {self.how}"
+
+    @property
     def missing(self) -> str:
         """What to type where a package is not installed; "" where all are."""
         absent = [name for name in self.packages if find_spec(name.replace("-", "_")) is None]
@@ -110,8 +114,11 @@ def float_netsuke(case: Case) -> Ship:
 # Half of the network
 
 
-def torch_pruning(importance: str, everywhere: bool) -> Callable[[Case], Ship]:
-    """Dependency-graph pruning in small steps until few enough MACs are left, then fine-tuning."""
+def torch_pruning(importance: str, everywhere: bool, multiple: int | None = None) -> Callable[[Case], Ship]:
+    """Dependency-graph pruning in small steps until few enough MACs are left, then fine-tuning.
+
+    `everywhere` compares over the whole network; `multiple` keeps channels in such numbers.
+    """
 
     def run(case: Case) -> Ship:
         import torch_pruning as tp
@@ -121,7 +128,7 @@ def torch_pruning(importance: str, everywhere: bool) -> Callable[[Case], Ship]:
         ranks = {"taylor": tp.importance.GroupTaylorImportance, "l2": tp.importance.GroupMagnitudeImportance}
         pruner = tp.pruner.BasePruner(
             model, example, ranks[importance](), global_pruning=everywhere, pruning_ratio=0.95,
-            max_pruning_ratio=0.95, iterative_steps=200,
+            max_pruning_ratio=0.95, iterative_steps=200, round_to=multiple,
             ignored_layers=[list(model.modules())[-1]],  # the logits
         )  # fmt: skip
         if importance == "taylor":
@@ -276,6 +283,9 @@ ENTRANTS = (
     Entrant("float", "netsuke", "as exported", float_netsuke),
     Entrant(PRUNE, "torch-pruning", "L2, each layer", torch_pruning("l2", False), ("torch-pruning",)),
     Entrant(PRUNE, "torch-pruning", "Taylor, global", torch_pruning("taylor", True), ("torch-pruning",)),
+    Entrant(
+        PRUNE, "torch-pruning", "Taylor, global, eights", torch_pruning("taylor", True, 8), ("torch-pruning",)
+    ),
     Entrant(PRUNE, "netsuke", "channels, Taylor, global", prune_netsuke),
     Entrant(AFTER, "ONNX Runtime", "quantize_static, QDQ", static_onnxruntime),
     Entrant(AFTER, "NNCF", "quantize, on ONNX", static_nncf, ("nncf",)),

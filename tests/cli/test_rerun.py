@@ -168,3 +168,10 @@ def test_comparisons_are_repeated_and_saved(comparison: Path) -> None:
 def test_a_comparison_takes_no_seeds(comparison: Path) -> None:
     with pytest.raises(OptionError, match="names the seeds"):
         run(comparison, "--seeds", "0", "--folder", comparison.parent / "runs")
+
+
+def test_a_benchmark_says_how_it_is_run(tmp_path: Path) -> None:
+    folder = write(tmp_path / "speed", {"kind": "benchmark", "command": "python benchmarks/speed.py"})
+    with pytest.raises(OptionError, match=r"run it by itself: python benchmarks/speed\.py"):
+        run(folder, "--folder", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

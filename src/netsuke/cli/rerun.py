@@ -6,6 +6,7 @@
 `{out}` becomes a file in the folder that takes the runs. A result is the command's own JSON document.
 A record of `"kind": "comparison"` holds a `compare` command, which takes all seeds at once; `{work}` becomes
 a folder that keeps its trainings, and `document` is what it gave, without pictures and learning curves.
+One of `"kind": "benchmark"` names a script of benchmarks/, which is run by itself.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def rerun(
         chosen = [int(s) for s in seeds.split(",")] if seeds else list(said.get("seeds", []))
     except ValueError:
         raise OptionError(f"--seeds takes whole numbers with commas between; got {seeds!r}") from None
+    if said.get("kind") == "benchmark":
+        raise OptionError(
+            f"{record} is a benchmark, not a netsuke command; run it by itself: {said['command']}"
+        )
     comparison = said.get("kind") == "comparison"
     if comparison and seeds:
         raise OptionError("the record is a comparison, whose command names the seeds: leave out --seeds")
@@ -121,7 +126,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         record = {}
     command, seeds = record.get("command"), record.get("seeds")
-    if record.get("kind") == "comparison":
+    if record.get("kind") in ("comparison", "benchmark"):
         seeds = []  # they stand in the command
     if (
         not isinstance(command, str)
