@@ -73,7 +73,9 @@ def test_a_step_equals_torch(conv, depthwise, frozen, seed):
     padding = min(padding, kernel // 2)
     torch.manual_seed(seed)
     data = blobs((1, 9, 9), 3, 160)
-    graph = quantize(network(inputs, outputs, kernel, stride, padding, depthwise), data, bits=4, clip=False).train()
+    graph = quantize(
+        network(inputs, outputs, kernel, stride, padding, depthwise), data, bits=4, clip=False
+    ).train()
     if frozen:
         for module in graph.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

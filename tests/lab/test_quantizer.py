@@ -233,7 +233,9 @@ def test_a_mean_of_a_large_map_keeps_its_digits() -> None:
     tensors = {"out.weight": np.ones((2, 1), np.float32), "out.bias": np.zeros(2, np.float32)}
     rng = np.random.default_rng(2)
     raw = np.stack([rng.integers(0, top, shape, np.uint8) for top in range(5, 250, 5)])
-    twin = quantized(Graph(shape, ops), tensors, torch.from_numpy(raw).float() / 255, Widths(), Calibration(percentile=100))
+    twin = quantized(
+        Graph(shape, ops), tensors, torch.from_numpy(raw).float() / 255, Widths(), Calibration(percentile=100)
+    )
     graph, weights = lower(twin, shape)
     mean = _activation(graph, weights, raw, "mean")[:, 0]
     want = raw.mean((1, 2, 3)) / raw.mean((1, 2, 3)).max() * 127

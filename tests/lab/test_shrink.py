@@ -145,13 +145,15 @@ def test_unfit_teachers() -> None:
         Shrink(blobs((1, 8, 8), classes=2), 1500, effort="quick", teachers=[made.teacher])
 
 
-
 def test_estimate_and_phases() -> None:
     assert Shrink(DATA, 1500, effort="quick").estimate() > 0
     for effort in EFFORTS:
         names = [phase.name for phase in phases(mnist_shaped(), plan(mnist_shaped(), 2000), effort, seed=5)]
         assert names == ["teacher", "student", "quantised"]
-    total = {e: sum(p.options.epochs for p in phases(mnist_shaped(), plan(mnist_shaped(), 2000), e, 0)) for e in ("normal", "long")}
+    total = {
+        e: sum(p.options.epochs for p in phases(mnist_shaped(), plan(mnist_shaped(), 2000), e, 0))
+        for e in ("normal", "long")
+    }
     assert total["normal"] < total["long"]
     with pytest.raises(OptionError, match="quick, normal, long"):
         phases(DATA, plan(DATA, 1500), "heroic", 0)

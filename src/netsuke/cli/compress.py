@@ -45,7 +45,9 @@ def compress(
     dynamic: Annotated[
         int | None, typer.Option(help="Quantise weights, 2 to 8 bits, and activations as they come.")
     ] = None,
-    encode: Annotated[str | None, typer.Option(help="Entropy coding of the weights: auto, huffman or range.")] = None,
+    encode: Annotated[
+        str | None, typer.Option(help="Entropy coding of the weights: auto, huffman or range.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training in each step; 0 is none.")] = 0,
     lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     augment: Annotated[str, typer.Option(help="none, handwriting, or rotate=10,shift=0.1,...")] = "none",

@@ -116,7 +116,9 @@ def _widest(data: Dataset, max_bytes: int, bits: int) -> Plan | None:
 
 def _sized(data: Dataset, width: int, bits: int) -> Plan:
     """Count the bytes of an untrained student, its biases at the full width they may reach."""
-    layout = "unpadded" if min(data.image_shape[1:]) >= 20 else "residual"  # small maps have no border to spare
+    layout = (
+        "unpadded" if min(data.image_shape[1:]) >= 20 else "residual"
+    )  # small maps have no border to spare
     plan = Plan(width, DEPTHS[layout], layout, bits, 0)
     graph, weights = lower(plan.build(data), data.image_shape)
     sample = torch.rand(2, *data.image_shape, generator=torch.Generator().manual_seed(0))
@@ -150,7 +152,12 @@ def phases(data: Dataset, plan: Plan, effort: str, seed: int, threads: int = 0) 
         Phase(
             "quantised",
             replace(
-                learner, epochs=epochs(chosen.quantised), lr=RATES[plan.layout], schedule="cosine", ema=ema, freeze_norm=0.9
+                learner,
+                epochs=epochs(chosen.quantised),
+                lr=RATES[plan.layout],
+                schedule="cosine",
+                ema=ema,
+                freeze_norm=0.9,
             ),
         ),
     ]
@@ -264,7 +271,11 @@ class Shrink:
         artifact = carve(models["quantised"], self.data, recipe=recipe, seed=self.seed)
         if artifact.size_bytes > self.max_bytes:
             raise AssertionError(f"planned {self.plan.size_bytes} bytes, got {artifact.size_bytes}")
-        teacher = self.given[0] if self.given else carve(models["teacher"], self.data, recipe=recipe, seed=self.seed)
+        teacher = (
+            self.given[0]
+            if self.given
+            else carve(models["teacher"], self.data, recipe=recipe, seed=self.seed)
+        )
         validation = {
             name: rows[-1]["val_accuracy"]
             for name, rows in histories.items()
@@ -285,7 +296,9 @@ class Shrink:
         epochs = sum(phase.options.epochs for phase in self.phases if phase.name != "teacher")
         room = VIEWS_BYTES // max(1, self.data.train.images.nbytes)
         count = max(1, min(max(MIN_VIEWS, epochs // 6), MAX_VIEWS, room))
-        return Teacher(module), Views(self.data, self.phases[-1].options.augment, count, 0, module, self.views)
+        return Teacher(module), Views(
+            self.data, self.phases[-1].options.augment, count, 0, module, self.views
+        )
 
     def _start(self, name: str, models: dict[str, nn.Module]) -> nn.Module:
         if name == "student":

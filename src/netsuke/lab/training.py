@@ -16,9 +16,7 @@ from netsuke.lab.augment import Augment
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p, o: torch.optim.SGD(p, o.lr, momentum=o.momentum, nesterov=o.momentum > 0),
     "adam": lambda p, o: torch.optim.Adam(p, o.lr, betas=(o.momentum, 0.99), fused=True),
-    "adamw": lambda p, o: torch.optim.AdamW(
-        p, o.lr, betas=(o.momentum, 0.99), weight_decay=0.0, fused=True
-    ),
+    "adamw": lambda p, o: torch.optim.AdamW(p, o.lr, betas=(o.momentum, 0.99), weight_decay=0.0, fused=True),
     "rmsprop": lambda p, o: torch.optim.RMSprop(p, o.lr),
 }
 

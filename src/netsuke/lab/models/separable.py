@@ -58,7 +58,10 @@ def separable(
         raise OptionError(f"separable: no layout {layout!r}; there are {', '.join(LAYOUTS)}")
     build = _residual if layout == "residual" else _unpadded
     return nn.Sequential(
-        *build(shape, width, depth, act, attention), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
+        *build(shape, width, depth, act, attention),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
     )
 
 
@@ -77,7 +80,9 @@ def _residual(shape: blocks.Shape, width: int, depth: int, act: str, attention: 
 def _unpadded(shape: blocks.Shape, width: int, depth: int, act: str, attention: str) -> list[nn.Module]:
     """After JoshWarn's Parameter-Efficient MNIST (2023): small maps shrink by their borders, not by strides."""
     channels = max(2, round(0.45 * width))
-    layers: list[nn.Module] = [*blocks.ConvNormAct(shape[0], channels, 3, act=act, padding=_trim(min(shape[1:])))]
+    layers: list[nn.Module] = [
+        *blocks.ConvNormAct(shape[0], channels, 3, act=act, padding=_trim(min(shape[1:])))
+    ]
     side = min(shape[1:]) - 2 * (1 - _trim(min(shape[1:])))
     while side >= 18:
         layers.append(nn.MaxPool2d(2))

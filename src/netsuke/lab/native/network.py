@@ -31,7 +31,7 @@ def _known(op: Op, graph: QuantGraph) -> bool:
     if op.kind == "qconv2d":
         groups = op.attrs["groups"]
         weight = graph.layer(op.name).weight
-        return bool(groups == 1 or weight.shape[0] == groups and weight.shape[1] == 1)
+        return bool(groups == 1 or (weight.shape[0] == groups and weight.shape[1] == 1))
     if op.kind == "qadd":
         return list(op.attrs["multipliers"]) == [1, 1] and op.attrs["shift"] == 0
     return op.kind in KINDS
@@ -52,7 +52,7 @@ def _step(graph: QuantGraph, op: Op, x: list[Tensor]) -> Tensor:
     if op.kind in ("qconv2d", "qdense"):
         return _layer(graph.layer(op.name), x[0])
     if op.kind == "qlogits":
-        return graph.layer(op.name)(x[0].t())  # type: ignore[no-any-return]
+        return graph.layer(op.name)(x[0].t())
     if op.kind == "maxpool":
         return _Pool.apply(x[0], _window(op, x[0], x[0].shape[0], op.attrs["kernel"]))
     if op.kind == "qadd":
@@ -186,7 +186,7 @@ class _Normed(Function):
         return _activated(sums, before, scale, after, ctx.lo)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight, sums, (before, scale, after, rate) = ctx.saved_tensors
         gradient, count = gradient.contiguous(), sums[0].numel()
         plain, times = _gradient_sums(gradient, sums, before, scale, after, ctx.lo)
@@ -210,7 +210,7 @@ class _Frozen(Function):
         return _activated(sums, bias, factor, torch.zeros_like(bias), lo)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight, sums, bias, factor = ctx.saved_tensors
         gradient, zero = gradient.contiguous(), torch.zeros_like(bias)
         plain, times = _gradient_sums(gradient, sums, bias, factor, zero, ctx.lo)
@@ -234,7 +234,7 @@ class Rounded(Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         kernels = library()
         assert kernels is not None
         weight, step = ctx.saved_tensors
@@ -256,7 +256,7 @@ class _Pool(Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         kernels = library()
         assert kernels is not None
         x, out = ctx.saved_tensors
@@ -279,7 +279,7 @@ class _Add(Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         kernels = library()
         assert kernels is not None
         a, b = ctx.saved_tensors
