@@ -1,6 +1,6 @@
-"""Write the tables of the READMEs from the records: `python benchmarks/tables.py`; with --check only compare.
+"""Write the tables of the READMEs and of docs/peers.md from the records: `python benchmarks/tables.py`.
 
-A README holds `<!-- table: NAME -->` … `<!-- end -->`; everything between is made here.
+With --check only compare. A page holds `<!-- table: NAME -->` … `<!-- end -->`; everything between is made here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = ("README.md", "README.zh-CN.md")
+PAGES = ("README.md", "README.zh-CN.md", "docs/peers.md")
 
 
 def summary(record: str) -> dict[str, Any]:
@@ -50,6 +50,38 @@ def mnist() -> str:
     return "\n".join(rows)
 
 
+def carved() -> str:
+    """What the shipped recipes make of MNIST; records without runs are left out."""
+    rows = [
+        "| Recipe | network | test accuracy | n | bytes, all told | MACs | RAM, bytes | record |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, network in CARVED.items():
+        s = summary(name).get("summary")
+        if s is None:
+            continue
+        cells = (
+            f"`{name.removesuffix('-300-100')}`",
+            f"`{network}`",
+            share(s["accuracy"]),
+            s["accuracy"]["n"],
+            f"{s['encoded_bytes']['mean']:,.0f}",
+            f"{s['macs']['mean']:,.0f}",
+            f"{s['ram_bytes']['mean']:,.0f}",
+            f"[{name}](records/{name}/record.json)",
+        )
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)
+
+
+CARVED = {
+    **{f"separable-{size}": "separable" for size in ("1k", "2k", "4k", "8k")},
+    "lenet5-3k": "lenet5_caffe",
+    "deep-compression": "lenet5_caffe",
+    "deep-compression-300-100": "lenet_300_100",
+}
+
+
 def zoo() -> str:
     """Every network of the small zoo on two data sets: accuracy, cost, time."""
     mnist, fashion = (
@@ -71,7 +103,14 @@ def zoo() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"mnist": mnist, "zoo": zoo}
+def compression() -> str:
+    """The same network made smaller by several libraries."""
+    from compression import table
+
+    return table(summary("compression-peers")["document"])
+
+
+TABLES = {"carved": carved, "mnist": mnist, "zoo": zoo, "compression": compression}
 
 
 def filled(text: str) -> str:
@@ -85,7 +124,7 @@ def filled(text: str) -> str:
 
 def main() -> int:
     stale = []
-    for name in READMES:
+    for name in PAGES:
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
         if filled(text) != text:

@@ -11,13 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = sorted((ROOT / "records").glob("*/record.json"))
-COMPARISONS = [
-    path for path in RECORDS if "comparison" in json.loads(path.read_text(encoding="utf-8")).get("kind", "")
-]
+KINDS = {path: json.loads(path.read_text(encoding="utf-8")).get("kind", "") for path in RECORDS}
+COMPARISONS = [path for path, kind in KINDS.items() if "comparison" in kind]
+BENCHMARKS = [path for path, kind in KINDS.items() if kind == "benchmark"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_readme_tables_are_those_of_the_records(name):
+def test_tables_are_those_of_the_records(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
     assert spec is not None
     assert spec.loader is not None
@@ -28,7 +29,9 @@ def test_readme_tables_are_those_of_the_records(name):
     assert "<!-- table:" in text
 
 
-@pytest.mark.parametrize("path", [p for p in RECORDS if p not in COMPARISONS], ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path", [p for p in RECORDS if p not in COMPARISONS + BENCHMARKS], ids=lambda p: p.parent.name
+)
 def test_record_is_complete_and_its_summary_is_that_of_its_runs(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     assert "{seed}" in record["command"]
@@ -52,3 +55,20 @@ def test_comparison_is_complete_and_its_means_are_those_of_its_runs(path):
         accuracies = [run["accuracy"] for run in row["runs"]]
         assert row["accuracy"]["n"] == len(accuracies)
         assert row["accuracy"]["mean"] == pytest.approx(mean(accuracies))
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda p: p.parent.name)
+def test_benchmark_names_its_command_and_its_means_are_those_of_its_runs(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    python, script = record["command"].split()[:2]
+    assert python == "python"
+    assert (ROOT / script).is_file()
+    document = record["document"]
+    assert document["hardware"]
+    for row in document["rows"]:
+        assert [run["seed"] for run in row["runs"]] == document["seeds"]
+        for key, figure in row["summary"].items():
+            values = [run[key] for run in row["runs"]]
+            assert figure["n"] == len(values)
+            assert figure["mean"] == pytest.approx(mean(values))
+            assert figure["stdev"] == pytest.approx(stdev(values))
