@@ -15,6 +15,8 @@ def check(chosen: dict[str, Any]) -> None:
     for key in ("structured", "importance", "rounds"):
         if key in chosen and not prunes:
             raise OptionError(f"--{key} says how to prune: give --prune AMOUNT too, such as --prune 0.5")
+    if "multiple" in chosen and "structured" not in chosen:
+        raise OptionError("--multiple counts channels: give --prune AMOUNT --structured too")
     for one, other in (
         ("structured", "pattern"),
         ("bits", "weight_only"),
@@ -59,4 +61,4 @@ def _pruning(chosen: dict[str, Any]) -> dict[str, Any]:
     found = {"structure": "channels"} if chosen.get("structured") else {}
     found |= {"structure": chosen["pattern"]} if "pattern" in chosen else {}
     found |= {"amount": chosen["prune"]} if "prune" in chosen else {}
-    return found | {key: chosen[key] for key in ("importance", "rounds") if key in chosen}
+    return found | {key: chosen[key] for key in ("importance", "rounds", "multiple") if key in chosen}

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp  # type: ignore[import-untyped]
 
-from netsuke.lab.channels import Balance, Channels, depthwise
+from netsuke.lab.channels import LAYERS, Balance, Channels, Group, depthwise
 
 Figure = Callable[[np.ndarray], float]  # of the numbers of kept channels, one an output
 TARGETS = ("channels", "parameters", "macs", "bytes")
@@ -60,15 +60,20 @@ class Selection:
     """The units that are gone so far; every output keeps a channel.
 
     `price` is the importance of each unit, of all its channels together. `weight` is what it saves: the cheapest
-    per saving goes first.
+    per saving goes first. With a `multiple` above 1 units go in blocks: each layer keeps a multiple of so many
+    channels, or all that it had. One of fewer stays as it is.
     """
 
-    def __init__(self, channels: Channels, price: np.ndarray, weight: np.ndarray | None = None):
-        self.channels, self.price = channels, price
+    def __init__(
+        self, channels: Channels, price: np.ndarray, weight: np.ndarray | None = None, multiple: int = 1
+    ):
+        self.channels, self.price, self.multiple = channels, price, multiple
         self.weight = np.maximum(channels.rows if weight is None else weight, 1e-12)
         self.gone = np.zeros(channels.count, bool)
         self.kept = channels.uses.sum(1)
-        bound = [balance.units for balance in channels.balances]
+        self.floor = np.ones_like(self.kept)  # the channels that every output keeps
+        self.balances = channels.balances if multiple == 1 else [*map(self._joint, channels.groups)]
+        bound = [balance.units for balance in self.balances]
         self.bound = np.isin(np.arange(channels.count), np.concatenate(bound) if bound else [])
 
     def take(self, units: Iterable[int], done: Callable[[np.ndarray], bool]) -> None:
@@ -79,7 +84,7 @@ class Selection:
         queue: list[Offer] = []
         for unit in np.flatnonzero(wanted & ~self.bound):
             queue.append((self.price[unit] / self.weight[unit], len(queue), np.array([unit]), None))
-        for balance in self.channels.balances:
+        for balance in self.balances:
             if wanted[balance.units].any():
                 queue += self._offer(_Moves(self, balance), len(queue))
         heapq.heapify(queue)
@@ -94,10 +99,19 @@ class Selection:
                 for entry in self._offer(moves, serial):
                     heapq.heappush(queue, entry)
 
+    def _joint(self, group: Group) -> Balance:
+        """All units of a group, which its layers count together, and its equations."""
+        inside = [b for b in self.channels.balances if np.isin(b.units, group.units).any()]
+        units = np.unique(np.concatenate([group.units, *(b.units for b in inside)]))
+        tables = [np.zeros((len(b.equations), len(units)), int) for b in inside]
+        for table, balance in zip(tables, inside, strict=True):
+            table[:, np.searchsorted(units, balance.units)] = balance.equations
+        return Balance(units, np.concatenate([np.zeros((0, len(units)), int), *tables]))
+
     def _possible(self, move: np.ndarray) -> bool:
-        """Whether every output would keep a channel."""
+        """Whether every output would keep what it must."""
         used = self.channels.uses[:, move].sum(1)
-        return not ((used > 0) & (used >= self.kept)).any()
+        return not ((used > 0) & (self.kept - used < self.floor)).any()
 
     def _offer(self, moves: _Moves, serial: int) -> list[Offer]:
         move = moves.next()
@@ -121,6 +135,8 @@ class _Moves:
         unlike, which = np.unique(traits, axis=1, return_inverse=True)
         count = len(balance.equations)
         self.equations, self.uses, self.fixed = unlike[:count], unlike[count:-1], unlike[-1].astype(bool)
+        made = [selection.channels.graph.ops[i].kind in LAYERS for i in self.outputs]
+        self.layers = np.flatnonzero(self.uses[:, ~self.fixed].any(1) & made)
         self.cells: list[list[int]] = []
         for i in range(unlike.shape[1]):
             units = balance.units[which.reshape(-1) == i]
@@ -131,23 +147,48 @@ class _Moves:
         left = [[u for u in cell if not self.s.gone[u]] for cell in self.cells]
         number = np.array([len(cell) for cell in left])
         free = np.where(self.fixed, 0, number)
-        price = np.array([self.s.price[cell[0]] if cell else 0.0 for cell in left])
+        ahead = self.s.multiple
+        price = np.array([self.s.price[cell[:ahead]].mean() if cell else 0.0 for cell in left])
         # Scaled, so that the solver's tolerance does not depend on the unit of importance; a little for each unit
         # keeps combinations small where nothing else tells them apart.
         scale = max(float(price[free > 0].max(initial=0.0)), 1e-30)
-        room = self.s.kept[self.outputs] - 1
-        limits = [
-            LinearConstraint(self.equations, 0, 0),
-            LinearConstraint(self.uses, -np.inf, room),
-            LinearConstraint(np.ones((1, len(left))), 1, np.inf),
-        ]
-        found = milp(
-            price / scale + 1e-3, integrality=np.ones(len(left)), bounds=Bounds(0, free), constraints=limits
-        )
-        if found.x is None:
+        room = np.maximum(0, self.s.kept - self.s.floor)[self.outputs]
+        table = np.vstack([self.equations, self.uses, np.ones((1, len(left)), int)])
+        low = np.concatenate([np.zeros(len(self.equations)), np.full(len(room), -np.inf), [1]])
+        high = np.concatenate([np.zeros(len(self.equations)), room, [np.inf]])
+        counts = self._solved(price / scale + 1e-3, free, LinearConstraint(table, low, high))
+        if counts is None:
             return None
-        counts = np.rint(found.x).astype(int)
         return np.array([u for cell, n in zip(left, counts, strict=True) for u in cell[:n]])
+
+    def _solved(self, price: np.ndarray, free: np.ndarray, limits: LinearConstraint) -> np.ndarray | None:
+        """How many of each cell go; int [cells].
+
+        A layer of n channels loses u of them: n = u + m k + r (1 - b), with m the multiple, k >= 1 the blocks that
+        stay, r what n has over a multiple, and b whether the layer loses any, u <= n b. One of fewer than m loses none.
+        """
+        m, kept = self.s.multiple, self.s.kept[self.outputs[self.layers]]
+        if m == 1:
+            found = milp(price, integrality=np.ones(len(free)), bounds=Bounds(0, free), constraints=limits)
+            return None if found.x is None else np.rint(found.x).astype(int)
+        used, size, none = self.uses[self.layers], len(kept), np.zeros((len(kept),) * 2)
+        small = kept < m
+        over = np.where(small, kept, kept % m)
+        blocks = LinearConstraint(
+            np.hstack([used, m * np.eye(size), -np.diag(over)]), kept - over, kept - over
+        )
+        losing = LinearConstraint(np.hstack([used, none, -np.diag(kept)]), -np.inf, 0)
+        limits.A = np.hstack([limits.A, np.zeros((len(limits.A), 2 * size))])
+        found = milp(
+            np.concatenate([price, np.zeros(2 * size)]),
+            integrality=np.ones(len(free) + 2 * size),
+            bounds=Bounds(
+                np.concatenate([np.zeros(len(free)), ~small, np.zeros(size)]),
+                np.concatenate([free, kept // m, ~small]),
+            ),
+            constraints=[limits, blocks, losing],
+        )
+        return None if found.x is None else np.rint(found.x[: len(free)]).astype(int)
 
 
 Offer = tuple[

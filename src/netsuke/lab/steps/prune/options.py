@@ -38,7 +38,8 @@ class Prune:
     in place), or of all channels, parameters, macs or bytes, where channels really go. `structure` is "none" for
     single weights, "2:4" for two of every four (which sets the amount), "channels" or "layers". `scope` ranks
     over the whole network or within each layer. `layers` gives layers an amount of their own and `skip` leaves
-    them alone, by patterns of their names.
+    them alone, by patterns of their names. `multiple` leaves each layer a multiple of so many channels: runtimes
+    compute in blocks of 8 or 16.
 
     `rounds` prune and train that often, the amount growing by `schedule`; 0 prunes while one training runs
     (Zhu & Gupta, 2017). With `soft` what is pruned keeps learning and may come back (He et al., Soft filter
@@ -57,6 +58,7 @@ class Prune:
     scope: str = "global"
     layers: dict[str, float] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    multiple: int = 1
     rounds: int = 1
     schedule: str = "polynomial"
     soft: bool = False
@@ -88,6 +90,7 @@ class Prune:
             raise OptionError(f"rounds must be 0 to 1000; got {self.rounds}")
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed must be 0 to {2**32 - 1}; got {self.seed}")
+        self._check_multiple()
         self._check_pattern()
         self._check_training()
         self._check_rewinding()
@@ -113,6 +116,15 @@ class Prune:
     def moving(self) -> bool:
         """Whether masks change while a training runs."""
         return self.soft or self.rounds == 0 or self.measure == "movement"
+
+    def _check_multiple(self) -> None:
+        if not 1 <= self.multiple <= 1024:
+            raise OptionError(f"multiple must be 1 to 1024, such as 8; got {self.multiple}")
+        if self.multiple > 1 and (self.kind != "channels" or self.soft):
+            given = "soft" if self.kind == "channels" else f"structure {self.structure!r}"
+            raise OptionError(
+                f"multiple counts channels that go in blocks: structure 'channels', not soft; got {given}"
+            )
 
     def _check_pattern(self) -> None:
         if self.pattern is None:

@@ -42,14 +42,14 @@ def removing(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) 
     scales = structured.norms(model, data.image_shape) if options.measure == "bn" else None
     if options.soft:
         network = _soft(network, data, options, trainer)
-    before, there = 0.0, len(branches(*network.to_graph()))
+    start, before, there = network, 0.0, len(branches(*network.to_graph()))
     for number, t in shares(replace(options, rounds=max(1, options.rounds))):
         if options.kind == "layers":
             network = structured.drop_layers(
                 network, data, amount=amount_at(options, t), importance=options.measure, seed=options.seed, of=there
             )  # fmt: skip
         else:
-            network = _without_channels(network, data, options, before, t, scales)
+            network = _without_channels(network, start, data, options, before, t, scales)
         if options.training.epochs and not options.soft:
             amount = amount_at(options, t)
             network = trainer(with_norms(network, data, options), f"round-{number}", amount=amount)
@@ -60,15 +60,22 @@ def removing(model: nn.Module, data: Dataset, options: Prune, trainer: Trainer) 
 
 def _without_channels(
     network: FloatGraph,
+    start: FloatGraph,
     data: Dataset,
     options: Prune,
     before: float,
     t: float,
     scales: Mapping[str, Tensor] | None,
 ) -> FloatGraph:
-    """What takes the network from one share of the way to another: each cut is relative to what it finds."""
+    """What takes the network from one share of the way to another: each cut is relative to what it finds.
+
+    Cuts by blocks count from the start, or what each takes too much would add up.
+    """
+    blocks = options.multiple > 1
 
     def step(amount: float) -> float:
+        if blocks:
+            return amount_at(options, t, amount)
         return further(amount_at(options, before, amount) if before else 0.0, amount_at(options, t, amount))
 
     names = list(layers(network))
@@ -79,6 +86,7 @@ def _without_channels(
         network, data,
         amount=step(options.amount), target=target, importance=options.measure, scope=options.scope,
         ratios=ratios or None, seed=options.seed, norms=scales,
+        multiple=options.multiple, of=start if blocks else None,
     )  # fmt: skip
 
 

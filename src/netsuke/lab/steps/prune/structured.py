@@ -39,6 +39,8 @@ def cut(
     compensate: bool = True,
     bits: int = 32,
     by_cost: bool = False,
+    multiple: int = 1,
+    of: FloatGraph | None = None,
 ) -> FloatGraph:
     """A network without its least important channels; `model` is untouched.
 
@@ -49,20 +51,28 @@ def cut(
     of the others goes. `importance` is one of taylor, l1, l2, bn, activation, median, random; bn takes the scales
     from `norms` of this module. With `by_cost` importance counts per saving in the target.
 
+    `multiple` leaves each layer a number of channels that is a multiple of it, or all it had; a layer of fewer stays
+    as it is. Channels then go in blocks, and the target may be passed by up to one. Where `model` is what earlier
+    cuts left `of` a network, the amounts are shares of that one.
+
     With `compensate` the mean of what a removed channel gave is added to the biases of its readers. At the padded
     edge of a map that mean is a little too much, since the padding had none of it.
     Raises OptionError where the amount cannot be reached, UnsupportedLayer for layers with shared values.
     """
     _check(amount, target, scope, ratios or {})
+    if multiple < 1:
+        raise OptionError(f"multiple must be at least 1, such as 8; got {multiple}")
     graph, tensors = _plain(model)
     channels = Channels(graph, tensors)
     folded = FloatGraph(graph, tensors)  # norms of the network's own count, as in what is left of it
     price = scores(Case(channels, folded, data, seed, norms), importance)
-    if scope == "layer":
-        price = ranked(channels, price)
+    price = ranked(channels, price) if scope == "layer" else evened(channels, price)
     weight = savings(channels, target, bits) if by_cost else None
-    selection = Selection(channels, price, weight)
-    _take(selection, amount, figure(channels, target, bits), target, ratios or {})
+    selection = Selection(channels, price, weight, multiple)
+    whole = Channels(*_plain(of)) if of else channels
+    start = figure(whole, target, bits)(whole.uses.sum(1))
+    cost = figure(channels, target, bits)
+    _take(selection, amount, lambda kept: cost(kept) / start, target, ratios or {}, whole)
     gone = np.flatnonzero(selection.gone)
     if compensate and len(gone):
         tensors = compensated(channels, selection.gone, arriving_means(channels, folded, data))
@@ -91,6 +101,15 @@ def drop_layers(
     total = there if of is None else of
     goal = max(1, round(amount * total)) if amount else 0
     return masked_like(drop(model, data, goal - (total - there), importance, seed), model)
+
+
+def evened(channels: Channels, price: np.ndarray) -> np.ndarray:
+    """Importance in units of the mean channel of its group: what a layer's size and place make of it says nothing."""
+    even = np.zeros(channels.count)
+    for group in channels.groups:
+        rows = np.maximum(channels.rows[group.units], 1)
+        even[group.units] = price[group.units] * rows.sum() / max(float(price[group.units].sum()), 1e-30)
+    return even
 
 
 def ranked(channels: Channels, price: np.ndarray) -> np.ndarray:
@@ -135,34 +154,52 @@ def _take(
     cost: Callable[[np.ndarray], float],
     target: str,
     ratios: Mapping[str, float],
+    whole: Channels,
 ) -> None:
-    """The groups with a share of their own first, then the others until the target holds."""
+    """The groups with a share of their own first, then the others until the target holds.
+
+    `cost` is the share of the target that is left by the numbers of kept channels; shares are of the `whole`.
+    """
     channels = selection.channels
     own = _own(channels, ratios)
     for index, share in own.items():
-        units = channels.groups[index].units
-        selection.take(units, lambda kept, u=units, s=share: _share(selection, u) <= 1 - s + 1e-9)  # type: ignore
-    others = [group.units for index, group in enumerate(channels.groups) if index not in own]
+        group = channels.groups[index]
+        selection.take(
+            group.units,
+            lambda kept, g=group, s=share: _share(selection, [g], whole) <= 1 - s + 1e-9,  # type: ignore
+        )
+    others = [group for index, group in enumerate(channels.groups) if index not in own]
     if not others or not amount:
         return
-    rest = np.concatenate(others)
-    start = cost(channels.uses.sum(1))
-    left = (
-        (lambda kept: _share(selection, rest)) if target == "channels" else (lambda kept: cost(kept) / start)
-    )
-    selection.take(rest, lambda kept: left(kept) <= 1 - amount + 1e-9)
+    left = (lambda kept: _share(selection, others, whole)) if target == "channels" else cost
+    units = np.concatenate([group.units for group in others])
+    # Importance to first order says little once most of a layer is gone: without this the widest one ends as a
+    # bottleneck of a channel, which no training mends. Where the target asks for more, more goes.
+    for share in ((1 - amount) ** 2, 0.0):
+        selection.floor = _floor(channels, whole, share)
+        selection.take(units, lambda kept: left(kept) <= 1 - amount + 1e-9)
     least = left(selection.kept)
     if least > 1 - amount + 1e-9:
         raise OptionError(
             f"amount {amount:g} of the {target} cannot go: {1 - least:.3g} is the most here, "
             "for every layer keeps a channel, and grouped convolutions and shuffles their balance"
+            + (f"; multiple {selection.multiple} keeps blocks whole" if selection.multiple > 1 else "")
         )
 
 
-def _share(selection: Selection, units: np.ndarray) -> float:
-    """The share of the units' channels that is left."""
-    rows = selection.channels.rows[units]
-    return float(rows[~selection.gone[units]].sum() / max(1, rows.sum()))
+def _floor(channels: Channels, whole: Channels, share: float) -> np.ndarray:
+    """A share of the channels that each output had in the whole network, at least one; int [outputs]."""
+    names = [op.name for op in channels.graph.ops]
+    counts = np.array([whole.uses[whole.index[name]].sum() if name in whole.index else 1 for name in names])
+    return np.maximum(1, np.ceil(counts * share - 1e-9)).astype(int)
+
+
+def _share(selection: Selection, groups: list[Group], whole: Channels) -> float:
+    """The share of the channels of these groups, as they were in the whole, that is left."""
+    units = np.concatenate([group.units for group in groups])
+    left = selection.channels.rows[units][~selection.gone[units]].sum()
+    names = [name for group in groups for name in group.layers]
+    return float(left / max(1, sum((~whole.fixed[whole.at[name]]).sum() for name in names)))
 
 
 def _own(channels: Channels, ratios: Mapping[str, float]) -> dict[int, float]:
