@@ -19,6 +19,7 @@ from netsuke.export import TARGETS
 from netsuke.export import tflite as target
 from netsuke.export.tflite.floats import FLOATS
 from netsuke.graph import INTEGER, OPS, Graph, Op
+from netsuke.graph.floats import DYNAMIC, WEIGHT_ONLY
 
 pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install 'netsuke[tflite]'")
 

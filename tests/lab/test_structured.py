@@ -293,3 +293,23 @@ def test_norms_start_as_nothing_and_fold_back(name: str) -> None:
     )
     scales = structured.norms(normed, DATA.image_shape)
     structured.cut(model, DATA, amount=0.3, importance="bn", norms=scales)
+
+
+def test_no_layer_becomes_a_bottleneck() -> None:
+    """Where one layer matters least by far, it still keeps a quarter of its channels at half of the MACs."""
+    network = floats(module("resnet_small", {"width": 1.0, "depth": 1}))
+    with torch.no_grad():
+        for op in network.graph.ops:
+            if op.name.startswith("layer3") and op.kind == "conv2d":
+                network.layers[key(op.name)].weight[4:].mul_(1e-3)
+    before = {
+        op.name: len(network.to_graph()[1][op.tensor("weight")])
+        for op in network.graph.ops
+        if op.kind == "conv2d"
+    }
+    for importance in ("l1", "taylor"):
+        smaller = structured.cut(network, DATA, amount=0.5, target="macs", importance=importance)
+        graph, weights = smaller.to_graph()
+        for op in graph.ops:
+            if op.kind == "conv2d":
+                assert len(weights[op.tensor("weight")]) >= before[op.name] / 4, op.name
