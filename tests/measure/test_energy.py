@@ -18,7 +18,9 @@ def dense(kind: str, dtype: type, attrs: dict[str, object]) -> Artifact:
         first = Op("normalize", "in", ("input",), {"scales": [1.0], "offsets": [0.0]})
     ops = (first, Op("flatten", "flat", ("in",)), Op(kind, "out", ("flat",), attrs))
     bias = np.float32 if dtype is np.float32 else np.int32
-    weight = np.arange(8).reshape(2, 4).astype(dtype)  # all different: few values would be stored as a codebook
+    weight = (
+        np.arange(8).reshape(2, 4).astype(dtype)
+    )  # all different: few values would be stored as a codebook
     tensors = {"out.weight": weight, "out.bias": np.ones(2, bias)}
     return Artifact(Graph((1, 2, 2), ops), tensors, {"classes": ["a", "b"]})
 
