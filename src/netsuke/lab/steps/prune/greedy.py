@@ -135,7 +135,7 @@ class _Moves:
         unlike, which = np.unique(traits, axis=1, return_inverse=True)
         count = len(balance.equations)
         self.equations, self.uses, self.fixed = unlike[:count], unlike[count:-1], unlike[-1].astype(bool)
-        made = [selection.channels.graph.ops[i].kind in LAYERS for i in self.outputs]
+        made = np.array([selection.channels.graph.ops[i].kind in LAYERS for i in self.outputs], bool)
         self.layers = np.flatnonzero(self.uses[:, ~self.fixed].any(1) & made)
         self.cells: list[list[int]] = []
         for i in range(unlike.shape[1]):
