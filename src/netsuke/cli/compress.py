@@ -68,7 +68,7 @@ def compress(
         Path | None, typer.Option(help="Keep finished steps here; else beside OUT, until done.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", "--dry-run", help="Check everything, and run nothing.")
+        bool, typer.Option("--check", "--dry-run", help="Check and rehearse everything, and write nothing.")
     ] = False,
     list_recipes: Annotated[bool, typer.Option("--list", help="Show the shipped recipes, and end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -98,7 +98,7 @@ def compress(
     }  # fmt: skip
     steps: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
     if recipe is not None:
-        _alone(steps, epochs=epochs, augment=augment, teacher=teacher)
+        _alone(steps, epochs=epochs, lr=lr, augment=augment, teacher=teacher)
     from netsuke import recipes
     from netsuke.lab import recipe as lab
 
@@ -126,7 +126,7 @@ def _alone(steps: dict[str, Any], **others: Any) -> None:
     from netsuke.cli import flags
     from netsuke.errors import OptionError
 
-    defaults = {"epochs": 0, "augment": "none", "teacher": None}
+    defaults = {"epochs": 0, "lr": 1e-3, "augment": "none", "teacher": None}
     said = [*steps, *(key for key, value in others.items() if value != defaults[key])]
     if said:
         raise OptionError(f"{flags.name(said[0])} and --recipe exclude each other: write it into the recipe")

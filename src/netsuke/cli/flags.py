@@ -28,6 +28,13 @@ def check(chosen: dict[str, Any]) -> None:
     ):
         if one in chosen and other in chosen:
             raise OptionError(f"{name(one)} and {name(other)} exclude each other: choose one")
+    kept, _, of = str(chosen.get("pattern", "")).partition(":")
+    if "prune" in chosen and kept.isdigit() and of.isdigit() and 0 < int(kept) < int(of):
+        share = 1 - int(kept) / int(of)
+        if abs(chosen["prune"] - share) > 0.005:
+            raise OptionError(
+                f"--pattern {kept}:{of} removes {share:.3g} by itself: leave out --prune {chosen['prune']:g}"
+            )
 
 
 def name(key: str) -> str:
@@ -60,5 +67,5 @@ def recipe(
 def _pruning(chosen: dict[str, Any]) -> dict[str, Any]:
     found = {"structure": "channels"} if chosen.get("structured") else {}
     found |= {"structure": chosen["pattern"]} if "pattern" in chosen else {}
-    found |= {"amount": chosen["prune"]} if "prune" in chosen else {}
+    found |= {"amount": chosen["prune"]} if "prune" in chosen and "pattern" not in chosen else {}
     return found | {key: chosen[key] for key in ("importance", "rounds", "multiple") if key in chosen}

@@ -20,20 +20,25 @@ CLOCK_S = 0.3  # seconds that the clock runs for one figure
 def figures(artifact: Artifact, data: Dataset) -> dict[str, Any]:
     """Accuracy on validation (None where there are no such images), bytes, parameters, MACs, RAM, latency.
 
-    `encoded_bytes` are those of the artifact's own coding, or what Huffman codes would make of it (None for more than
-    a million weights). `sparsity` is the share of weights that are zero; `latency_us` the median of single images
-    on the engine that `backend` names, one thread.
+    `encoded_bytes` are those of the artifact's own coding, or what Huffman codes would make of it, where they make it
+    less (None for more than a million weights). `sparsity` is the share of weights that are zero; `latency_us` the
+    median of single images on the engine that `backend` names, one thread.
     """
     graph, tensors = artifact.graph, artifact.tensors
     engine = Engine(artifact)
     weights = [tensors[name] for name, (_, role) in graph.roles().items() if role == "weight"]
     count = sum(w.size for w in weights)
-    encoded = artifact if artifact.coding else artifact.with_manifest(coding="huffman")
+    if artifact.coding:
+        encoded: int | None = artifact.encoded_bytes
+    elif count <= CODED:
+        encoded = min(artifact.size_bytes, artifact.with_manifest(coding="huffman").encoded_bytes)
+    else:
+        encoded = None
     images = data.val.images if len(data.val) else data.train.images
     return {
         "accuracy": accuracy(engine, data),
         "size_bytes": artifact.size_bytes,
-        "encoded_bytes": encoded.encoded_bytes if artifact.coding or count <= CODED else None,
+        "encoded_bytes": encoded,
         "parameters": parameters(graph, tensors),
         "sparsity": round(1 - sum(int(np.count_nonzero(w)) for w in weights) / max(1, count), 6),
         "macs": sum(macs(graph, tensors).values()),
