@@ -61,7 +61,7 @@ def carved() -> str:
         if s is None:
             continue
         cells = (
-            f"`{name.removesuffix('-300-100')}`",
+            f"`{name}`",
             f"`{network}`",
             share(s["accuracy"]),
             s["accuracy"]["n"],
@@ -78,7 +78,6 @@ CARVED = {
     **{f"separable-{size}": "separable" for size in ("1k", "2k", "4k", "8k")},
     "lenet5-3k": "lenet5_caffe",
     "deep-compression": "lenet5_caffe",
-    "deep-compression-300-100": "lenet_300_100",
 }
 
 
