@@ -259,6 +259,7 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "no such recipe file": (("FILE", "--data", "digits", "--recipe", "a/b.toml"), "no such recipe file"),
     "flag and recipe": (("FILE", "--data", "digits", "--recipe", "ternary", "--bits", 4), "--bits and --recipe"),
     "flag and recipe too": (("FILE", "--data", "digits", "--recipe", "ternary", "--epochs", 4), "--epochs and"),
+    "multiple alone": (("FILE", "--data", "digits", "--prune", 0.5, "--multiple", 8), "--structured too"),
     "structured alone": (("FILE", "--data", "digits", "--structured"), "give --prune AMOUNT too"),
     "two structures": (
         ("FILE", "--data", "digits", "--prune", 0.5, "--structured", "--pattern", "2:4"), "exclude each other",
