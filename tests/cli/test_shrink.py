@@ -77,7 +77,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict,
 def test_document_is_complete(whole: tuple[dict, Path], folder: Path) -> None:
     document, out = whole
     assert (document["max_bytes"], document["effort"], document["seed"]) == (1500, "quick", 0)
-    assert set(document["plan"]) == {"model", "width", "depth", "bits"}
+    assert set(document["plan"]) == {"model", "width", "depth", "layout", "bits"}
     assert set(document["validation"]) == {"teacher", "student", "quantised"}
     for part in ("teacher", "result"):
         figures = document[part]

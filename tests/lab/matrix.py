@@ -67,6 +67,12 @@ class Case:
     def parameters(self) -> int:
         return parameters(self.artifact.graph, self.artifact.tensors)
 
+    @property
+    def payload_bytes(self) -> int:
+        """The file without its header, whose length its first eight bytes tell."""
+        with self.path.open("rb") as file:
+            return self.file_bytes - 8 - int.from_bytes(file.read(8), "little")
+
     def weights(self) -> dict[str, np.ndarray]:
         roles = self.artifact.graph.roles()
         return {name: self.artifact.tensors[name] for name, (_, role) in roles.items() if role == "weight"}
@@ -119,18 +125,23 @@ def zeros_encoded(case: Case, than: Case) -> None:
     assert case.encoded.size_bytes < than.encoded.size_bytes
     assert case.file_bytes < than.file_bytes
     assert (case.macs, case.ram_bytes) == (than.macs, than.ram_bytes)
-    for before, after in zip(_rows(than), _rows(case), strict=True):
-        if before.tensor.endswith(".weight") and not before.table_bytes:
-            assert after == before
+    rows = {row.tensor: row for row in _rows(case)}  # a ReLU6 may have a table in one and none in the other
+    for before in _rows(than):
+        after = rows.get(before.tensor, before)
+        if before.tensor.endswith(".weight") and not before.table_bytes and not after.table_bytes:
+            assert after == before, (before, after)
 
 
 def coded(case: Case, than: Case) -> None:
-    """The same weights in fewer bytes; small networks may not repay the code of their decoder on a device."""
+    """The same weights in fewer bytes; small networks may not repay the code of their decoder on a device.
+
+    In the file it is the tensors that shrink: its header, which says where streams lie, grows by some hundred bytes.
+    """
     artifact, encoded = case.artifact, case.encoded
     assert artifact.weight_hash == than.artifact.weight_hash
     assert artifact.size_bytes == than.artifact.size_bytes
     assert encoded.stream_bytes + encoded.plain_bytes < artifact.size_bytes
-    assert case.file_bytes < than.file_bytes
+    assert case.payload_bytes < than.payload_bytes
 
 
 def coded_best(case: Case, than: Case) -> None:

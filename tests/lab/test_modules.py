@@ -12,6 +12,7 @@ from graphs import artifact_of, random_graph, random_images, small_artifact
 from netsuke import kernels
 from netsuke.errors import UnsupportedOp
 from netsuke.graph import INTEGER, OPS, Graph, Op
+from netsuke.graph.floats import DYNAMIC, WEIGHT_ONLY
 from netsuke.lab.inference import logits
 from netsuke.lab.lower import lower
 from netsuke.lab.modules import TORCH, FloatGraph
@@ -31,7 +32,7 @@ def test_any_float_graph_agrees(seed: int) -> None:
 
 
 def test_the_table_covers_every_float_op() -> None:
-    assert set(TORCH) == set(OPS) - INTEGER
+    assert set(TORCH) == set(OPS) - INTEGER - WEIGHT_ONLY - DYNAMIC  # finished: StoredGraph runs these
 
 
 def test_there_and_back() -> None:
