@@ -16,7 +16,7 @@ COMPARISONS = [path for path, kind in KINDS.items() if "comparison" in kind]
 BENCHMARKS = [path for path, kind in KINDS.items() if kind == "benchmark"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/peers.md"])
 def test_tables_are_those_of_the_records(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
