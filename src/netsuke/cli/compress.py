@@ -109,8 +109,8 @@ def compress(
         tables = flags.recipe(steps, epochs=epochs, lr=lr, augment=augment, teacher=teacher)
         plan = lab.parsed(tables, "compress", seed=seed, threads=threads, allowed_loss=allowed_loss)
     start, plain, dataset, plan = _start(source, plan, data, seed=seed, threads=threads)
-    lab.check(plan, start, dataset)
     if check or out is None:
+        lab.check(plan, start, dataset)  # as a run does first
         _show_plan(plan, start, dataset, json=json)
         return
     folder = work or options.work_folder(out)

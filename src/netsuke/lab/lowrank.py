@@ -6,6 +6,7 @@ weight's squared norm, or of the output's variance, that the product keeps.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +50,7 @@ class Layer:
     covariance: np.ndarray | None = None
 
 
-class Factors:
+class Factors(ABC):
     """One method on one layer: which ranks there are, what each keeps and how it runs, the weights it takes."""
 
     def __init__(self, layer: Layer):
@@ -57,18 +58,19 @@ class Factors:
         self.weight = layer.weight.astype(np.float64)
         self.power = float((self.weight**2).sum()) or 1.0
 
+    @abstractmethod
     def ranks(self) -> Iterator[Ranks]:
         """From the smallest; each keeps at least what the one before keeps."""
-        raise NotImplementedError
+        ...
 
-    def kept(self, ranks: Ranks) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def kept(self, ranks: Ranks) -> float: ...
 
-    def frames(self, ranks: Ranks) -> list[Frame]:
-        raise NotImplementedError
+    @abstractmethod
+    def frames(self, ranks: Ranks) -> list[Frame]: ...
 
-    def weights(self, ranks: Ranks) -> list[np.ndarray]:
-        raise NotImplementedError
+    @abstractmethod
+    def weights(self, ranks: Ranks) -> list[np.ndarray]: ...
 
     def bias(self, ranks: Ranks) -> np.ndarray:
         """Of the last of the layers; the others have none."""
@@ -90,8 +92,8 @@ def cost(frames: list[Frame], size: tuple[int, int], of: str) -> int:
 class Matrix(Factors):
     """A method that is a singular value decomposition of the weight as a matrix [outer, inner]."""
 
-    def matrix(self) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def matrix(self) -> np.ndarray: ...
 
     @cached_property
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
