@@ -437,10 +437,18 @@ def test_save_refuses_what_load_would(change: Any, says: str, tmp_path: Path) ->
 
 def test_save_where_it_cannot(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "nowhere" / "a", tmp_path / "folder", tmp_path / ("n" * 300), tmp_path / "a\0b"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a", tmp_path / "folder", tmp_path / ("n" * 300), tmp_path / "a\0b"):
         with pytest.raises(ArtifactError, match="cannot be written"):
             integer_artifact().save(path)
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_save_makes_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "one" / "a.netsuke"
+    integer_artifact().save(path)
+    assert [f.name for f in path.parent.iterdir()] == ["a.netsuke"]
+    assert Artifact.load(path)
 
 
 @pytest.mark.skipif(

@@ -18,9 +18,10 @@ ROOT = Path(netsuke.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of netsuke; itself is always allowed. `lab` is the workshop: it may take all but the shell.
-CORE = {"errors", "graph", "kernels", "memory", "packing"}
+CORE = {"errors", "files", "graph", "kernels", "memory", "packing"}
 ALLOWED = {
     "errors": set(),
+    "files": set(),
     "settings": {"errors"},
     "recipes": {"errors", "settings"},
     "graph": {"errors"},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -21,6 +20,7 @@ import numpy as np
 from netsuke import kernels, packing, storage
 from netsuke.coding import check
 from netsuke.errors import ArtifactError, GraphError, OptionError
+from netsuke.files import write_whole
 from netsuke.graph import Graph
 from netsuke.storage import is_shape
 
@@ -89,7 +89,7 @@ class Artifact:
     def save(self, path: str | Path) -> None:
         """Write the file in one step: afterwards `path` holds the whole artifact, or what it held before.
 
-        Raises ArtifactError where graph, weights and manifest do not fit, or `path` cannot be written.
+        Makes the folder. Raises ArtifactError where graph, weights and manifest do not fit, or it cannot write.
         """
         from safetensors.numpy import save
 
@@ -245,14 +245,7 @@ def _json(data: bytes, what: str) -> dict[str, Any]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path` and rename it; on failure nothing stays behind."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except BaseException:  # an interrupt leaves nothing either
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
     except (OSError, ValueError) as error:
         _fail(path, f"cannot be written: {getattr(error, 'strerror', None) or error}")

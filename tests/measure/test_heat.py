@@ -133,7 +133,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(NetsukeError, match="schema 2: this version draws schema 1"):
         heat.render(DOCUMENT | {"schema": 2})
     with pytest.raises(NetsukeError, match="cannot be written"):
-        heat.write(DOCUMENT, tmp_path / "none" / "page.html")
+        heat.write(DOCUMENT, tmp_path)
 
 
 def test_a_browser_shows_it(tmp_path: Path) -> None:

@@ -261,9 +261,11 @@ def _finish(artifact: Artifact, plain: Dataset, dataset: Dataset, out: Path, *, 
         )
         for r in rows
     ]
-    console.table(f"{out}, step by step", ("step", *COLUMNS.values()), cells)
     evaluate.show(document)
-    console.note(f"wrote {out}; next: netsuke export {out}, see its -h")
+    console.table(f"{out}, step by step", ("step", *COLUMNS.values()), cells)
+    console.note(
+        f"wrote {out}, {document['file_bytes']:,} bytes on disk; next: netsuke export {out}, see its -h"
+    )
 
 
 def _show_plan(plan: Recipe, start: Artifact | None, dataset: Dataset, *, json: bool) -> None:

@@ -37,14 +37,13 @@ def clear_work(folder: Path) -> None:
 
 
 def check_out(out: Path) -> None:
-    """Fail before hours of training rather than after: the folder must be there and take files."""
+    """Fail before hours of training rather than after: the folder, or the one to make it in, must take files."""
     import os
 
-    folder = out.absolute().parent
     if out.is_dir():
         raise OptionError(f"{out} is a folder; name a file, such as {out / 'model.netsuke'}")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".netsuke-{os.getpid()}"
         probe.touch()
         probe.unlink()

@@ -143,11 +143,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     import json
-    import os
 
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    from netsuke.files import write_whole
+
+    write_whole(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _run(command: str, seeds: list[int], folder: Path, jobs: int) -> dict[str, Any]:
@@ -161,19 +160,17 @@ def _run(command: str, seeds: list[int], folder: Path, jobs: int) -> dict[str, A
 
 def _one(command: str, seed: int, folder: Path, jobs: int) -> Any:
     import json
-    import os
     import shlex
 
     from netsuke.errors import DataError
+    from netsuke.files import write_whole
 
     done = folder / f"seed-{seed}.json"
     if not done.exists():
         out = folder / f"seed-{seed}.netsuke"
         words = [w.replace("{seed}", str(seed)).replace("{out}", str(out)) for w in shlex.split(command)]
         text = _output(words, f"the run of seed {seed}", {"OMP_NUM_THREADS": "1"} if jobs > 1 else {})
-        temporary = done.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, done)
+        write_whole(done, text.encode())
     try:
         return json.loads(done.read_text(encoding="utf-8"))
     except ValueError:

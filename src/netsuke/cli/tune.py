@@ -49,6 +49,7 @@ def tune(
     from netsuke import data as catalogue
     from netsuke.cli import console, options
     from netsuke.errors import OptionError
+    from netsuke.files import write_whole
 
     for path in filter(None, (out, plot)):
         options.check_out(path)
@@ -69,7 +70,7 @@ def tune(
     _search(job, trials, timeout)
     document = _finish(job, dataset, final_epochs, out)
     if plot:
-        _write(plot, bars(document["importance"]))
+        write_whole(plot, bars(document["importance"]).encode())
     if json:
         console.print_json(document)
     else:
@@ -183,14 +184,3 @@ def bars(shares: dict[str, float]) -> str:
         + "".join(parts)
         + "</svg>\n"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    import os
-
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from netsuke.files import write_whole
+
 
 def write(path: Path, state: dict[str, Any]) -> None:
     """`state` of tensors and plain values, with its "identity"; a kill leaves the former file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()  # so that a full disk is an OSError with a name, as everywhere else
     torch.save(state, buffer)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, buffer.getbuffer())
 
 
 def read(path: Path, identity: str) -> dict[str, Any] | None:

@@ -219,5 +219,5 @@ def blame(
     if sum(max(0.0, grown) for grown, _ in alone.values()) < 0.5 * (rounded - loss):
         return f"{text}, less by any one layer's weights than by activations: calibrate otherwise, or train"
     worst = sorted(alone.items(), key=lambda item: -item[1][0])[:3]
-    named = ", ".join(f"{name} at {b} bit{'s' * (b > 1)} (loss {grown:+.2f})" for name, (grown, b) in worst)
+    named = ", ".join(f"{name} at {b} bit{'s' * (b > 1)} (loss {grown:+.2g})" for name, (grown, b) in worst)
     return f"{text}; most by {named}: give them more bits, or train"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -16,6 +15,7 @@ import netsuke
 from netsuke.artifact import Artifact
 from netsuke.data import Dataset, Split
 from netsuke.engine import Engine
+from netsuke.files import write_whole
 from netsuke.measure import energy
 from netsuke.measure.accuracy import evaluate, log_softmax, scaled
 from netsuke.measure.cost import cost
@@ -194,9 +194,4 @@ def write_csv(document: Mapping[str, Any], path: Path) -> None:
         spread = {f"{key}_{part}": v for key in SPREAD for part, v in (r[key] or {}).items()}
         clocks = {f"{name}_{key}": v for name, times in r["backends"].items() for key, v in times.items()}
         writer.writerow({**r, **spread, **clocks, "runs": r["accuracy"]["n"]})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, text.getvalue().encode())

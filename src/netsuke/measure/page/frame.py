@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import secrets
 from importlib.resources import files
 from pathlib import Path
 
 from netsuke.errors import NetsukeError
+from netsuke.files import write_whole
 from netsuke.measure.page.markup import Markup, tag
 
 
@@ -40,16 +39,10 @@ def save(page: str, path: str | Path) -> None:
     """Write a page in one step; raises NetsukeError where it cannot be written."""
     path = Path(path)
     data = page.encode("utf-8", errors="replace")  # an unpaired surrogate of a file name
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except BaseException:  # an interrupt leaves nothing either
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NetsukeError(
-            f"{path}: the report cannot be written: {reason}; name a file in a folder that exists"
+            f"{path}: the report cannot be written: {reason}; name a file in a folder that takes files"
         ) from None

@@ -1,0 +1,22 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write beside `path` under another name, then rename: it holds all of `data`, or what it held before.
+
+    Makes the folder. Raises OSError, or ValueError for a name that cannot be one; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:  # an interrupt leaves nothing either
+        temporary.unlink(missing_ok=True)
+        raise
