@@ -19,7 +19,7 @@ from netsuke.data import Dataset
 from netsuke.errors import DataError, OptionError
 from netsuke.graph import INT32_MAX
 from netsuke.lab.inference import accuracy, logits
-from netsuke.lab.integers import BIAS_MAX, bias_shift, multipliers, whole_biases
+from netsuke.lab.integers import BIAS_MAX, Outcome, bias_shift, multipliers, whole_biases
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.models.blocks import CBAM, SqueezeExcitation
@@ -369,3 +369,29 @@ def test_the_shared_shift_is_the_least(values: list[float]) -> None:
     assert float((bias / 2**k).abs().max()) <= 127
     (gradient,) = torch.autograd.grad(bias.sum(), real)
     assert (gradient == 1).all()
+
+
+def test_a_channel_that_is_always_zero_leaves_the_others_their_digits() -> None:
+    """As one of 4 096 bytes had it: its huge bias cost the whole network half a point."""
+    real = torch.tensor([-32768.0, 1000.0, -700.0, 30.0])
+    outcome = Outcome(
+        torch.full((4,), 0.08), torch.tensor([-2600.0, 60.0, 10.0, 30.0]), torch.full((4,), 30.0), 0
+    )
+    assert (bias_shift(real), bias_shift(real, outcome)) == (9, 3)
+    bias = whole_biases(real, 8, outcome)
+    assert (bias[1:] - real[1:]).abs().max() <= 4
+    assert bias[0] == -127 * 8  # enough for it to stay at zero
+    signed = Outcome(outcome.factor, torch.tensor([100.0, 60, 10, 30]), outcome.spread, -127)
+    assert bias_shift(real, signed) == 9  # here it would come out wrong
+
+
+@settings(max_examples=100)
+@given(st.lists(st.floats(-(2.0**24), 2.0**24, width=32, allow_subnormal=False), min_size=1, max_size=6))
+def test_the_shift_for_the_outcome_is_never_larger(values: list[float]) -> None:
+    real = torch.tensor(values).clamp(-BIAS_MAX, BIAS_MAX)
+    outcome = Outcome(torch.full_like(real, 0.1), real * 0.1, torch.full_like(real, 20.0), 0)
+    k = bias_shift(real, outcome)
+    assert 0 <= k <= bias_shift(real)
+    bias = whole_biases(real, 8, outcome)
+    assert (bias / 2**k == (bias / 2**k).round()).all()
+    assert float((bias / 2**k).abs().max()) <= 127

@@ -157,15 +157,54 @@ def bias_limits(bits: int, bound: Tensor) -> Tensor:
     return torch.full_like(bound, min(2.0 ** (bits - 1) - 1, 2.0**24))  # float32 counts no further
 
 
-def bias_shift(real: Tensor) -> int:
-    """The least k with |bias| <= 127 * 2^k for all biases of a layer: what its biases of one byte share."""
-    return max(0, math.ceil(math.log2(max(float(real.detach().abs().max()), 1.0) / 127)))
+@dataclass(frozen=True)
+class Outcome:
+    """What a layer's channels [O] yield: `mean` and `spread` of factor * (sum + bias), which is then cut at `lo`."""
+
+    factor: Tensor
+    mean: Tensor
+    spread: Tensor
+    lo: int
 
 
-def whole_biases(real: Tensor, bits: int) -> Tensor:
+NORMAL = (
+    (-2.0, 0.06),
+    (-1.0, 0.24),
+    (0.0, 0.4),
+    (1.0, 0.24),
+    (2.0, 0.06),
+)  # places and shares of a bell curve
+
+
+@torch.no_grad()
+def bias_shift(real: Tensor, outcome: Outcome | None = None) -> int:
+    """The k of a layer whose biases are a byte times 2^k.
+
+    The least with |bias| <= 127 * 2^k for all of them or, with `outcome`, the one up to there with the least squared
+    error of what comes out: the bias of a channel that is always zero, or hardly changes, can be huge, and would leave
+    the others no digits.
+    """
+    most = max(0, math.ceil(math.log2(max(float(real.abs().max()), 1.0) / 127)))
+    if outcome is None or not most:
+        return most
+    place, share = real.new_tensor(NORMAL).T
+    sums = outcome.mean[:, None] + outcome.spread[:, None] * place
+    step = 2.0 ** torch.arange(most + 1, device=real.device)[:, None]
+    moved = (in_bytes(real, step) - real) * outcome.factor
+    error = (sums + moved[..., None]).clamp(outcome.lo, 127) - sums.clamp(outcome.lo, 127)
+    return int((error.square() * share).sum((1, 2)).argmin())
+
+
+def in_bytes(real: Tensor, step: Tensor | float) -> Tensor:
+    """The nearest value that a byte holds in these steps."""
+    return (real / step).round().clamp(-127, 127) * step
+
+
+def whole_biases(real: Tensor, bits: int, outcome: Outcome | None = None) -> Tensor:
     """Biases as they are stored, with the gradient of the real ones; of 8 bits, a byte times the layer's 2^k."""
-    step = 2.0 ** bias_shift(real) if bits == 8 else 1.0
-    return ste((real / step).round() * step, real)
+    if bits == 8:
+        return ste(in_bytes(real, 2.0 ** bias_shift(real, outcome)), real)
+    return ste(real.round(), real)
 
 
 def multipliers(gain: Tensor, bound: Tensor, spread: Tensor | None = None) -> tuple[Tensor, int]:

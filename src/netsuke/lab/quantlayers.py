@@ -16,6 +16,7 @@ from netsuke.lab.integers import (
     BIAS_MAX,
     SHIFT_MAX,
     Activation,
+    Outcome,
     Widths,
     bias_limits,
     in_steps,
@@ -133,7 +134,8 @@ class QuantLayer(Weighted):
         sign = sign * ~dead if self.bits > 1 else sign
         factor = ste(m / 2.0**shift, gain)
         real = offset / factor.detach().clamp(min=2.0**-SHIFT_MAX)
-        bias = whole_biases(torch.minimum(torch.maximum(real, -limit), limit), self.bias_bits)
+        outcome = Outcome(factor.detach(), self.unit * norm.bias, self.unit * norm.weight.abs(), self.lo)
+        bias = whole_biases(torch.minimum(torch.maximum(real, -limit), limit), self.bias_bits, outcome)
         weight = weight * sign.reshape(-1, *[1] * (weight.ndim - 1))
         return weight, bias, factor, m, shift
 
