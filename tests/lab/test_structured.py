@@ -323,6 +323,22 @@ def test_norms_start_as_nothing_and_fold_back(name: str) -> None:
     structured.cut(model, DATA, amount=0.3, importance="bn", norms=scales)
 
 
+def test_even_filters_compute_the_same() -> None:
+    model = floats(module("mobilenet_v2", small("mobilenet_v2")[0]))
+    part = key(next(op.name for op in model.graph.ops if op.kind == "conv2d"))
+    with torch.no_grad():
+        model.layers[part].weight[0] = 0.0  # type: ignore[index]
+    even = renormed(model, DATA, even=True)
+    for name in even.norms():
+        lengths = even.layers[key(name)].weight.flatten(1).norm(dim=1)  # type: ignore[operator, union-attr]
+        assert ((lengths - 1).abs() < 1e-5).logical_or(lengths == 0).all()
+    images = torch.from_numpy(random_images(model.graph, 6))
+    want = logits(model, images)
+    tolerance = 2e-4 * max(1.0, want.abs().max().item())
+    for network in (even, FloatGraph(*even.to_graph())):
+        torch.testing.assert_close(logits(network, images), want, atol=tolerance, rtol=0)
+
+
 def test_no_layer_becomes_a_bottleneck() -> None:
     """Where one layer matters least by far, it still keeps a quarter of its channels at half of the MACs."""
     network = floats(module("resnet_small", {"width": 1.0, "depth": 1}))
