@@ -3,6 +3,7 @@
     python benchmarks/compression.py                                 # MNIST, 3 seeds, one thread
     python benchmarks/compression.py --data digits --quick           # seconds, to see that it works
     python benchmarks/compression.py --seeds 0 --json found.json
+    python benchmarks/compression.py --tasks prune                   # these rows only, beside float
 
 For each seed a small residual network with batch norms is trained in float. Then channels with half of its MACs are
 pruned, its weights and activations go to 8 bits after training, and in training, by each library in turn; `netsuke`
@@ -33,8 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from netsuke.errors import NetsukeError
+from netsuke.errors import NetsukeError, OptionError
 from netsuke.measure.latency import hardware
+from netsuke.settings import unknown
 
 NET = ("resnet_small", {"depth": 1, "stem": 2})
 TEST_BATCH = 250
@@ -42,7 +44,7 @@ PACKAGES = ("netsuke", "torch", "onnx", "onnxruntime", "torch-pruning", "torchao
 FIGURES = (
     "accuracy", "onnx_bytes", "file_bytes", "size_bytes", "encoded_bytes", "macs", "ratio", "seconds", "export_s",
 )  # fmt: skip
-BUDGET = ("data", "images", "epochs", "tuning", "prune", "calibration", "rounds")
+BUDGET = ("data", "images", "epochs", "tuning", "prune", "calibration", "rounds", "tasks")
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -230,6 +232,9 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser.add_argument(
         "--tuning", type=int, default=2, help="epochs of fine-tuning after pruning, and of QAT"
     )
+    parser.add_argument(
+        "--tasks", default="", help="as the table names them, with commas between; all without"
+    )
     parser.add_argument("--prune", type=float, default=0.5, help="share of the MACs that pruning takes")
     parser.add_argument("--calibration", type=int, default=1000, help="images")
     parser.add_argument("--rounds", type=int, default=20, help="turns of every file on the clock")
@@ -289,6 +294,7 @@ def run(chosen: argparse.Namespace, seeds: Sequence[int]) -> Iterator[dict[str, 
     from netsuke import data
 
     found = begun(chosen)
+    entrants = meant(ENTRANTS, chosen.tasks)
     runs = {row["name"]: row["runs"] for row in found["rows"]}
     yield found
     for seed in seeds:
@@ -296,7 +302,7 @@ def run(chosen: argparse.Namespace, seeds: Sequence[int]) -> Iterator[dict[str, 
             continue
         images = fewer(data.load(chosen.data, seed=seed).require("train", "val", "test"), chosen.images)
         case, right = trained(images, chosen, seed)
-        rows, absent = measure(ENTRANTS, case, chosen.rounds, 0.05, say=lambda what, s=seed: say(s, what))
+        rows, absent = measure(entrants, case, chosen.rounds, 0.05, say=lambda what, s=seed: say(s, what))
         for name, row in rows.items():
             runs.setdefault(name, []).append({"seed": seed, **row})
         found["seeds"].append(seed)
@@ -306,9 +312,17 @@ def run(chosen: argparse.Namespace, seeds: Sequence[int]) -> Iterator[dict[str, 
         found["rows"] = [
             {"name": e.name, "task": e.task, "library": f"{e.library}: {e.how}",
              "summary": summary(runs[e.name]), "runs": runs[e.name]}
-            for e in ENTRANTS if e.name in runs
+            for e in entrants if e.name in runs
         ]  # fmt: skip
         yield found
+
+
+def meant(entrants: Sequence[Any], tasks: str) -> list[Any]:
+    """The entrants of these tasks, and the float files that the others are compared with."""
+    wanted, known = set(filter(None, tasks.split(","))), {e.task for e in entrants}
+    if wanted - known:
+        raise OptionError(unknown(min(wanted - known), sorted(known), "task"))
+    return [e for e in entrants if not wanted or e.task in wanted or e.task == "float"]
 
 
 def say(seed: int, what: str) -> None:

@@ -155,11 +155,15 @@ def _macs(model: nn.Module, data: Dataset) -> int:
     return sum(macs(*lower(model, data.image_shape)).values())
 
 
-def prune_netsuke(case: Case) -> Ship:
-    pruned = prune(
-        case.model, case.data, amount=case.amount, structure="channels", target="macs", training=case.tune
-    )
-    return lambda: netsuke(pruned, case)
+def prune_netsuke(**options: Any) -> Callable[[Case], Ship]:
+    def run(case: Case) -> Ship:
+        pruned = prune(
+            case.model, case.data, amount=case.amount, structure="channels", target="macs", training=case.tune,
+            **options,
+        )  # fmt: skip
+        return lambda: netsuke(pruned, case)
+
+    return run
 
 
 # Eight bits after training
@@ -286,7 +290,9 @@ ENTRANTS = (
     Entrant(
         PRUNE, "torch-pruning", "Taylor, global, eights", torch_pruning("taylor", True, 8), ("torch-pruning",)
     ),
-    Entrant(PRUNE, "netsuke", "channels, Taylor, global", prune_netsuke),
+    Entrant(PRUNE, "netsuke", "channels, Taylor, global", prune_netsuke()),
+    Entrant(PRUNE, "netsuke", "channels, Taylor, each layer", prune_netsuke(scope="layer")),
+    Entrant(PRUNE, "netsuke", "channels, Taylor, global, eights", prune_netsuke(multiple=8)),
     Entrant(AFTER, "ONNX Runtime", "quantize_static, QDQ", static_onnxruntime),
     Entrant(AFTER, "NNCF", "quantize, on ONNX", static_nncf, ("nncf",)),
     Entrant(AFTER, "torchao", "PT2E", torchao(False), TORCHAO),

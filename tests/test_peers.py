@@ -18,6 +18,7 @@ import pytest
 from graphs import small_artifact
 from netsuke.data import Split, load
 from netsuke.engine import BACKENDS
+from netsuke.errors import OptionError
 from netsuke.export.onnx import encode
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -164,6 +165,7 @@ def test_a_killed_run_goes_on_only_with_its_own_budget(compression: ModuleType, 
         prune=0.5,
         calibration=9,
         rounds=1,
+        tasks="",
         json=tmp_path / "found.json",
     )
     found = compression.begun(chosen)
@@ -172,6 +174,14 @@ def test_a_killed_run_goes_on_only_with_its_own_budget(compression: ModuleType, 
     assert compression.begun(chosen)["seeds"] == [4]
     chosen.tuning = 2
     assert compression.begun(chosen)["seeds"] == []
+
+
+def test_tasks_leave_float_to_compare_with(compression: ModuleType) -> None:
+    rows = [SimpleNamespace(task=task) for task in ("float", "prune", "QAT")]
+    assert compression.meant(rows, "") == rows
+    assert compression.meant(rows, "QAT") == [rows[0], rows[2]]
+    with pytest.raises(OptionError, match="did you mean 'prune'"):
+        compression.meant(rows, "prunes")
 
 
 def test_training_images_are_drawn_evenly(compression: ModuleType) -> None:

@@ -113,3 +113,17 @@ def test_blocks_too_large_are_refused() -> None:
         structured.cut(model, DATA, amount=0.9, importance="l1", multiple=16)
     with pytest.raises(OptionError, match="at least 1"):
         structured.cut(model, DATA, amount=0.5, multiple=0)
+
+
+def test_a_large_last_block_gives_smaller_ones_back() -> None:
+    """The second layer's block goes first, and comes back when the first layer's saves enough alone."""
+    channels = Channels(*floats(module("convnet", {"width": 0.5})).to_graph())
+    first, second = (group.units for group in channels.groups[:2])
+    price = np.full(channels.count, 100.0)
+    price[second[:8]], price[first] = 1.0, 50.0
+    cost = figure(channels, "macs")
+    goal = cost(channels.uses.sum(1) - channels.uses[:, first[:8]].sum(1))
+    selection = Selection(channels, price, multiple=8)
+    selection.take(range(channels.count), lambda kept: cost(kept) <= goal)
+    assert selection.gone.sum() == selection.gone[first].sum() == 8
+    np.testing.assert_array_equal(selection.kept, channels.uses[:, ~selection.gone].sum(1))

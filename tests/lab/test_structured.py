@@ -25,7 +25,8 @@ from netsuke.lab.inference import accuracy, logits, tensors
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.modules import FloatGraph, key
-from netsuke.lab.normed import renormed
+from netsuke.lab.normed import renormed, statistics
+from netsuke.lab.removal import survivors
 from netsuke.lab.steps.prune import prune, structured
 from netsuke.lab.steps.prune.blocks import branches
 from netsuke.lab.steps.prune.greedy import TARGETS, figure, savings
@@ -127,7 +128,34 @@ def test_taylor_beats_chance_and_compensation_helps() -> None:
         return accuracy(structured.cut(model, data, amount=0.3, target="macs", **options), data.test)[1]
 
     chance = min(loss(importance="random", seed=seed) for seed in range(3))
-    assert loss() < loss(compensate=False) < chance
+    assert loss() < chance
+    assert loss() < loss(compensate=False)
+    shallower = [structured.drop_layers(model, data, amount=0.34, compensate=yes) for yes in (True, False)]
+    kept, lost = (accuracy(network, data.test)[1] for network in shallower)
+    assert kept < lost
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2", "shufflenet_v1", "ghostnet"])
+def test_maps_keep_their_means_and_deviations(name: str, removals: list[tuple[Channels, np.ndarray]]) -> None:
+    """Also where a shuffle deals the channels that stay anew."""
+    model = floats(module(name, small(name)[0]))
+    smaller, damaged = (
+        structured.cut(model, DATA, amount=0.3, importance="l2", compensate=yes) for yes in (True, False)
+    )
+    channels, gone = removals[0]
+    left, before = survivors(channels, np.flatnonzero(gone)), statistics(model, DATA)
+
+    def off(network: FloatGraph) -> float:
+        """By how much a map is off, in deviations: the median channel of the layer where that is most."""
+        most = 0.0
+        for op, (mean, deviation) in statistics(network, DATA).items():
+            old_mean, old = (part[left[op]] for part in before[op])
+            most = max(
+                most, *(part.abs().median().item() for part in ((mean - old_mean) / old, deviation / old - 1))
+            )
+        return most
+
+    assert off(smaller) < 0.02 < 0.2 < off(damaged)
 
 
 def test_a_constant_channel_goes_without_a_trace() -> None:
@@ -246,7 +274,7 @@ def test_a_branch_that_adds_nothing_goes_first() -> None:
             getattr(model.layers["layer2_1_conv2"], role).zero_()
     images = torch.from_numpy(data.test.images[:20].copy())
     for importance in ("taylor", "loss", "activation"):
-        smaller = structured.drop_layers(model, data, amount=0.1, importance=importance)
+        smaller = structured.drop_layers(model, data, amount=0.1, importance=importance, compensate=False)
         assert "layer2_1_conv2" not in [op.name for op in smaller.graph.ops]
         torch.testing.assert_close(logits(smaller, images), logits(model, images))
 
@@ -293,6 +321,22 @@ def test_norms_start_as_nothing_and_fold_back(name: str) -> None:
     )
     scales = structured.norms(normed, DATA.image_shape)
     structured.cut(model, DATA, amount=0.3, importance="bn", norms=scales)
+
+
+def test_even_filters_compute_the_same() -> None:
+    model = floats(module("mobilenet_v2", small("mobilenet_v2")[0]))
+    part = key(next(op.name for op in model.graph.ops if op.kind == "conv2d"))
+    with torch.no_grad():
+        model.layers[part].weight[0] = 0.0  # type: ignore[index]
+    even = renormed(model, DATA, even=True)
+    for name in even.norms():
+        lengths = even.layers[key(name)].weight.flatten(1).norm(dim=1)  # type: ignore[operator, union-attr]
+        assert ((lengths - 1).abs() < 1e-5).logical_or(lengths == 0).all()
+    images = torch.from_numpy(random_images(model.graph, 6))
+    want = logits(model, images)
+    tolerance = 2e-4 * max(1.0, want.abs().max().item())
+    for network in (even, FloatGraph(*even.to_graph())):
+        torch.testing.assert_close(logits(network, images), want, atol=tolerance, rtol=0)
 
 
 def test_no_layer_becomes_a_bottleneck() -> None:

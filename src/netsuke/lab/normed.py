@@ -2,6 +2,10 @@
 
 Each norm starts from the statistics of its convolution's outputs, with the scale and offset that undo it, so the
 network computes what it did. `to_graph` folds them back.
+
+Where channels have gone, norms that start so would keep the damage: maps that are weaker than those the network was
+trained with, and a little so in every layer. `restored` gives them their means and deviations back first, as a network
+that had kept its norms would with the next batch.
 """
 
 from __future__ import annotations
@@ -13,11 +17,14 @@ from torch import Tensor, nn
 from netsuke.data import Dataset
 from netsuke.errors import OptionError
 from netsuke.graph import INPUT, OPS, Graph
-from netsuke.lab.inference import tensors
+from netsuke.lab.inference import recalibrate, tensors
 from netsuke.lab.modules import TORCH, FloatGraph, key
 from netsuke.lab.removal import masked_like
 
 IMAGES, BATCH = 1000, 250  # what the statistics start from
+MOST = (
+    10.0  # by which `restored` makes a channel stronger: what has lost nearly all its inputs would be noise
+)
 
 
 class NormedGraph(FloatGraph):
@@ -84,6 +91,25 @@ class NormedGraph(FloatGraph):
             norm.weight.copy_((norm.running_var + norm.eps).sqrt())
             norm.bias.copy_(offsets[name] + mean)
 
+    @torch.no_grad()
+    def even(self) -> None:
+        """Give every filter unit length, in place, and leave the rest to its norm, so the network computes the same.
+
+        Folding has put the scales of former norms into the filters, as far apart as those were; behind a norm an
+        optimiser's step counts relative to the length of a filter, so long ones would hardly learn.
+        """
+        for name, norm in self.norms().items():
+            assert isinstance(norm.running_mean, Tensor)
+            assert isinstance(norm.running_var, Tensor)
+            weight: Tensor = self.layers[key(name)].weight  # type: ignore[assignment]
+            length = weight.flatten(1).norm(dim=1)
+            length[length == 0] = 1.0
+            gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            weight.div_(length[:, None, None, None])
+            norm.running_mean.div_(length)
+            norm.running_var.div_(length.square())
+            norm.weight.copy_(gain * length * (norm.running_var + norm.eps).sqrt())
+
     def to_graph(self) -> tuple[Graph, dict[str, np.ndarray]]:
         norms, found = self.norms(), {}
         for name, (op, role) in self.graph.roles().items():
@@ -101,15 +127,56 @@ class NormedGraph(FloatGraph):
         return self.graph, found
 
 
-def renormed(model: FloatGraph, data: Dataset) -> NormedGraph:
+def renormed(model: FloatGraph, data: Dataset, *, even: bool = False) -> NormedGraph:
     """A copy of a float graph with a batch norm behind each convolution, which computes the same.
 
-    Fine-tuning with norms recovers more after channels have gone; `FloatGraph(*network.to_graph())` folds them
-    again. Raises OptionError where there is no convolution.
+    Fine-tuning with norms recovers more after channels have gone, and more so where filters are made `even` in
+    length; `FloatGraph(*network.to_graph())` folds norms again. Raises OptionError where there is no convolution.
     """
-    data.require("train")
     network = NormedGraph(*model.to_graph())
-    images, _ = tensors(data.train)
-    step = max(1, len(images) // IMAGES)
-    network.start(images[::step][:IMAGES].float() / 255)
+    network.start(_images(data).float() / 255)
+    if even:
+        network.even()
     return masked_like(network, model)
+
+
+Statistics = dict[str, tuple[Tensor, Tensor]]
+
+
+def statistics(model: FloatGraph, data: Dataset) -> Statistics:
+    """(mean, deviation) of what each convolution gives, a value a channel, by the names of their ops."""
+    if len(_images(data)) < 2:  # of one image there is no deviation
+        return {}
+    try:
+        norms = renormed(model, data).norms()
+    except OptionError:
+        return {}
+    return {name: (norm.bias.detach(), norm.weight.detach()) for name, norm in norms.items()}
+
+
+@torch.no_grad()
+def restored(model: FloatGraph, wanted: Statistics, data: Dataset) -> FloatGraph:
+    """A copy whose convolutions give maps of these means and deviations, by the scale of their rows and their biases.
+
+    From the first to the last: each is measured on what those before it give when they are restored.
+    """
+    if not wanted:
+        return model
+    network, images = NormedGraph(*model.to_graph()), _images(data)
+    norms = network.norms()
+    for name, norm in norms.items():
+        mean, deviation = wanted[name]
+        norm.bias.copy_(mean)
+        norm.weight.copy_(deviation)
+    parts = -(-len(images) // BATCH)
+    recalibrate(network, images, -(-len(images) // parts))  # even parts: one image alone has no deviation
+    for norm in norms.values():
+        assert isinstance(norm.running_var, Tensor)
+        norm.weight.clamp_(max=MOST * (norm.running_var + norm.eps).sqrt())
+    return masked_like(FloatGraph(*network.to_graph()), model)
+
+
+def _images(data: Dataset) -> Tensor:
+    data.require("train")
+    images, _ = tensors(data.train)
+    return images[:: max(1, len(images) // IMAGES)][:IMAGES]

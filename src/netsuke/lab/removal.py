@@ -23,12 +23,22 @@ def remove(graph: Graph, tensors: Tensors, units: Collection[int], channels: Cha
     It computes what the original does where every removed channel reads as 0; a mean or peak over the channels is
     one over those that stay. Raises GraphError where units cannot go, or not without others.
     """
-    channels = channels or Channels(graph, tensors)
+    return _removal(channels or Channels(graph, tensors), units).go()
+
+
+def survivors(channels: Channels, units: Collection[int]) -> dict[str, np.ndarray]:
+    """What `remove` leaves of each output: the former places of its channels, in their new order."""
+    removal = _removal(channels, units)
+    removal.go()
+    return removal.order
+
+
+def _removal(channels: Channels, units: Collection[int]) -> _Removal:
     gone = np.zeros(channels.count, bool)
     gone[list(units)] = True
     if (gone & channels.fixed).any():
         raise GraphError("image channels, logits and means over channels cannot be removed")
-    return _Removal(channels, ~gone).go()
+    return _Removal(channels, ~gone)
 
 
 class _Removal:

@@ -89,15 +89,33 @@ class Selection:
                 queue += self._offer(_Moves(self, balance), len(queue))
         heapq.heapify(queue)
         serial = len(queue)
+        taken: list[tuple[np.ndarray, _Moves | None]] = []
         while queue and not done(self.kept):
             _, _, move, moves = heapq.heappop(queue)
             if self._possible(move):
                 self.gone[move] = True
                 self.kept = self.kept - self.channels.uses[:, move].sum(1)
+                taken.append((move, moves))
             if moves:  # also where others have meanwhile taken all but an output's last channel
                 serial += 1
                 for entry in self._offer(moves, serial):
                     heapq.heappush(queue, entry)
+        if self.multiple > 1 and done(self.kept):
+            self._give_back(taken, done)
+
+    def _give_back(
+        self, taken: list[tuple[np.ndarray, _Moves | None]], done: Callable[[np.ndarray], bool]
+    ) -> None:
+        """Return what the last block, which may be large, has made needless; of each balance the last to go first."""
+        needed = set[int]()
+        for move, moves in reversed(taken):
+            if id(moves) in needed:
+                continue
+            before = self.kept
+            self.gone[move], self.kept = False, before + self.channels.uses[:, move].sum(1)
+            if not done(self.kept):
+                self.gone[move], self.kept = True, before
+                needed.add(id(moves))
 
     def _joint(self, group: Group) -> Balance:
         """All units of a group, which its layers count together, and its equations."""

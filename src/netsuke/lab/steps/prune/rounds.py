@@ -41,8 +41,10 @@ def float_graph(model: nn.Module, data: Dataset) -> FloatGraph:
 def with_norms(network: FloatGraph, data: Dataset, options: Prune) -> FloatGraph:
     """The network as it is to train: with batch norms behind its convolutions, if it has any and this is wanted."""
     if options.norms and options.training.epochs and not isinstance(network, NormedGraph):
+        # Not where weights or soft channels are ranked: the lengths of filters tell them apart.
+        even = options.kind in ("channels", "layers") and not options.soft
         with suppress(OptionError):  # there is no convolution
-            return renormed(network, data)
+            return renormed(network, data, even=even)
     return network
 
 

@@ -14,7 +14,8 @@ from netsuke.graph import Graph
 from netsuke.lab.channels import Channels, Group
 from netsuke.lab.forms import Codebook, form_of
 from netsuke.lab.modules import FloatGraph
-from netsuke.lab.removal import masked_like, remove
+from netsuke.lab.normed import restored, statistics
+from netsuke.lab.removal import masked_like, remove, survivors
 from netsuke.lab.steps.prune.blocks import branches, drop
 from netsuke.lab.steps.prune.greedy import TARGETS, Selection, figure, savings
 from netsuke.lab.steps.prune.importance import Case, arriving_means, norms, readers, scores
@@ -55,8 +56,9 @@ def cut(
     as it is. Channels then go in blocks, and the target may be passed by up to one. Where `model` is what earlier
     cuts left `of` a network, the amounts are shares of that one.
 
-    With `compensate` the mean of what a removed channel gave is added to the biases of its readers. At the padded
-    edge of a map that mean is a little too much, since the padding had none of it.
+    With `compensate` what stays gives on average what it gave: each convolution's rows and biases are scaled so that
+    its maps have the means and deviations of before, from the first layer to the last, and for layers without a
+    deviation to keep the mean of a removed channel is added to the biases of its readers.
     Raises OptionError where the amount cannot be reached, UnsupportedLayer for layers with shared values.
     """
     _check(amount, target, scope, ratios or {})
@@ -74,10 +76,13 @@ def cut(
     cost = figure(channels, target, bits)
     _take(selection, amount, lambda kept: cost(kept) / start, target, ratios or {}, whole)
     gone = np.flatnonzero(selection.gone)
-    if compensate and len(gone):
-        tensors = compensated(channels, selection.gone, arriving_means(channels, folded, data))
-        channels.tensors = tensors
-    return masked_like(FloatGraph(*remove(graph, tensors, gone, channels)), model)
+    if not compensate or not len(gone):
+        return masked_like(FloatGraph(*remove(graph, tensors, gone, channels)), model)
+    channels.tensors = compensated(channels, selection.gone, arriving_means(channels, folded, data))
+    smaller = masked_like(FloatGraph(*remove(graph, channels.tensors, gone, channels)), model)
+    left = survivors(channels, gone)
+    wanted = {name: (m[left[name]], d[left[name]]) for name, (m, d) in statistics(folded, data).items()}
+    return restored(smaller, wanted, data)
 
 
 def drop_layers(
@@ -87,20 +92,25 @@ def drop_layers(
     amount: float,
     importance: str = "taylor",
     seed: int = 0,
+    compensate: bool = True,
     of: int | None = None,
 ) -> FloatGraph:
     """A network without the least important residual branches: x + f(x) becomes x. `model` is untouched.
 
     `amount` is the share of such branches, at least one; with `of`, of so many, those counted that went before.
     `importance` is taylor, loss (what the loss is without the branch, measured anew after each), activation (of the
-    branch relative to its shortcut), l1, l2 or random.
+    branch relative to its shortcut), l1, l2 or random. `compensate` is that of `cut`.
     Raises OptionError where the network has no such branch.
     """
     _check(amount, "channels", "global", {})
     there = len(branches(*_plain(model)))
     total = there if of is None else of
     goal = max(1, round(amount * total)) if amount else 0
-    return masked_like(drop(model, data, goal - (total - there), importance, seed), model)
+    count = goal - (total - there)
+    smaller = masked_like(drop(model, data, count, importance, seed), model)
+    if not compensate or count <= 0:
+        return smaller
+    return restored(smaller, statistics(FloatGraph(*_plain(model)), data), data)
 
 
 def evened(channels: Channels, price: np.ndarray) -> np.ndarray:
