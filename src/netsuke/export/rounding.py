@@ -31,6 +31,12 @@ class Stairs:
     ceiling: np.ndarray
     low: int  # the lowest level
 
+    def misses(self, form: Callable[[np.ndarray], np.ndarray], near: np.ndarray) -> np.ndarray:
+        """How far from `near` [O] the nearest sum lies that the form takes to another level; inf where none is."""
+        wrong = np.clip(form(self.sums), self.low, 127) != self.levels
+        distance: np.ndarray = np.where(wrong, np.abs(self.sums - near[:, None]), np.inf).min(1)
+        return distance
+
     @property
     def middle(self) -> np.ndarray:
         """The scale furthest from every step, float64 [O]; 0 for channels whose multiplier is 0."""
@@ -43,24 +49,40 @@ class Stairs:
 
 
 def stairs(
-    lowest: np.ndarray, highest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, signed: bool
+    lowest: np.ndarray,
+    highest: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+    *,
+    signed: bool,
+    gain: int = 1,
+    offset: int = 0,
 ) -> Stairs:
-    """`lowest` and `highest` bound each channel's accumulator; `multiplier` and `shift` are the contract's m and s."""
+    """`lowest` and `highest` bound each channel's accumulator; `multiplier` and `shift` are the contract's m and s.
+
+    The runtime gets `gain * acc + offset` where the contract has acc, and so a scale `gain` times smaller: an offset
+    below `gain` lifts what would be a tie. `Stairs.sums` are what the runtime gets.
+    """
     low = -127 if signed else 0
     m, s = multiplier.astype(np.int64)[:, None], shift.astype(np.int64)[:, None]
     first, last = lowest.astype(np.int64)[:, None], highest.astype(np.int64)[:, None]
-    j = np.arange(low, 127)
-    step = -(-((2 * j + 1) << s) // (2 * np.maximum(m, 1)))  # the smallest sum that gives j + 1
+    edge = np.arange(low, 127) + 0.5
+    step = -(-(np.int64(2 * edge) << s) // (2 * np.maximum(m, 1)))  # the smallest sum above the edge
     reached = (step <= last) & (step > first)
-    with np.errstate(divide="ignore"):
-        at, below = np.abs((j + 0.5) / step), np.abs((j + 0.5) / (step - 1))
-    exact = (m / np.exp2(s))[:, 0]
-    floor = np.where(reached, np.where(j < 0, below, at), 0).max(1, initial=0)
-    ceiling = np.where(reached, np.where(j < 0, at, below), np.inf).min(1, initial=np.inf)
+    above, below = gain * step + offset, gain * (step - 1) + offset
+    # A scale must lift `above` to the edge, and must not lift `below` to it.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        least = np.where(edge > 0, np.where(above > 0, edge / above, np.inf), np.where(below < 0, edge / below, np.inf))
+        most = np.where(edge > 0, np.where(below > 0, edge / below, np.inf), np.where(above < 0, edge / above, np.inf))
+    exact = (m / np.exp2(s))[:, 0] / gain
+    floor = np.where(reached, least, 0).max(1, initial=0)
+    ceiling = np.where(reached, most, np.inf).min(1, initial=np.inf)
     sums = np.clip(np.concatenate([step, step - 1, first, last], 1), first, last)
     levels = np.clip((sums * m + ((np.int64(1) << s) >> 1)) >> s, low, 127)
     lower, upper = np.maximum(floor, exact * (1 - MARGIN)), np.minimum(ceiling, exact * (1 + MARGIN))
-    return Stairs(sums, levels, np.where(exact > 0, lower, 0), np.where(exact > 0, upper, 0), low)
+    lower = np.where(np.isfinite(lower), lower, exact)  # where no scale will do
+    dead = exact == 0
+    return Stairs(gain * sums + offset, levels, np.where(dead, 0, lower), np.where(dead, 0, upper), low)
 
 
 def reach(weight: np.ndarray, bias: np.ndarray, x: Type) -> tuple[np.ndarray, np.ndarray]:

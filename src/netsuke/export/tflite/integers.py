@@ -16,10 +16,9 @@ from netsuke.export.rounding import reach, stairs
 from netsuke.export.tflite import scaling
 from netsuke.export.tflite.floats import broadcast, convolution, dense, layout, turned
 from netsuke.export.tflite.net import PER_CHANNEL_DENSE, At, dims
-from netsuke.export.tflite.scaling import SIGNED, UNSIGNED, Scales
+from netsuke.export.tflite.scaling import EXACT, SIGNED, UNSIGNED, Scales
 from netsuke.graph import Op
 
-EXACT = 1 << 24  # whole numbers up to here are exact in float32
 TWO = np.float32(2.004)  # each of 0..255 over this, rounded by any rule, is the number halved and rounded down
 
 
@@ -52,11 +51,13 @@ def _scaled(
     """Weight and bias as they are stored, the scales of the weights and that of the output."""
     dead = m == 0  # always 0, but a scale may not be
     weight, bias = np.where(dead.reshape(-1, *[1] * (weight.ndim - 1)), 0, weight), np.where(dead, 0, bias)
-    steps = stairs(*reach(weight, bias, at.types[0]), m, s, signed=signed)
     target = _cut(at, signed)
-    scales = scaling.weight_scales(steps, at.net.scales[at.x[0]], target)
+    scales = scaling.weight_scales(
+        reach(weight, bias, at.types[0]), m, s, at.net.scales[at.x[0]], target,
+        signed=signed, near=bias, room=127 // max(1, int(np.abs(weight).max())),
+    )  # fmt: skip
     _unproved(at, scales.proved)
-    return weight, bias, scales, target
+    return weight * scales.gain, bias * scales.gain + scales.offsets, scales, target
 
 
 def _convolution(
@@ -177,11 +178,12 @@ def _qadd(at: At) -> int:
 def _qmul(at: At) -> int:
     attrs = at.op.attrs
     ends = [a * b for a in (at.types[0].lo, at.types[0].hi) for b in (at.types[1].lo, at.types[1].hi)]
-    bounds = (np.array([end]) for end in (min(ends), max(ends)))
+    bounds = np.array([min(ends)]), np.array([max(ends)])
     m, s = np.array([attrs["multiplier"]]), np.array([attrs["shift"]])
-    steps = stairs(*bounds, m, s, signed=attrs["signed"])
     target, gate = _cut(at, attrs["signed"]), broadcast(at)
-    scales = scaling.weight_scales(steps, at.net.scales[gate], target)
+    scales = scaling.weight_scales(
+        bounds, m, s, at.net.scales[gate], target, signed=attrs["signed"], near=np.zeros(1)
+    )
     _unproved(at, scales.proved)
     x = _relabelled(at, at.x[0], scales.values[0], "in")
     return at.add("MUL", [x, gate], options="MulOptions", scale=target, fusedActivationFunction=at.fused)

@@ -12,21 +12,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netsuke.export.rounding import Stairs
+from netsuke.export.rounding import Stairs, stairs
 
 UNSIGNED = np.float32(1)  # of activations 0..127, so that real values are the integers themselves
 # Of activations -127..127 that an operator cuts: its RELU_N1_TO_1 then ends at -127, where int8 alone ends at -128.
 SIGNED = np.float32(1 / 127)
 SCALES = 2.0**-31, 255.0  # between which XNNPACK takes the scale of a sum
 NUDGES = (0, 1, -1, 4, -4, 16, -16, 64, -64)  # units in the last place of float32, tried in this order
+TRIED = 32  # offsets
+QUICK, BOTH = 1.0, 2.0
+EXACT = 1 << 24  # whole numbers up to here are exact in float32
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Scales, float32 [O], and for which channels they are proved with XNNPACK."""
+    """What a layer is stored with: its weights times `gain`, its sums moved by `offsets` [O], scales float32 [O]."""
 
     values: np.ndarray
-    proved: bool
+    proved: bool  # with XNNPACK
+    gain: int = 1
+    offsets: np.ndarray | int = 0
 
 
 def fixed(acc: np.ndarray, scale: np.ndarray, *, once: bool) -> np.ndarray:
@@ -65,21 +70,51 @@ def effective(source: np.float32, weight: np.ndarray, target: np.float32) -> tup
     return source * weight / target, np.float64(source) * weight.astype(np.float64) / np.float64(target)
 
 
-def weight_scales(steps: Stairs, source: np.float32, target: np.float32) -> Scales:
-    """Scales of the weights of each channel, from activations of scale `source` to those of scale `target`."""
-    wanted = np.clip(steps.middle, *SCALES) * (np.float64(target) / np.float64(source))
-    first = wanted.astype(np.float32)
-    best, score = first.copy(), np.full(len(first), -1)
-    for nudge in NUDGES:
-        tried = (first.view(np.int32) + np.int32(nudge)).view(np.float32)
-        narrow, wide = (column[:, None] for column in effective(source, tried, target))
-        quick = steps.agrees(lambda acc, scale=narrow: single(acc, scale))
-        both = [steps.agrees(lambda acc, how=once: fixed(acc, wide, once=how)) for once in (False, True)]
-        now = 2 * quick + (both[0] & both[1])
-        best, score = np.where(now > score, tried, best), np.maximum(now, score)
-        if (score == 3).all():
+def weight_scales(
+    bounds: tuple[np.ndarray, np.ndarray],
+    m: np.ndarray,
+    s: np.ndarray,
+    source: np.float32,
+    target: np.float32,
+    *,
+    signed: bool,
+    near: np.ndarray,
+    room: int = 1,
+) -> Scales:
+    """Scales of the weights of each channel, from activations of scale `source` to those of scale `target`.
+
+    `bounds`, `m` and `s` are those of `stairs`. Where a signed layer has ties above and below zero, no scale alone rounds
+    all of them up; weights of few bits have `room` for a factor, and an offset below it then does. What is still
+    not proved goes wrong as far from the sums `near` [O] as can be: of a black image.
+    """
+    count = len(m)
+    best, offsets = np.ones(count, np.float32), np.zeros(count, np.int64)
+    score = np.full(count, -1.0)
+    gain = max(1, min(room, EXACT // max(1, int(np.abs(bounds).max()))))
+    for offset in range(0, gain, max(1, gain // TRIED)):
+        steps = stairs(*bounds, m, s, signed=signed, gain=gain, offset=offset)
+        wanted = np.clip(steps.middle, *SCALES) * (np.float64(target) / np.float64(source))
+        first = wanted.astype(np.float32)
+        for nudge in NUDGES:
+            tried = (first.view(np.int32) + np.int32(nudge)).view(np.float32)
+            now = _score(steps, effective(source, tried, target), gain * near + offset)
+            better = now > score
+            best, offsets = np.where(better, tried, best), np.where(better, offset, offsets)
+            score = np.maximum(now, score)
+            if (score == BOTH).all():
+                break
+        if (score >= QUICK).all():
             break
-    return Scales(best, bool((score >= 2).all()))
+    return Scales(best, bool((score >= QUICK).all()), gain, offsets)
+
+
+def _score(steps: Stairs, scales: tuple[np.ndarray, np.ndarray], near: np.ndarray) -> np.ndarray:
+    """BOTH where all runtimes keep every step, QUICK where XNNPACK does, else by how far the nearest miss lies."""
+    narrow, wide = (column[:, None] for column in scales)
+    miss = steps.misses(lambda acc: single(acc, narrow), near)
+    slow = [steps.agrees(lambda acc, how=once: fixed(acc, wide, once=how)) for once in (False, True)]
+    partial = np.minimum(miss, 1 << 40) / (1 << 41)
+    return np.where(np.isinf(miss), np.where(slow[0] & slow[1], BOTH, QUICK), partial)
 
 
 # --- sums of two activations ------------------------------------------------------------------------
