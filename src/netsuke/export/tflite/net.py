@@ -8,11 +8,13 @@ import numpy as np
 
 from netsuke.errors import MissingExtra
 from netsuke.graph import Graph, Op, Tensors, Type
+from netsuke.packing import pack
 
 ALIGNMENT = 16  # of every constant, by the schema
 # Later versions of an operator, where what is asked of it needs one; older runtimes then refuse by name.
 GROUPED_CONV_2D = 6
 PER_CHANNEL_DENSE = 12
+INT4_DEQUANTIZE = 6
 INT8 = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2} | dict.fromkeys(
     "ADD CONCATENATION GATHER MAX_POOL_2D MUL PAD PADV2 QUANTIZE REDUCE_MAX SLICE TRANSPOSE".split(), 2  # noqa: SIM905
 )
@@ -83,6 +85,12 @@ class Net:
         form.zeroPoint = np.zeros(scales.size, np.int64)
         form.quantizedDimension = axis
         self.tensors[index].quantization = form
+
+    def narrow(self, index: int, value: np.ndarray) -> None:
+        """Store a constant of -8..7 by two a byte."""
+        buffer = self.buffers[self.tensors[index].buffer].buffer
+        buffer.data = pack(value, 4)
+        self.tensors[index].type = self.schema.TensorType.INT4
 
     def dtype(self, index: int) -> str:
         names = {number: name for name, number in vars(self.schema.TensorType).items() if name[0] != "_"}

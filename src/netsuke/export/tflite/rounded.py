@@ -12,14 +12,17 @@ from collections.abc import Callable
 import numpy as np
 
 from netsuke.export.tflite.floats import convolution, dense, layout, turned
-from netsuke.export.tflite.net import At, dims
+from netsuke.export.tflite.net import INT4_DEQUANTIZE, At, dims
 from netsuke.kernels import MIN_PEAK
 
 
 def _real(at: At, weight: np.ndarray, scales: np.ndarray, axis: int = 0) -> int:
     """Weights dequantised; `scales` one a place along `axis`, or one for all."""
-    stored = at.constant("weight", weight, np.int8, scales, axis)
-    real = at.add("DEQUANTIZE", [stored], weight.shape, "real_weight", dtype="float32")
+    stored, version = at.constant("weight", weight, np.int8, scales, axis), 0
+    if at.op.attrs["bits"] <= 4:
+        at.net.narrow(stored, weight)
+        version = INT4_DEQUANTIZE
+    real = at.add("DEQUANTIZE", [stored], weight.shape, "real_weight", dtype="float32", version=version)
     at.net.tensors[real].shapeSignature = None  # no batch
     return real
 
