@@ -21,7 +21,9 @@ from netsuke.export import c
 from netsuke.graph import INT32_MAX
 from netsuke.import_onnx.integers import requantiser
 
-quantization = pytest.importorskip("onnxruntime.quantization", reason="needs ONNX Runtime: pip install 'netsuke[onnx]'")
+quantization = pytest.importorskip(
+    "onnxruntime.quantization", reason="needs ONNX Runtime: pip install 'netsuke[onnx]'"
+)
 SHAPE = (2, 12, 12)
 
 
@@ -40,7 +42,9 @@ class Net:
     def weight(self, *shape: int) -> str:
         name = f"w{len(self.weights)}"
         scale = np.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.1
-        self.weights.append(numpy_helper.from_array(self.rng.normal(0, scale, shape).astype(np.float32), name))
+        self.weights.append(
+            numpy_helper.from_array(self.rng.normal(0, scale, shape).astype(np.float32), name)
+        )
         return name
 
     def conv(self, out: int, inner: int, k: int = 3, x: str | None = None, **attrs: Any) -> str:
@@ -129,7 +133,9 @@ class Reader(quantization.CalibrationDataReader):
         return next(self.batches, None)
 
 
-def quantised(net: str, folder: Path, fmt: str, per_channel: bool, act: str = "QUInt8", mean: float = 0.0) -> Path:
+def quantised(
+    net: str, folder: Path, fmt: str, per_channel: bool, act: str = "QUInt8", mean: float = 0.0
+) -> Path:
     grown = Net()
     NETS[net](grown)
     path = folder / "int8.onnx"

@@ -79,11 +79,16 @@ def test_tables(signed, each):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize(("multipliers", "shift"), [([181, 90], 8), ([255, 1], 7), ([1, 1], 1), ([300, 77], 9)])
+@pytest.mark.parametrize(
+    ("multipliers", "shift"), [([181, 90], 8), ([255, 1], 7), ([1, 1], 1), ([300, 77], 9)]
+)
 def test_sums_of_every_pair(signed, multipliers, shift):
     """A map beside its transpose: all pairs of -127..127 and -127..127."""
     values = np.arange(255).astype(np.int32) - 127
-    tables = {"a.table": np.stack([values[:128], values[127:]]), "b.table": np.stack([values[127:], values[:128]])}
+    tables = {
+        "a.table": np.stack([values[:128], values[127:]]),
+        "b.table": np.stack([values[127:], values[:128]]),
+    }
     ops = (
         HALF,
         Op("lookup", "a", ("half",), {"signed": True}),
@@ -180,7 +185,9 @@ def test_the_built_in_kernels_take_the_file_too(monkeypatch):
     answer = model.get_signature_runner("serving_default")
     got = np.concatenate([answer(image=image[None].transpose(0, 2, 3, 1))["logits"] for image in images])
     want = artifact.logits(images)
-    assert np.abs(got - want).max() <= 4 * np.abs(want).max() / 127  # steps of int8 logits: its layers round as they do
+    assert (
+        np.abs(got - want).max() <= 4 * np.abs(want).max() / 127
+    )  # steps of int8 logits: its layers round as they do
 
 
 @pytest.mark.parametrize("name", zoo.names())

@@ -72,8 +72,12 @@ def stairs(
     above, below = gain * step + offset, gain * (step - 1) + offset
     # A scale must lift `above` to the edge, and must not lift `below` to it.
     with np.errstate(divide="ignore", invalid="ignore"):
-        least = np.where(edge > 0, np.where(above > 0, edge / above, np.inf), np.where(below < 0, edge / below, np.inf))
-        most = np.where(edge > 0, np.where(below > 0, edge / below, np.inf), np.where(above < 0, edge / above, np.inf))
+        least = np.where(
+            edge > 0, np.where(above > 0, edge / above, np.inf), np.where(below < 0, edge / below, np.inf)
+        )
+        most = np.where(
+            edge > 0, np.where(below > 0, edge / below, np.inf), np.where(above < 0, edge / above, np.inf)
+        )
     exact = (m / np.exp2(s))[:, 0] / gain
     floor = np.where(reached, least, 0).max(1, initial=0)
     ceiling = np.where(reached, most, np.inf).min(1, initial=np.inf)

@@ -149,7 +149,9 @@ class _Quantiser:
     def inputs(self, op: Op) -> list[str]:
         return [self.out.names[name] for name in op.inputs]
 
-    def table(self, op: Op, x: str, source: Form, target: Form, function: Callable[[np.ndarray], np.ndarray]) -> str:
+    def table(
+        self, op: Op, x: str, source: Form, target: Form, function: Callable[[np.ndarray], np.ndarray]
+    ) -> str:
         """A lookup of real [C or 1, levels] to real, for every level of the input."""
         real = function(source.levels[None] * source.scale)
         low = -127 if target.signed else 0
@@ -195,7 +197,11 @@ def _integers(q: _Quantiser, op: Op, common: bool) -> tuple[np.ndarray, np.ndarr
         steps = np.zeros(len(real))
     with np.errstate(divide="ignore", invalid="ignore"):
         whole = real / steps.reshape(column)
-    if not np.isfinite(whole).all() or np.abs(whole).max() > WEIGHT + 0.5 or np.abs(whole - np.rint(whole)).max() > 1e-3:
+    if (
+        not np.isfinite(whole).all()
+        or np.abs(whole).max() > WEIGHT + 0.5
+        or np.abs(whole - np.rint(whole)).max() > 1e-3
+    ):
         peaks = np.abs(real).reshape(len(real), -1).max(1)
         steps = np.maximum(np.full(len(real), peaks.max()) if common else peaks, 1e-12) / WEIGHT
         whole = real / steps.reshape(column)
@@ -210,7 +216,9 @@ def _bias(q: _Quantiser, op: Op, unit: np.ndarray) -> np.ndarray:
 
 def _bound(weight: np.ndarray, bias: np.ndarray, source: Form, x: Type) -> np.ndarray:
     top = 127 * (x.elements if source.wide else 1)
-    return np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1) * top + np.abs(bias.astype(np.int64))
+    return np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1) * top + np.abs(
+        bias.astype(np.int64)
+    )
 
 
 # --- ops --------------------------------------------------------------------------------------------
@@ -238,7 +246,9 @@ def _layer(q: _Quantiser, op: Op) -> None:
     bias = _bias(q, op, unit)
     if last:
         form = Form(float(unit[0]), True, wide=True)
-        q.emit(op, "qlogits", q.inputs(op), form, {"bits": 8, "scale": float(unit[0])}, weight=weight, bias=bias)
+        q.emit(
+            op, "qlogits", q.inputs(op), form, {"bits": 8, "scale": float(unit[0])}, weight=weight, bias=bias
+        )
         return
     target = q.target(op)
     m, s = requantiser(unit / target.scale, _bound(weight, bias, source, _area(q, op)))
@@ -310,15 +320,26 @@ def _read_by_dense(q: _Quantiser, name: str) -> bool:
     )
 
 
+def _fits(gains: list[float], shift: int) -> bool:
+    """Whether multipliers of two bytes with this shift keep a sum of two activations within int32."""
+    reach = 127 * sum(round(gain * 2**shift) for gain in gains) + ((1 << shift) >> 1)
+    return reach <= INT32_MAX and max(gains) * 2**shift <= MOST + 0.5
+
+
 def _add(q: _Quantiser, op: Op) -> None:
     target = q.target(op)
     gains = [q.form(op, i).scale / target.scale for i in (0, 1)]
-    shift = next(
-        s for s in range(MAX_SHIFT, -1, -1)
-        if 127 * sum(round(g * 2**s) for g in gains) + ((1 << s) >> 1) <= INT32_MAX and max(gains) * 2**s <= MOST + 0.5 or not s
-    )  # fmt: skip
+    shift = MAX_SHIFT
+    while shift and not _fits(gains, shift):
+        shift -= 1
     multipliers = [max(round(gain * 2**shift), 1) for gain in gains]
-    q.emit(op, "qadd", q.inputs(op), target, {"multipliers": multipliers, "shift": shift, "signed": target.signed})
+    q.emit(
+        op,
+        "qadd",
+        q.inputs(op),
+        target,
+        {"multipliers": multipliers, "shift": shift, "signed": target.signed},
+    )
 
 
 def _mul(q: _Quantiser, op: Op) -> None:
@@ -337,7 +358,9 @@ def _curve(q: _Quantiser, op: Op) -> None:
     def curve(real: np.ndarray) -> np.ndarray:
         channels = q.types[op.name].shape[0] if op.kind == "prelu" else 1
         x = np.broadcast_to(real.astype(np.float32), (channels, real.shape[-1]))[None]
-        return np.asarray(KERNELS[op.kind](op, [x[..., None]] if op.kind == "prelu" else [x], q.weights)).reshape(channels, -1)
+        return np.asarray(
+            KERNELS[op.kind](op, [x[..., None]] if op.kind == "prelu" else [x], q.weights)
+        ).reshape(channels, -1)
 
     q.table(op, q.out.names[op.inputs[0]], source, target, curve)
 

@@ -1,7 +1,7 @@
 """Files of ONNX Runtime's and other static quantisers, read as the float graph they stand for.
 
-`QuantizeLinear` and `DequantizeLinear` give no op: they say between what limits a value lies (`Builder.ranges`) and on what
-grid a weight stands (`Builder.grids`). The operators of the format QOperator are first spelled as dequantise,
+`QuantizeLinear` and `DequantizeLinear` give no op: they say between what limits a value lies (`Builder.ranges`) and on
+what grid a weight stands (`Builder.grids`). The operators of the format QOperator are first spelled as dequantise,
 compute in float, quantise, which is what they mean. `integers.py` then makes the integer graph.
 """
 
@@ -34,7 +34,9 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,), 3),
 }
 BIAS = {"QLinearConv": 8, "QGemm": 6}  # where an int32 bias stands, in units of the product of both scales
-DYNAMIC = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"})
+DYNAMIC = frozenset(
+    {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+)
 
 
 def spelled(node: Node) -> Iterator[Node]:
@@ -51,7 +53,9 @@ def spelled(node: Node) -> Iterator[Node]:
     base = node.name or node.output[0]
     attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if attrs.pop("channels_last", 0):
-        raise UnsupportedOp(f"node {base!r} is {node.op_type} with channels last; import takes N, C, H, W there")
+        raise UnsupportedOp(
+            f"node {base!r} is {node.op_type} with channels last; import takes N, C, H, W there"
+        )
     attrs.pop("opset", None)
     given = list(node.input) + [""] * 12
     inputs = []
@@ -71,7 +75,9 @@ def spelled(node: Node) -> Iterator[Node]:
         return
     real = f"{base}/real"
     yield helper.make_node(kind, inputs, [real], name=base, **attrs)
-    yield helper.make_node("QuantizeLinear", [real, *given[result : result + 2]], list(node.output), name=f"{base}/q")
+    yield helper.make_node(
+        "QuantizeLinear", [real, *given[result : result + 2]], list(node.output), name=f"{base}/q"
+    )
 
 
 def _grid(r: Builder) -> tuple[np.ndarray, np.ndarray]:

@@ -102,10 +102,7 @@ class Walk(Builder):
         """Outputs after which nothing but an identity follows: where a softmax may go."""
         last = {output}
         for node in reversed(nodes):
-            if (
-                node.op_type in PLAIN
-                and node.output[0] in last
-            ):
+            if node.op_type in PLAIN and node.output[0] in last:
                 last.add(node.input[0])
         return last
 

@@ -10,7 +10,7 @@ import numpy as np
 from netsuke.export.onnx.floats import broadcast
 from netsuke.export.onnx.net import DOUBLE, FLOAT, INT32, UINT8, At, window
 from netsuke.export.rounding import reach, stairs
-from netsuke.graph import Op, Type
+from netsuke.graph import Op
 
 
 def rounding_scales(

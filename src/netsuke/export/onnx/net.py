@@ -32,7 +32,6 @@ class Net:
         self.constants: dict[str, np.ndarray] = {}
         self.int4: set[str] = set()  # those that are stored as INT4
 
-
     def compact(self, keep: tuple[str, ...]) -> None:
         """Equal constants become one, and names the shortest there are, but for those in `keep`."""
         first: dict[tuple[str, tuple[int, ...], bytes, bool], str] = {}

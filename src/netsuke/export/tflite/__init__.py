@@ -26,14 +26,16 @@ __all__ = ["encode", "run", "runner", "unproved", "write"]
 EMIT = {**FLOATS, "concat": concat, **ROUNDED, **INTEGERS}
 
 
-def write(artifact: Artifact, folder: str | Path, name: str | None = None) -> Path:
+def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, exact: bool = True) -> Path:
     """Write `folder/NAME.tflite` in one step and return its path; NAME is by default the manifest's, or "model".
 
-    Float logits agree with `Artifact.logits` to 1e-4; integer ones are equal where `unproved` lists no op.
+    Float logits agree with `Artifact.logits` to 1e-4; integer ones are equal where `unproved` lists no op. With `exact`,
+    layers of an integer graph for which int8 operators are not proved to round alike compute in whole float32 numbers;
+    without, all are int8, as some accelerators want them.
     Raises UnsupportedOp, GraphError, MissingExtra, or ArtifactError where it cannot write.
     """
     path = Path(folder) / f"{name or artifact.manifest.get('name') or 'model'}.tflite"
-    data = encode(artifact)
+    data = encode(artifact, exact=exact)
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,25 +54,25 @@ def run(path: str | Path, images: np.ndarray) -> np.ndarray:
     return runner(str(path))(images)
 
 
-def encode(artifact: Artifact) -> bytes:
+def encode(artifact: Artifact, *, exact: bool = True) -> bytes:
     """The TFLite file as bytes; raises as `write` does."""
-    return _emitted(artifact)[0]
+    return _emitted(artifact, exact)[0]
 
 
-def unproved(artifact: Artifact) -> list[str]:
+def unproved(artifact: Artifact, *, exact: bool = True) -> list[str]:
     """The ops of an integer graph whose rounding in LiteRT is not proved equal, in the order of the graph.
 
     Where there is none, the logits are those of `Artifact.logits`. An op listed may be one step off at some inputs.
     """
-    return _emitted(artifact)[1]
+    return _emitted(artifact, exact)[1]
 
 
-def _emitted(artifact: Artifact) -> tuple[bytes, list[str]]:
+def _emitted(artifact: Artifact, exact: bool) -> tuple[bytes, list[str]]:
     graph = artifact.graph
     for op in graph.ops:
         if op.kind not in EMIT:
             raise UnsupportedOp(f"tflite cannot emit {op.kind!r}; it knows {', '.join(sorted(EMIT))}")
-    net = Net(graph, artifact.tensors)
+    net = Net(graph, artifact.tensors, exact)
     source = net.activation("image", dims(net.types[INPUT]), "uint8")
     values = {INPUT: source}
     for op in graph.ops:

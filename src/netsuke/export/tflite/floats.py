@@ -239,4 +239,6 @@ FLOATS: dict[str, Callable[[At], int]] = {
     "shuffle": _shuffle,
     "flatten": _flatten,
 }
-FUSES = frozenset({"conv2d", "dense", "wconv2d", "wdense", "dconv2d", "ddense", "maxpool", "avgpool", "add", "mul"})  # take a ReLU along
+FUSES = frozenset(
+    {"conv2d", "dense", "wconv2d", "wdense", "dconv2d", "ddense", "maxpool", "avgpool", "add", "mul"}
+)  # take a ReLU along

@@ -1,8 +1,11 @@
 """The emitters of integer ops: int8 activations with zero point 0, weights with a scale a channel.
 
-An activation's scale is free: only the ratios of scales reach the arithmetic. So each op takes its input with the scale it
-has and sets those of its weights and its output. A sum, a gate and a concatenation ask for certain ratios; there a cast
-from int8 to int8 gives the same integers another scale.
+An activation's scale is free: only the ratios of scales reach the arithmetic. So each op takes its input with the scale
+it has and sets those of its weights and its output. A sum, a gate and a concatenation ask for certain ratios; there a
+cast from int8 to int8 gives the same integers another scale.
+
+Where int8 operators are not proved to round as the contract does, an exact file spells the layer: whole numbers in
+float32, multiplied, rounded by a floor and cast back. Its weights are stored as int8 all the same.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from netsuke.export.rounding import reach, stairs
+from netsuke.export.rounding import Stairs, reach, stairs
 from netsuke.export.tflite import scaling
 from netsuke.export.tflite.floats import broadcast, convolution, dense, layout, turned
 from netsuke.export.tflite.net import PER_CHANNEL_DENSE, At, dims
 from netsuke.export.tflite.scaling import EXACT, SIGNED, UNSIGNED, Scales
 from netsuke.graph import Op
 
-TWO = np.float32(2.004)  # each of 0..255 over this, rounded by any rule, is the number halved and rounded down
+TWO = np.float32(
+    2.004
+)  # each of 0..255 over this, rounded by any rule, is the number halved and rounded down
 
 
 def _cut(at: At, signed: bool) -> np.float32:
@@ -45,6 +50,47 @@ def _halve(at: At) -> int:
     return at.add("QUANTIZE", [at.cast(at.x[0], "float32", "float")], dtype="int8", scale=TWO)
 
 
+def _spelling(
+    at: At, weight: np.ndarray, bias: np.ndarray, m: np.ndarray, s: np.ndarray, signed: bool
+) -> tuple[Stairs, bool]:
+    """The layer's steps, and whether an exact file may spell it: whether floats keep all of them."""
+    low, high = reach(weight, bias, at.types[0])
+    steps = stairs(low, high, m, s, signed=signed)
+    inner = reach(weight, np.abs(bias.astype(np.int64)), at.types[0])
+    whole = max(-int(inner[0].min()), int(inner[1].max())) <= EXACT
+    return steps, at.net.exact and whole and bool(steps.agrees(_floored(steps)).all())
+
+
+def _floored(steps: Stairs) -> Callable[[np.ndarray], np.ndarray]:
+    """What `_rounded` computes, in float32."""
+    scale = steps.middle.astype(np.float32)[:, None]
+    return lambda acc: np.floor(acc.astype(np.float32) * scale + np.float32(0.5))
+
+
+def _rounded(at: At, acc: int, steps: Stairs, signed: bool) -> int:
+    """Whole sums in float32 to int8: half up, as the contract, and cut."""
+    kinds = at.net.schema.ActivationFunctionType
+    factor = at.constant("factor", steps.middle)
+    y = at.add("MUL", [acc, factor], role="scaled", options="MulOptions")
+    y = at.add(
+        "ADD", [y, at.constant("half", 0.5)], role="moved", options="AddOptions",
+        fusedActivationFunction=kinds.NONE if signed else kinds.RELU,
+    )  # fmt: skip
+    y = at.add("FLOOR", [y], role="floor")
+    if signed:
+        y = at.add("MAXIMUM", [y, at.constant("low", -127)], role="above", options="MaximumMinimumOptions")
+    y = at.add("MINIMUM", [y, at.constant("high", 127)], role="cut", options="MaximumMinimumOptions")
+    return at.cast(y, "int8", "out", UNSIGNED)
+
+
+def _real(at: At, weight: np.ndarray) -> int:
+    """int8 weights as the floats of their whole numbers, dequantised once, as the file is loaded."""
+    stored = at.constant("weight", weight, np.int8, UNSIGNED)
+    real = at.add("DEQUANTIZE", [stored], weight.shape, "real_weight", dtype="float32")
+    at.net.tensors[real].shapeSignature = None  # no batch
+    return real
+
+
 def _scaled(
     at: At, weight: np.ndarray, bias: np.ndarray, m: np.ndarray, s: np.ndarray, *, signed: bool
 ) -> tuple[np.ndarray, np.ndarray, Scales, np.float32]:
@@ -56,18 +102,28 @@ def _scaled(
         reach(weight, bias, at.types[0]), m, s, at.net.scales[at.x[0]], target,
         signed=signed, near=bias, room=127 // max(1, int(np.abs(weight).max())),
     )  # fmt: skip
-    _unproved(at, scales.proved)
     return weight * scales.gain, bias * scales.gain + scales.offsets, scales, target
 
 
 def _convolution(
     at: At, weight: np.ndarray, bias: np.ndarray, m: np.ndarray, s: np.ndarray, *, signed: bool
 ) -> int:
-    weight, bias, scales, target = _scaled(at, weight, bias, m, s, signed=signed)
-    weight, axis = layout(at, weight)
-    w = at.constant("weight", weight, np.int8, scales.values, axis)
-    b = at.constant("bias", bias, np.int32, scales.values * at.net.scales[at.x[0]])
+    steps, spelled = _spelling(at, weight, bias, m, s, signed)
+    stored, moved, scales, target = _scaled(at, weight, bias, m, s, signed=signed)
+    if spelled and not scales.proved:
+        return _float_convolution(at, weight, bias, steps, signed)
+    _unproved(at, scales.proved)
+    stored, axis = layout(at, stored)
+    w = at.constant("weight", stored, np.int8, scales.values, axis)
+    b = at.constant("bias", moved, np.int32, scales.values * at.net.scales[at.x[0]])
     return convolution(at, w, b, axis, scale=target)
+
+
+def _float_convolution(at: At, weight: np.ndarray, bias: np.ndarray, steps: Stairs, signed: bool) -> int:
+    at.x, at.fused = [at.cast(at.x[0], "float32", "float")], 0
+    turned_weight, axis = layout(at, weight)
+    acc = convolution(at, _real(at, turned_weight), at.constant("bias", bias), axis, "sum")
+    return _rounded(at, acc, steps, signed)
 
 
 def _qconv2d(at: At) -> int:
@@ -94,11 +150,15 @@ def _qchannelmean(at: At) -> int:
 
 def _qdense(at: At) -> int:
     w, signed = at.weight, at.op.attrs["signed"]
-    if at.net.dtype(at.x[0]) == "float32":
-        return _rescaled(at, signed)
-    weight, bias, scales, target = _scaled(
-        at, turned(at), w("bias"), w("multiplier"), w("shift"), signed=signed
-    )
+    given = w("bias"), w("multiplier"), w("shift")
+    steps, spelled = _spelling(at, w("weight"), *given, signed)
+    if at.net.dtype(at.x[0]) == "float32":  # wide sums
+        _unproved(at, bool(steps.agrees(_floored(steps)).all()))
+        return _rounded(at, _sums(at, "sum"), steps, signed)
+    weight, bias, scales, target = _scaled(at, turned(at), *given, signed=signed)
+    if spelled and not scales.proved:
+        return _rounded(at, _sums(at, "sum"), steps, signed)
+    _unproved(at, scales.proved)
     inputs = [
         at.x[0],
         at.constant("weight", weight, np.int8, scales.values),
@@ -120,29 +180,7 @@ def _sums(at: At, role: str = "out") -> int:
     low, high = reach(weight, np.abs(bias.astype(np.int64)), at.types[0])
     _unproved(at, max(-low.min(), high.max()) <= EXACT)
     at.fused = 0
-    real = at.add(
-        "DEQUANTIZE", [at.constant("weight", weight, np.int8, UNSIGNED)], weight.shape, "real_weight",
-        dtype="float32",
-    )  # fmt: skip
-    at.net.tensors[real].shapeSignature = None  # no batch
-    return dense(at, x, real, at.constant("bias", bias), role)
-
-
-def _rescaled(at: At, signed: bool) -> int:
-    """A dense layer of wide sums, requantised in float32."""
-    m, s = at.weight("multiplier"), at.weight("shift")
-    steps = stairs(*reach(at.weight("weight"), at.weight("bias"), at.types[0]), m, s, signed=signed)
-    scale = steps.middle.astype(np.float32)
-    _unproved(at, bool(steps.agrees(lambda acc: scaling.single(acc, scale[:, None])).all()))
-    acc = _sums(at, "sum")
-    kinds = at.net.schema.ActivationFunctionType
-    y = at.add(
-        "MUL", [acc, at.constant("factor", scale)], None, "scaled", "MulOptions",
-        fusedActivationFunction=kinds.NONE if signed else kinds.RELU,
-    )  # fmt: skip
-    if signed:
-        y = at.add("MAXIMUM", [y, at.constant("low", -127)], None, "cut", "MaximumMinimumOptions")
-    return at.add("QUANTIZE", [y], dtype="int8", scale=UNSIGNED)
+    return dense(at, x, _real(at, weight), at.constant("bias", bias), role)
 
 
 def _sumpool(at: At) -> int:
@@ -158,11 +196,15 @@ def _qadd(at: At) -> int:
     """The file's ratios are m / 2^s; XNNPACK adds by multipliers of 20 bits, and every pair of inputs is tried."""
     target = _cut(at, at.op.attrs["signed"])
     shift = at.op.attrs["shift"]
-    ratios = [min(m / (1 << shift), scaling.SCALES[1]) for m in at.op.attrs["multipliers"]]  # more is cut anyway
+    ratios = [
+        min(m / (1 << shift), scaling.SCALES[1]) for m in at.op.attrs["multipliers"]
+    ]  # more is cut anyway
     if target == UNSIGNED:  # any scale will do: the one that leaves the first input as it is
         target = np.float32(at.net.scales[at.x[0]] / ratios[0])
     scales = [np.float32(target * ratio) for ratio in ratios]
-    inputs = [_relabelled(at, x, scale, f"in{i}") for i, (x, scale) in enumerate(zip(at.x, scales, strict=True))]
+    inputs = [
+        _relabelled(at, x, scale, f"in{i}") for i, (x, scale) in enumerate(zip(at.x, scales, strict=True))
+    ]
     a, b = (np.arange(x.lo, x.hi + 1) for x in at.types)
     m, n = at.op.attrs["multipliers"]
     want = (a[:, None] * m + b * n + ((1 << shift) >> 1)) >> shift
@@ -200,12 +242,12 @@ def _lookup(at: At) -> int:
     """A gather: TFLite has no table of int8 but those of its own functions."""
     table = at.weight("table")
     place = at.cast(at.x[0], "int32", "place")
-    start = np.zeros(1, np.int32) + (127 if at.types[0].dtype == "s8" else 0)
-    if table.ndim > 1:
-        start = start + np.arange(len(table), dtype=np.int32) * table.shape[1]
+    start = np.arange(len(table) if table.ndim > 1 else 1) * table.shape[-1]
+    start += 127 if at.types[0].dtype == "s8" else 0
     if start.any():
-        start = at.constant("start", start, np.int32)
-        place = at.add("ADD", [place, start], dims(at.type), "own_place", "AddOptions")
+        place = at.add(
+            "ADD", [place, at.constant("start", start, np.int32)], dims(at.type), "own_place", "AddOptions"
+        )
     values = at.constant("table", table.reshape(-1), np.int8, UNSIGNED)
     return at.add("GATHER", [values, place], options="GatherOptions", dtype="int8", scale=UNSIGNED, axis=0)
 

@@ -11,12 +11,25 @@ from netsuke.graph import Graph, Op, Tensors, Type
 from netsuke.packing import pack
 
 ALIGNMENT = 16  # of every constant, by the schema
-# Later versions of an operator, where what is asked of it needs one; older runtimes then refuse by name.
+# Later versions of an operator, where what is asked of it needs one; older runtimes refuse by name.
 GROUPED_CONV_2D = 6
 PER_CHANNEL_DENSE = 12
 INT4_DEQUANTIZE = 6
 INT8 = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2} | dict.fromkeys(
-    "ADD CONCATENATION GATHER MAX_POOL_2D MUL PAD PADV2 QUANTIZE REDUCE_MAX SLICE TRANSPOSE".split(), 2  # noqa: SIM905
+    [
+        "ADD",
+        "CONCATENATION",
+        "GATHER",
+        "MAX_POOL_2D",
+        "MUL",
+        "PAD",
+        "PADV2",
+        "QUANTIZE",
+        "REDUCE_MAX",
+        "SLICE",
+        "TRANSPOSE",
+    ],
+    2,
 )
 
 
@@ -50,7 +63,8 @@ class _Aligned:
 class Net:
     """Operators gathered op by op. Activations have a batch axis: one image in the file, any number at run time."""
 
-    def __init__(self, graph: Graph, tensors: Tensors):
+    def __init__(self, graph: Graph, tensors: Tensors, exact: bool = True):
+        self.exact = exact
         self.schema = schema()
         self.graph, self.weights = graph, tensors
         self.types = graph.types(tensors)
@@ -195,7 +209,7 @@ class At:
         role: str,
         value: Any,
         dtype: type = np.float32,
-        scales: np.ndarray | None = None,
+        scales: np.ndarray | np.float32 | None = None,
         axis: int = 0,
     ) -> int:
         index = self.net.constant(self.op.tensor(role), np.asarray(value, dtype))

@@ -55,7 +55,10 @@ def _rescaled(at: At, acc: int, step: int, fused: int) -> int:
     y = at.add("MUL", [acc, step], role="stepped", options="MulOptions")
     y = at.add("MUL", [y, at.constant("scale", at.weight("scale"))], role="scaled", options="MulOptions")
     return at.add(
-        "ADD", [y, at.constant("bias", at.weight("bias"))], options="AddOptions", fusedActivationFunction=fused
+        "ADD",
+        [y, at.constant("bias", at.weight("bias"))],
+        options="AddOptions",
+        fusedActivationFunction=fused,
     )
 
 

@@ -128,6 +128,6 @@ def quick_sum(a: np.ndarray, b: np.ndarray, scales: tuple[np.float32, np.float32
     return (a * m + b * n + (1 << (shift - 1))) >> shift
 
 
-def sum_limits(one: float, two: float) -> bool:
+def sum_limits(one: np.float32, two: np.float32) -> bool:
     """Whether XNNPACK takes the ratios of the inputs' scales to the output's."""
     return all(2.0**-10 <= x < 2.0**8 for x in (one, two))
