@@ -155,6 +155,23 @@ def test_stairs_with_an_offset_are_the_same_levels():
     np.testing.assert_array_equal(plain.sums * 5 + 2, moved.sums)
 
 
+def test_layers_without_a_proof_are_spelled_or_stay_int8():
+    """Halves with a sign, of 8-bit weights: ties on both sides of zero."""
+    tensors = {
+        "y.weight": np.full((1, 1, 1, 1), 127, np.int8), "y.bias": np.array([-64 * 127], np.int32),
+        "y.multiplier": np.ones(1, np.int32), "y.shift": np.ones(1, np.int32),
+    }  # fmt: skip
+    attrs = {"stride": [1, 1], "padding": [0] * 4, "groups": 1, "bits": 8, "signed": True}
+    ops = (HALF, Op("qconv2d", "y", ("half",), attrs), Op("flatten", "flat", ("y",)))
+    artifact = artifact_of((Graph((1, 16, 16), ops), tensors))
+    images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    assert target.unproved(artifact, exact=False) == ["y"]
+    assert not target.unproved(artifact)
+    np.testing.assert_array_equal(logits(artifact, images), artifact.logits(images))
+    near = target.runner(target.encode(artifact, exact=False))(images)
+    assert np.abs(near - artifact.logits(images)).max() <= 1
+
+
 # --- the file ---------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,9 @@
 """From a float graph and the limits of its activations to the integer contract, without torch.
 
 A quantised file has activations of 256 levels about a zero point; the contract has 0..127 or -127..127 about zero.
-So an activation that is never negative keeps half its levels, one with a sign up to all, and everything else carries over:
-weights stay the integers they are, biases keep their real values, wide sums are not rounded where the file rounds them
-(before a dense layer that reads an average, and the logits).
+So an activation that is never negative keeps half its levels, one with a sign up to all, and everything else carries
+over: weights stay the integers they are, biases keep their real values, and wide sums are not rounded where the file
+rounds them (before a dense layer that reads an average, and the logits).
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _normalize(q: _Quantiser, op: Op) -> None:
 
 def _layer(q: _Quantiser, op: Op) -> None:
     """A convolution or a dense layer; the last of a graph gives its sums."""
-    source, x = q.form(op), q.types[op.inputs[0]]
+    source = q.form(op)
     last = op.kind == "dense" and op.name == q.graph.output
     weight, steps = _integers(q, op, last)
     unit = steps * source.scale

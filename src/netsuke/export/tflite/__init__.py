@@ -1,7 +1,8 @@
-"""TFLite files, for LiteRT and TensorFlow Lite: a float graph in float, an integer graph in int8; see `docs/tflite.md`.
+"""TFLite files: a float graph in float, an integer graph in int8; `docs/tflite.md` describes them.
 
-Input `image`, uint8 [batch, H, W, C], preprocessing inside; output `logits`, float32 or int32 [batch, classes]. Channels
-come last, as everywhere in TFLite; `run` takes images [n, C, H, W] as everything in netsuke does, and turns them.
+Input `image`, uint8 [batch, H, W, C], preprocessing inside; output `logits`, float32 or int32 [batch, classes].
+Channels come last, as everywhere in TFLite; `run` takes images [n, C, H, W] as everything in netsuke does, and turns
+them.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ EMIT = {**FLOATS, "concat": concat, **ROUNDED, **INTEGERS}
 def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, exact: bool = True) -> Path:
     """Write `folder/NAME.tflite` in one step and return its path; NAME is by default the manifest's, or "model".
 
-    Float logits agree with `Artifact.logits` to 1e-4; integer ones are equal where `unproved` lists no op. With `exact`,
-    layers of an integer graph for which int8 operators are not proved to round alike compute in whole float32 numbers;
-    without, all are int8, as some accelerators want them.
+    Float logits agree with `Artifact.logits` to 1e-4; integer ones are equal where `unproved` lists no op. With
+    `exact`, layers of an integer graph for which int8 operators are not proved to round alike compute in whole float32
+    numbers; without, all are int8, as some accelerators want them.
     Raises UnsupportedOp, GraphError, MissingExtra, or ArtifactError where it cannot write.
     """
     path = Path(folder) / f"{name or artifact.manifest.get('name') or 'model'}.tflite"

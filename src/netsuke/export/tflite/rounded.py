@@ -1,8 +1,8 @@
 """The emitters of float ops whose weights are integers: weight-only and dynamic quantisation.
 
-Weights are stored as int8, or as INT4 where they have four bits or fewer, and dequantised once, as the file is loaded. TFLite's
-own "hybrid" operators would also round the activations of a weight-only layer, and XNNPACK's round those of a dynamic one
-about a zero point, which the contract does not: so dynamic layers are spelled out.
+Weights are stored as int8, or as INT4 where they have four bits or fewer, and dequantised once, as the file is loaded.
+TFLite's own "hybrid" operators would also round the activations of a weight-only layer, and XNNPACK's round those of a
+dynamic one about a zero point, which the contract does not: so dynamic layers are spelled out.
 """
 
 from __future__ import annotations

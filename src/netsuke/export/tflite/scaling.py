@@ -1,14 +1,15 @@
 """How LiteRT requantises, and scales with which it gives what the contract gives.
 
 XNNPACK, which LiteRT runs by default, multiplies sums by a float32 scale and rounds half to even. The built-in kernels
-multiply by a 31-bit fraction and shift, rounding once or twice. A file cannot choose, so a scale is sought with which all
-three keep every step of the contract; failing that, one for XNNPACK; failing that, the one nearest to m / 2^s, which is
-then wrong by one step at some sums.
+multiply by a 31-bit fraction and shift, rounding once or twice. A file cannot choose, so a scale is sought with which
+all three keep every step of the contract; failing that, one for XNNPACK; failing that, one near m / 2^s, which is then
+wrong by one step at some sums.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -83,9 +84,9 @@ def weight_scales(
 ) -> Scales:
     """Scales of the weights of each channel, from activations of scale `source` to those of scale `target`.
 
-    `bounds`, `m` and `s` are those of `stairs`. Where a signed layer has ties above and below zero, no scale alone rounds
-    all of them up; weights of few bits have `room` for a factor, and an offset below it then does. What is still
-    not proved goes wrong as far from the sums `near` [O] as can be: of a black image.
+    `bounds`, `m` and `s` are those of `stairs`. Where a signed layer has ties above and below zero, no scale alone
+    rounds all of them up; weights of few bits have `room` for a factor, and an offset below it then does. What is
+    still not proved goes wrong as far from the sums `near` [O] as can be: of a black image.
     """
     count = len(m)
     best, offsets = np.ones(count, np.float32), np.zeros(count, np.int64)
@@ -111,10 +112,10 @@ def weight_scales(
 def _score(steps: Stairs, scales: tuple[np.ndarray, np.ndarray], near: np.ndarray) -> np.ndarray:
     """BOTH where all runtimes keep every step, QUICK where XNNPACK does, else by how far the nearest miss lies."""
     narrow, wide = (column[:, None] for column in scales)
-    miss = steps.misses(lambda acc: single(acc, narrow), near)
-    slow = [steps.agrees(lambda acc, how=once: fixed(acc, wide, once=how)) for once in (False, True)]
-    partial = np.minimum(miss, 1 << 40) / (1 << 41)
-    return np.where(np.isinf(miss), np.where(slow[0] & slow[1], BOTH, QUICK), partial)
+    miss = steps.misses(partial(single, scale=narrow), near)
+    slow = [steps.agrees(partial(fixed, scale=wide, once=once)) for once in (False, True)]
+    share = np.minimum(miss, 1 << 40) / (1 << 41)
+    return np.where(np.isinf(miss), np.where(slow[0] & slow[1], BOTH, QUICK), share)
 
 
 # --- sums of two activations ------------------------------------------------------------------------
