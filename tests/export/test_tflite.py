@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from graphs import artifact_of, float_graphs, random_graph, random_images, small_artifact
+from graphs import artifact_of, float_graphs, random_graph, random_images, rounded_graphs, small_artifact
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, MissingExtra, UnsupportedOp
 from netsuke.export import TARGETS
 from netsuke.export import tflite as target
-from netsuke.export.tflite.floats import FLOATS
-from netsuke.graph import INTEGER, OPS, Graph, Op
-from netsuke.graph.floats import DYNAMIC, WEIGHT_ONLY
+from netsuke.export.tflite import EMIT
+from netsuke.graph import OPS, Graph, Op
 
 pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install 'netsuke[tflite]'")
 
@@ -134,8 +133,37 @@ def test_vectors_join():
     assert_agrees(chain.end())
 
 
-def test_every_float_op_is_known():
-    assert set(FLOATS) == set(OPS) - INTEGER - set(WEIGHT_ONLY) - set(DYNAMIC)  # refused, and named so
+def test_every_op_is_known():
+    assert set(EMIT) == set(OPS)
+
+
+@pytest.mark.parametrize("letter", ["w", "d"])
+def test_layers_of_integer_weights_agree(letter):
+    @QUICK
+    @given(rounded_graphs(letter))
+    def check(pair):
+        assert_agrees(artifact_of(pair))
+
+    check()
+
+
+@pytest.mark.parametrize(("bits", "share"), [(8, 1.0), (4, 0.5)])
+def test_narrow_weights_are_stored_by_two_a_byte(bits, share):
+    rng = np.random.default_rng(0)
+    limit = (1 << (bits - 1)) - 1
+    tensors = {
+        "y.weight": rng.integers(-limit, limit + 1, (10, 4096)).astype(np.int8),
+        "y.scale": np.full(10, 0.01, np.float32),
+        "y.bias": np.zeros(10, np.float32),
+    }
+    ops = (
+        Op("normalize", "x", ("input",), {"scales": [1 / 255], "offsets": [0.0]}),
+        Op("flatten", "f", ("x",)),
+        Op("wdense", "y", ("f",), {"bits": bits}),
+    )
+    artifact = artifact_of((Graph((1, 64, 64), ops), tensors))
+    assert len(target.encode(artifact)) < 40960 * share + 2500
+    assert_agrees(artifact)
 
 
 @pytest.mark.parametrize(
@@ -228,16 +256,8 @@ def test_input_and_output_are_named_and_constants_aligned():
         assert table.Vector(table.Offset(4)) % 16 == 0
 
 
-def test_integer_graphs_wait(tmp_path: Path):
-    with pytest.raises(
-        UnsupportedOp, match="tflite takes float graphs for now; export an integer graph to c or onnx"
-    ):
-        target.write(small_artifact(), tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 def test_an_unknown_op_is_named(monkeypatch):
-    monkeypatch.delitem(FLOATS, "maxpool")
+    monkeypatch.delitem(EMIT, "maxpool")
     with pytest.raises(UnsupportedOp, match=r"tflite cannot emit 'maxpool'; it knows add, avgpool"):
         target.encode(small_artifact(integer=False))
 
@@ -272,8 +292,3 @@ def test_the_verb(netsuke_cli, tmp_path: Path):
     done = netsuke_cli("export", "a.netsuke", "--to", "tflite,onnx", "-o", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.tflite", "a.onnx"}
-    small_artifact().save(tmp_path / "b.netsuke")
-    done = netsuke_cli("export", "b.netsuke", "--to", "c,tflite", "-o", "none", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "tflite takes float graphs" in done.stderr
-    assert not (tmp_path / "none").exists(), "all or nothing"

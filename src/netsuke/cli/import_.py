@@ -39,6 +39,8 @@ def import_(
         model, classes=names, scale=scale, mean=numbers("mean", mean), std=numbers("std", std)
     )
     artifact.save(out)
+    for note in artifact.manifest["imported"].get("approximated", ()):
+        console.note(f"approximated: {note}")
     figures = cost(artifact)
     document = {
         "artifact": str(out),

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from netsuke.artifact import Artifact
 from netsuke.errors import NetsukeError, OptionError
 from netsuke.import_onnx.file import read
+from netsuke.import_onnx.integers import quantised
 from netsuke.import_onnx.walk import Mean, Walk
 
 __all__ = ["load"]
@@ -37,6 +39,9 @@ def load(
     try:
         walk = Walk(model, weights, scale, mean, std)
         graph, tensors = walk.run()
+        imported: dict[str, Any] = {"from": Path(path).name, "format": "onnx"}
+        if walk.ranges:
+            graph, tensors, imported["approximated"] = quantised(graph, tensors, walk.ranges, walk.steps)
         count = graph.types(tensors)[graph.output].shape[0]
     except NetsukeError as error:
         raise type(error)(" ".join(f"{path}: {error}".split())[:500]) from None
@@ -54,7 +59,7 @@ def load(
         "mean": _listed(mean),
         "std": _listed(std),
     }
-    manifest = {"classes": names, "input": contract, "imported": {"from": Path(path).name, "format": "onnx"}}
+    manifest = {"classes": names, "input": contract, "imported": imported}
     return Artifact(graph, tensors, manifest)
 
 

@@ -67,6 +67,9 @@ class Builder:
         self.tensors: dict[str, np.ndarray] = {}
         self.uses: Counter[str] = Counter()
         self.last: set[str] = set()  # outputs after which nothing but an identity follows
+        self.ranges: dict[str, tuple[float, float]] = {}  # between what a quantised file cuts our op's output
+        self.grids: dict[str, np.ndarray] = {}  # of the file's constants: the step of their values
+        self.steps: dict[str, np.ndarray] = {}  # of our layers' weights, [O] or []
         self.applied: dict[tuple[str, bytes, bytes], str] = {}
         self.emitted = 0
 
@@ -98,11 +101,23 @@ class Builder:
             raise self.fail(f"without input {i}")
         return array
 
+    def grid(self, i: int, axis: int) -> np.ndarray | None:
+        """The steps of weight `i`, whose outputs lie along `axis`; None where it does not stand on a grid."""
+        steps = self.grids.get(self.node.input[i])
+        if steps is None or steps.ndim == 0:
+            return steps
+        return steps.reshape(-1) if steps.shape[axis] == steps.size else None
+
     def emit(self, kind: str, inputs: Sequence[Value], shape: tuple[int, ...], **attrs: Any) -> Value:
         name = f"{kind}{self.emitted}"
         self.emitted += 1
         self.ops[name] = Op(kind, name, tuple(x.name for x in inputs), attrs)
         return Value(name, shape, shape)
+
+    def mark(self, value: Value, steps: np.ndarray | None) -> None:
+        """Note the steps on which a layer's weights stand."""
+        if steps is not None:
+            self.steps[value.name] = steps
 
     def drop(self, value: Value) -> None:
         """Take back the op that gave a value which nothing else reads: what follows does its work too."""

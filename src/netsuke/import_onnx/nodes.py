@@ -12,11 +12,12 @@ from netsuke.graph import INPUT
 from netsuke.import_onnx.arithmetic import add, gate, pointwise, scaled
 from netsuke.import_onnx.builder import Builder, Value, reorder
 from netsuke.import_onnx.joints import concat, cut, split
+from netsuke.import_onnx.qdq import LINEAR
 from netsuke.import_onnx.windows import avgpool, axes, conv, globalpool, maxpool, reduction
 
 
-def _dense(r: Builder, weight: np.ndarray, bias: np.ndarray | None) -> Value:
-    """`weight` [outputs, inputs]; arithmetic that waits in the input goes into it."""
+def _dense(r: Builder, weight: np.ndarray, bias: np.ndarray | None, axis: int = 0) -> Value:
+    """`weight` [outputs, inputs], the outputs along `axis` in the file; arithmetic that waits in the input goes in."""
     x = r.value()
     ends = (1, 1) if r.kind == "Conv" else ()
     x = r.flattened(x) if len(x.dims) == 1 else x
@@ -27,6 +28,7 @@ def _dense(r: Builder, weight: np.ndarray, bias: np.ndarray | None) -> Value:
     if x.affine is not None:
         weight, bias = weight * x.affine[0], bias + weight @ x.affine[1]
     y = r.store(r.emit("dense", [x], weight.shape[:1]), weight=weight, bias=bias)
+    r.mark(y, r.grid(1, axis))
     return replace(y, dims=(*y.shape, *ends))
 
 
@@ -46,7 +48,7 @@ def _gemm(r: Builder) -> Value:
         if bias.size not in (1, len(weight)):
             raise r.fail(f"with a bias of the shape {list(bias.shape)}")
         bias = np.broadcast_to(bias.reshape(-1), len(weight)) * r.attrs.get("beta", 1.0)
-    return _dense(r, weight, bias)
+    return _dense(r, weight, bias, 0 if r.attrs.get("transB", 0) else 1)
 
 
 def _batchnorm(r: Builder) -> Value:
@@ -224,7 +226,7 @@ READ: dict[str, Callable[[Builder], Value | list[Value | None]]] = {
     "Identity": _same,
     "LeakyRelu": _leakyrelu,
     "LogSoftmax": _softmax,
-    "MatMul": lambda r: _dense(r, r.weight(1).T, None),
+    "MatMul": lambda r: _dense(r, r.weight(1).T, None, 1),
     "MaxPool": maxpool,
     "Mul": _arithmetic,
     "PRelu": _prelu,
@@ -241,4 +243,5 @@ READ: dict[str, Callable[[Builder], Value | list[Value | None]]] = {
     "Tanh": _pointwise("tanh"),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    **LINEAR,
 }

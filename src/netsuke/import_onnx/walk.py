@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from netsuke.errors import ArtifactError, GraphError, OptionError
+from netsuke.errors import ArtifactError, GraphError, OptionError, UnsupportedOp
 from netsuke.graph import INPUT, Graph
 from netsuke.import_onnx.builder import Builder, Value
 from netsuke.import_onnx.file import literal
 from netsuke.import_onnx.nodes import READ
+from netsuke.import_onnx.qdq import DYNAMIC, constant, spelled
 
 Mean = float | Sequence[float]
 
@@ -21,6 +22,7 @@ Mean = float | Sequence[float]
 FOLDED = frozenset(
     "Add Cast Concat Div Gather Identity Mul Reshape Slice Sqrt Squeeze Sub Transpose Unsqueeze".split()  # noqa: SIM905
 )
+PLAIN = frozenset("Identity Flatten Reshape Squeeze Cast QuantizeLinear DequantizeLinear".split())  # noqa: SIM905
 MAX_FOLDED = 1 << 24  # elements of a folded constant
 
 
@@ -39,7 +41,7 @@ class Walk(Builder):
         if len(self.graph.output) != 1:
             raise ArtifactError(f"has {len(self.graph.output)} outputs; needs exactly one, the logits")
         output = self.graph.output[0].name
-        nodes = self._needed(output)
+        nodes = [part for node in self._needed(output) for part in spelled(node)]
         self.uses = Counter(i for node in nodes for i in node.input)
         self.uses[output] += 1
         self.last = self._tail(nodes, output)
@@ -100,10 +102,7 @@ class Walk(Builder):
         """Outputs after which nothing but an identity follows: where a softmax may go."""
         last = {output}
         for node in reversed(nodes):
-            if (
-                node.op_type in ("Identity", "Flatten", "Reshape", "Squeeze", "Cast")
-                and node.output[0] in last
-            ):
+            if node.op_type in PLAIN and node.output[0] in last:
                 last.add(node.input[0])
         return last
 
@@ -112,6 +111,11 @@ class Walk(Builder):
 
         self.node, self.kind = node, node.op_type
         self.attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type in DYNAMIC:
+            raise UnsupportedOp(
+                f"node {node.name or node.output[0]!r} is {node.op_type}: activations rounded at run time; import "
+                "takes static quantisation (quantize_static, QDQ or QOperator), or the float model"
+            )
         if node.domain not in ("", "ai.onnx"):
             raise self.fail(f"of the domain {node.domain!r}")
         if node.op_type == "Constant":
@@ -120,6 +124,8 @@ class Walk(Builder):
         elif node.op_type == "Shape" and node.input[0] in self.values:
             dims = (1, *self.values[node.input[0]].dims)  # any batch: what follows asks for a flattened image
             self.constants[node.output[0]] = np.array(dims, np.int64)
+        elif node.op_type == "DequantizeLinear" and node.input[0] in self.constants:
+            constant(self)
         elif all(i == "" or i in self.constants for i in node.input):
             self._fold()
         elif node.op_type in READ:

@@ -72,6 +72,7 @@ def encode(artifact: Artifact, *, opset: int | None = None) -> bytes:
     if opset not in OPSETS:
         raise OptionError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}; got {opset}")
     net = _net(artifact, opset)
+    net.compact(("image", "logits"))
     graph = helper.make_graph(
         [helper.make_node(kind, inputs, [output], **attrs) for kind, inputs, output, attrs in net.nodes],
         "netsuke",

@@ -9,7 +9,8 @@ import numpy as np
 
 from netsuke.export.onnx.floats import broadcast
 from netsuke.export.onnx.net import DOUBLE, FLOAT, INT32, UINT8, At, window
-from netsuke.graph import Op, Type
+from netsuke.export.rounding import reach, stairs
+from netsuke.graph import Op
 
 
 def rounding_scales(
@@ -18,46 +19,18 @@ def rounding_scales(
     """Scales, float32 [O], with which QLinearConv requantises exactly as the contract; None where there are none.
 
     `lowest` and `highest` bound each channel's accumulator; `multiplier` and `shift` are the contract's m and s.
-
-    The contract gives `floor(acc * m / 2**s + 1/2)`, ONNX Runtime `rint(float32(acc) * scale)`: half to even,
-    and two roundings in float32. Both are step functions that never fall as acc grows. So they agree on all of
-    lowest..highest if and only if they agree at both ends of each of the contract's at most 255 plateaus, and that
-    is what is computed here, channel by channel: a proof for every input, whatever m and s. (A sufficient
+    ONNX Runtime gives `rint(float32(acc) * scale)`: half to even, and two roundings in float32; `export.rounding`
+    says why a comparison at the steps is a proof. (A sufficient
     condition in closed form, for unsigned outputs: |acc| < 2**24, s <= 14 and scale = m / 2**s * (1 + 2**-22). Sums
     beside a step j + 1/2 < 2**7 then stay 2**-14 below it, more than the 2**-15 + 2**-18 of scaling and rounding,
     and those on it rise above it by more than an ulp. The test below passes far more than that.)
-
-    The scale is the middle of the interval in which every step falls where it must.
     """
-    low = -127 if signed else 0
-    m, s = multiplier.astype(np.int64)[:, None], shift.astype(np.int64)[:, None]
-    first, last = lowest.astype(np.int64)[:, None], highest.astype(np.int64)[:, None]
-    j = np.arange(low, 127)
-    step = -(-((2 * j + 1) << s) // (2 * np.maximum(m, 1)))  # the smallest sum that gives j + 1
-    reached = (step <= last) & (step > first)
-    with np.errstate(divide="ignore"):
-        at, below = np.abs((j + 0.5) / step), np.abs((j + 0.5) / (step - 1))
-    exact = m / np.exp2(s)
-    floor = np.where(reached, np.where(j < 0, below, at), 0).max(1, initial=0, keepdims=True)
-    ceiling = np.where(reached, np.where(j < 0, at, below), np.inf).min(1, initial=np.inf, keepdims=True)
-    margin = 2.0**-12  # where no step is near, stay near m / 2**s
-    scale = np.maximum(floor, exact * (1 - margin)) + np.minimum(ceiling, exact * (1 + margin))
-    scale = np.where(m == 0, 0, scale / 2).astype(np.float32)
-
-    acc = np.clip(np.concatenate([step, step - 1, first, last], 1), first, last)
-    want = np.clip((acc * m + ((np.int64(1) << s) >> 1)) >> s, low, 127)
-    single = acc.astype(np.float32)
-    rounded = np.rint(single * scale)
-    fused = np.rint(single.astype(np.float64) * scale)  # where a runtime contracts product and rounding
-    agrees = all((np.clip(got, low, 127) == want).all() for got in (rounded, fused))
-    return scale[:, 0] if agrees else None
-
-
-def _reach(weight: np.ndarray, bias: np.ndarray, x: Type) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest accumulator of each output channel, int64."""
-    flat = weight.reshape(len(weight), -1).astype(np.int64)
-    plus, minus = np.maximum(flat, 0).sum(1), np.maximum(-flat, 0).sum(1)
-    return bias + plus * x.lo - minus * x.hi, bias + plus * x.hi - minus * x.lo
+    steps = stairs(lowest, highest, multiplier, shift, signed=signed)
+    scale = steps.middle.astype(np.float32)
+    column = scale[:, None]
+    fused = steps.agrees(lambda acc: np.rint(acc.astype(np.float32).astype(np.float64) * column))
+    agrees = steps.agrees(lambda acc: np.rint(acc.astype(np.float32) * column)) & fused
+    return scale if agrees.all() else None  # fused: where a runtime contracts product and rounding
 
 
 def _codes(at: At, weight: np.ndarray) -> tuple[np.ndarray, np.integer]:
@@ -76,8 +49,8 @@ def _convolution(
     at: At, weight: np.ndarray, bias: np.ndarray, m: np.ndarray, s: np.ndarray, *, signed: bool
 ) -> str:
     """QLinearConv and a clip where that is provably exact, else ConvInteger and `_requantized`."""
-    reach = _reach(weight, bias, at.types[0])
-    scales = rounding_scales(*reach, m, s, signed=signed)
+    ends = reach(weight, bias, at.types[0])
+    scales = rounding_scales(*ends, m, s, signed=signed)
     codes, zero = _codes(at, weight)
     w, attrs = at.constant("weight", codes), window(at.op.attrs)
     attrs.pop("kernel_shape", None)
@@ -86,7 +59,7 @@ def _convolution(
         acc = at.add("ConvInteger", [at.x[0], w, at.zero(at.types[0]), z], "sum", **attrs)
         if bias.any():
             acc = at.add("Add", [acc, at.constant("bias", bias[:, None, None])], "biased")
-        return _requantized(at, acc, reach, m, s, signed, axes=2)
+        return _requantized(at, acc, ends, m, s, signed, axes=2)
     one, z = at.scalar("one"), at.constant("weight_zero", np.full(len(weight), zero))
     out = at.scalar("middle" if signed else "zero")
     inputs = [at.x[0], one, at.zero(at.types[0]), w, at.constant("scale", scales), z, one, out]
@@ -97,7 +70,7 @@ def _convolution(
 def _requantized(
     at: At,
     acc: str,
-    reach: tuple[np.ndarray, np.ndarray],
+    ends: tuple[np.ndarray, np.ndarray],
     m: np.ndarray,
     s: np.ndarray,
     signed: bool,
@@ -110,7 +83,7 @@ def _requantized(
     """
     m, s = m.astype(np.int64), s.astype(np.int64)
     offset = 128 if signed else 0
-    bound = np.maximum(np.abs(reach[0]), np.abs(reach[1])) * m + ((2 * offset + 1) << s >> 1)
+    bound = np.maximum(np.abs(ends[0]), np.abs(ends[1])) * m + ((2 * offset + 1) << s >> 1)
     narrow = bound.max() < 1 << 24 and m.max() < 1 << 24
     dtype, code = (np.float32, FLOAT) if narrow else (np.float64, DOUBLE)
     factor = (m / np.exp2(s)).astype(dtype).reshape(-1, *[1] * axes)
@@ -154,9 +127,9 @@ def _sums(at: At) -> str:
 
 
 def _qdense(at: At) -> str:
-    reach = _reach(at.weight("weight"), at.weight("bias"), at.types[0])
+    ends = reach(at.weight("weight"), at.weight("bias"), at.types[0])
     m, s = at.weight("multiplier"), at.weight("shift")
-    return _requantized(at, _sums(at), reach, m, s, at.op.attrs["signed"])
+    return _requantized(at, _sums(at), ends, m, s, at.op.attrs["signed"])
 
 
 def as_int32(at: At) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count, product
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,43 @@ class Net:
         self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
         self.constants: dict[str, np.ndarray] = {}
         self.int4: set[str] = set()  # those that are stored as INT4
+
+    def compact(self, keep: tuple[str, ...]) -> None:
+        """Equal constants become one, and names the shortest there are, but for those in `keep`."""
+        first: dict[tuple[str, tuple[int, ...], bytes, bool], str] = {}
+        same = {
+            name: first.setdefault((array.dtype.str, array.shape, array.tobytes(), name in self.int4), name)
+            for name, array in self.constants.items()
+        }
+        new = {name: name for name in ("", *keep)}
+        letters = _letters()
+
+        def short(name: str) -> str:
+            name = same.get(name, name)
+            if name not in new:
+                new[name] = next(letters)
+            return new[name]
+
+        self.nodes = [
+            (kind, [short(name) for name in inputs], short(output), _needed(kind, attrs))
+            for kind, inputs, output, attrs in self.nodes
+        ]
+        self.int4 = {new[name] for name in self.int4 if name in new}
+        self.constants = {new[name]: array for name, array in self.constants.items() if name in new}
+
+
+def _letters() -> Iterator[str]:
+    """a, b, …, z, aa, ab, …"""
+    for length in count(1):
+        yield from map("".join, product(ascii_lowercase, repeat=length))
+
+
+def _needed(kind: str, attrs: dict[str, Any]) -> dict[str, Any]:
+    """Attributes without those that say what ONNX takes for granted."""
+    default = {"group": 1, "strides": [1, 1], "pads": [0, 0, 0, 0]}
+    if kind in ("Conv", "QLinearConv", "ConvInteger"):
+        attrs = {key: value for key, value in attrs.items() if key != "kernel_shape"}  # the weight has it
+    return {key: value for key, value in attrs.items() if default.get(key) != value}
 
 
 class At:

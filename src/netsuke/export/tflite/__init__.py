@@ -1,7 +1,8 @@
-"""TFLite files of float graphs, for LiteRT and TensorFlow Lite; `docs/tflite.md` describes them.
+"""TFLite files: a float graph in float, an integer graph in int8; `docs/tflite.md` describes them.
 
-Input `image`, uint8 [batch, H, W, C], preprocessing inside; output `logits`, float32 [batch, classes]. Channels come
-last, as everywhere in TFLite; `run` takes images [n, C, H, W] as everything in netsuke does, and turns them.
+Input `image`, uint8 [batch, H, W, C], preprocessing inside; output `logits`, float32 or int32 [batch, classes].
+Channels come last, as everywhere in TFLite; `run` takes images [n, C, H, W] as everything in netsuke does, and turns
+them.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ import numpy as np
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, UnsupportedOp
 from netsuke.export.tflite.floats import FLOATS, FUSES
+from netsuke.export.tflite.integers import INTEGERS, concat
 from netsuke.export.tflite.net import At, Net, dims
+from netsuke.export.tflite.rounded import ROUNDED
 from netsuke.export.tflite.runtime import runner
 from netsuke.graph import INPUT, Op
 
-__all__ = ["encode", "run", "runner", "write"]
+__all__ = ["encode", "run", "runner", "unproved", "write"]
+
+EMIT = {**FLOATS, "concat": concat, **ROUNDED, **INTEGERS}
 
 
-def write(artifact: Artifact, folder: str | Path, name: str | None = None) -> Path:
+def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, exact: bool = True) -> Path:
     """Write `folder/NAME.tflite` in one step and return its path; NAME is by default the manifest's, or "model".
 
-    Its logits agree with `Artifact.logits` to 1e-4.
-    Raises UnsupportedOp (an integer graph too), GraphError, MissingExtra, or ArtifactError where it cannot write.
+    Float logits agree with `Artifact.logits` to 1e-4; integer ones are equal where `unproved` lists no op. With
+    `exact`, layers of an integer graph for which int8 operators are not proved to round alike compute in whole float32
+    numbers; without, all are int8, as some accelerators want them.
+    Raises UnsupportedOp, GraphError, MissingExtra, or ArtifactError where it cannot write.
     """
     path = Path(folder) / f"{name or artifact.manifest.get('name') or 'model'}.tflite"
-    data = encode(artifact)
+    data = encode(artifact, exact=exact)
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,33 +55,38 @@ def run(path: str | Path, images: np.ndarray) -> np.ndarray:
     return runner(str(path))(images)
 
 
-def encode(artifact: Artifact) -> bytes:
+def encode(artifact: Artifact, *, exact: bool = True) -> bytes:
     """The TFLite file as bytes; raises as `write` does."""
+    return _emitted(artifact, exact)[0]
+
+
+def unproved(artifact: Artifact, *, exact: bool = True) -> list[str]:
+    """The ops of an integer graph whose rounding in LiteRT is not proved equal, in the order of the graph.
+
+    Where there is none, the logits are those of `Artifact.logits`. An op listed may be one step off at some inputs.
+    """
+    return _emitted(artifact, exact)[1]
+
+
+def _emitted(artifact: Artifact, exact: bool) -> tuple[bytes, list[str]]:
     graph = artifact.graph
-    if graph.integer:
-        raise UnsupportedOp(
-            "tflite takes float graphs for now; export an integer graph to c or onnx, or the float model it came from"
-        )
     for op in graph.ops:
-        if op.kind not in FLOATS:
-            raise UnsupportedOp(f"tflite cannot emit {op.kind!r}; it knows {', '.join(sorted(FLOATS))}")
-    net = Net(graph, artifact.tensors)
+        if op.kind not in EMIT:
+            raise UnsupportedOp(f"tflite cannot emit {op.kind!r}; it knows {', '.join(sorted(EMIT))}")
+    net = Net(graph, artifact.tensors, exact)
     source = net.activation("image", dims(net.types[INPUT]), "uint8")
     values = {INPUT: source}
     for op in graph.ops:
         if op.name in values:  # a ReLU that the layer before has taken along
             continue
         relu = _fused(net, op)
-        values[op.name] = FLOATS[op.kind](
-            At(net, op, [values[i] for i in op.inputs], relu.kind if relu else "")
-        )
+        at = At(net, op, [values[i] for i in op.inputs], relu.kind if relu else "")
+        values[op.name] = EMIT[op.kind](at)
         if relu:
             values[relu.name] = values[op.name]
-    result = values[graph.output]
-    if net.types[graph.output].dtype == "u8":
-        result = _as_float(net, result)
+    result = _logits(net, values[graph.output])
     net.tensors[result].name = "logits"
-    return net.encode(source, result)
+    return net.encode(source, result), net.unproved
 
 
 def _fused(net: Net, op: Op) -> Op | None:
@@ -84,9 +96,13 @@ def _fused(net: Net, op: Op) -> Op | None:
     return users[0] if fits else None
 
 
-def _as_float(net: Net, x: int) -> int:
-    """Raw pixels as logits, from a graph that only reorders them."""
-    types, shape = net.schema.TensorType, tuple(net.tensors[x].shape)
-    result = net.activation("logits", shape)
-    net.operator("CAST", [x], result, "CastOptions", inDataType=types.UINT8, outDataType=types.FLOAT32)
+def _logits(net: Net, x: int) -> int:
+    """Logits as float32 or, of an integer graph, int32; pixels where a graph only reorders them."""
+    last = net.graph.ops[-1]
+    dtype = "int32" if net.graph.integer else "float32"
+    if net.dtype(x) == dtype:
+        return x
+    result = At(net, last, [x], "").cast(x, dtype, "logits")
+    if "scale" in last.attrs:
+        net.quantize(result, np.array([last.attrs["scale"]]))
     return result

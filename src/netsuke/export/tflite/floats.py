@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from netsuke.export.tflite.net import GROUPED_CONV_2D, At, dims
 from netsuke.graph import Type
 
+DENSE = frozenset({"dense", "wdense", "ddense", "qdense", "qlogits"})
 LOWEST = float(np.finfo(np.float32).min)  # pads a maximum: below every activation
 
 
@@ -39,27 +41,40 @@ def _padded(at: At, kernel: Sequence[int], value: float = 0.0, *, same: bool = T
     pads = at.constant("pads", [[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
     shape = (1, x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[0])
     if value:
-        return at.add(
-            "PADV2", [at.x[0], pads, at.constant("low", value)], shape, "padded", "PadV2Options"
-        ), mode.VALID
+        scale = at.net.scales.get(at.x[0])
+        low = at.constant("low", value) if scale is None else at.constant("low", -128, np.int8, scale)
+        return at.add("PADV2", [at.x[0], pads, low], shape, "padded", "PadV2Options"), mode.VALID
     return at.add("PAD", [at.x[0], pads], shape, "padded", "PadOptions"), mode.VALID
 
 
 def _conv2d(at: At) -> int:
-    weight, groups, (high, wide) = at.weight("weight"), at.op.attrs["groups"], at.op.attrs["stride"]
-    channels = at.types[0].shape[0]
-    x, padding = _padded(at, weight.shape[2:])
+    weight, axis = layout(at, at.weight("weight"))
+    inputs = at.constant("weight", weight), at.constant("bias", at.weight("bias"))
+    return convolution(at, *inputs, axis)
+
+
+def layout(at: At, weight: np.ndarray) -> tuple[np.ndarray, int]:
+    """Weights [O, I/groups, r, c] as [O, r, c, I/groups] or, with one group a channel, [1, r, c, O]; the axis of O."""
+    if at.op.attrs["groups"] == at.types[0].shape[0] > 1:
+        return weight.transpose(1, 2, 3, 0), 3
+    return weight.transpose(0, 2, 3, 1), 0
+
+
+def convolution(at: At, weight: int, bias: int, axis: int, role: str = "out", **form: Any) -> int:
+    """The operator, of weights in the layout whose `axis` holds the outputs; `form` goes to its output."""
+    groups, (high, wide) = at.op.attrs["groups"], at.op.attrs["stride"]
+    shape = at.net.tensors[weight].shape
+    x, padding = _padded(at, shape[1:3])
     window = {"padding": padding, "strideH": high, "strideW": wide, "fusedActivationFunction": at.fused}
-    bias = at.constant("bias", at.weight("bias"))
-    if groups == channels > 1:  # [O, 1, r, c] to [1, r, c, O]
-        inputs = [x, at.constant("weight", weight.transpose(1, 2, 3, 0)), bias]
+    if axis:
         return at.add(
-            "DEPTHWISE_CONV_2D", inputs, options="DepthwiseConv2DOptions", **window,
-            depthMultiplier=len(weight) // groups,
+            "DEPTHWISE_CONV_2D", [x, weight, bias], None, role, "DepthwiseConv2DOptions", **form, **window,
+            depthMultiplier=shape[3] // groups,
         )  # fmt: skip
-    inputs = [x, at.constant("weight", weight.transpose(0, 2, 3, 1)), bias]
-    version = GROUPED_CONV_2D if groups > 1 else 1
-    return at.add("CONV_2D", inputs, options="Conv2DOptions", version=version, **window)
+    version = GROUPED_CONV_2D if groups > 1 else 0
+    return at.add(
+        "CONV_2D", [x, weight, bias], None, role, "Conv2DOptions", version=version, **form, **window
+    )
 
 
 def _pool(at: At, kind: str, x: int, padding: int) -> int:
@@ -89,9 +104,7 @@ def _reduce(at: At, kind: str, axes: list[int], *, keep: bool) -> int:
 
 def _normalize(at: At) -> int:
     scales, offsets = at.op.attrs["scales"], at.op.attrs["offsets"]
-    types = at.net.schema.TensorType
-    x = at.add("CAST", at.x, role="float", options="CastOptions",
-               inDataType=types.UINT8, outDataType=types.FLOAT32)  # fmt: skip
+    x = at.cast(at.x[0], "float32", "float")
     x = at.add("MUL", [x, at.constant("scales", scales)], role="scaled", options="MulOptions")
     if not any(offsets):
         return x
@@ -101,15 +114,14 @@ def _normalize(at: At) -> int:
 def _flatten(at: At) -> int:
     """In the order of channels, rows, columns; where only dense layers read it, their weights are turned instead."""
     x, type_ = at.x[0], at.types[0]
-    dtype = "uint8" if type_.dtype == "u8" else "float32"
     if _mixed(type_):
         users = at.net.users[at.op.name]
-        if users and all(op.kind == "dense" for op in users):
+        if users and all(op.kind in DENSE for op in users):
             at.net.maps[at.op.name] = type_
         else:
             order = at.constant("order", [0, 3, 1, 2], np.int32)
-            x = at.add("TRANSPOSE", [x, order], (1, *type_.shape), "turned", "TransposeOptions", dtype)
-    return _reshape(at, x, (-1, type_.elements), dtype=dtype)
+            x = at.add("TRANSPOSE", [x, order], (1, *type_.shape), "turned", "TransposeOptions")
+    return reshape(at, x, (-1, type_.elements))
 
 
 def _mixed(type_: Type) -> bool:
@@ -117,37 +129,45 @@ def _mixed(type_: Type) -> bool:
     return len(type_.shape) == 3 and type_.shape[0] > 1 and type_.shape[1] * type_.shape[2] > 1
 
 
-def _reshape(at: At, x: int, shape: tuple[int, ...], role: str = "out", dtype: str = "float32") -> int:
+def reshape(at: At, x: int, shape: tuple[int, ...], role: str = "out") -> int:
     """To [n, …], written -1: the batch is whatever is left."""
     inputs = [x, at.constant(f"{role}_shape", shape, np.int32)]
-    return at.add("RESHAPE", inputs, (1, *shape[1:]), role, "ReshapeOptions", dtype, newShape=list(shape))
+    return at.add("RESHAPE", inputs, (1, *shape[1:]), role, "ReshapeOptions", newShape=list(shape))
 
 
-def _dense(at: At) -> int:
+def turned(at: At) -> np.ndarray:
+    """The weight of a dense layer, its columns in the order in which the input comes."""
     weight, map_ = at.weight("weight"), at.net.maps.get(at.op.inputs[0])
     if map_:
         weight = weight.reshape(-1, *map_.shape).transpose(0, 2, 3, 1).reshape(weight.shape)
-    inputs = [at.x[0], at.constant("weight", weight), at.constant("bias", at.weight("bias"))]
+    return weight
+
+
+def _dense(at: At) -> int:
+    return dense(at, at.x[0], at.constant("weight", turned(at)), at.constant("bias", at.weight("bias")))
+
+
+def dense(at: At, x: int, weight: int, bias: int, role: str = "out") -> int:
     return at.add(
-        "FULLY_CONNECTED", inputs, options="FullyConnectedOptions", fusedActivationFunction=at.fused
-    )
+        "FULLY_CONNECTED", [x, weight, bias], None, role, "FullyConnectedOptions",
+        fusedActivationFunction=at.fused,
+    )  # fmt: skip
 
 
 def _binary(kind: str, options: str) -> Callable[[At], int]:
     return lambda at: at.add(kind, at.x, options=options, fusedActivationFunction=at.fused)
 
 
-def _mul(at: At) -> int:
+def broadcast(at: At) -> int:
+    """A gate of one factor a channel, made a map of one pixel; any other gate as it is."""
     x, gate = at.types
-    inputs = list(at.x)
-    if len(gate.shape) < len(x.shape):  # one factor a channel
-        inputs[1] = _reshape(at, at.x[1], (-1, 1, 1, gate.shape[0]), "gate")
-    return at.add("MUL", inputs, options="MulOptions", fusedActivationFunction=at.fused)
+    if len(gate.shape) == len(x.shape):
+        return at.x[1]
+    return reshape(at, at.x[1], (-1, 1, 1, gate.shape[0]), "gate")
 
 
-def _concat(at: At) -> int:
-    axis = len(at.type.shape)  # the last: channels, or the features of flat vectors
-    return at.add("CONCATENATION", at.x, options="ConcatenationOptions", axis=axis)
+def _mul(at: At) -> int:
+    return at.add("MUL", [at.x[0], broadcast(at)], options="MulOptions", fusedActivationFunction=at.fused)
 
 
 def _slice(at: At) -> int:
@@ -160,10 +180,10 @@ def _slice(at: At) -> int:
 def _shuffle(at: At) -> int:
     channels, high, wide = at.type.shape
     groups = at.op.attrs["groups"]
-    x = _reshape(at, at.x[0], (-1, groups, channels // groups), "grouped")
+    x = reshape(at, at.x[0], (-1, groups, channels // groups), "grouped")
     order = at.constant("order", [0, 2, 1], np.int32)
     x = at.add("TRANSPOSE", [x, order], (1, channels // groups, groups), "turned", "TransposeOptions")
-    return _reshape(at, x, (-1, high, wide, channels))
+    return reshape(at, x, (-1, high, wide, channels))
 
 
 # --- activations ------------------------------------------------------------------------------------
@@ -215,9 +235,10 @@ FLOATS: dict[str, Callable[[At], int]] = {
     "channelmax": lambda at: _reduce(at, "REDUCE_MAX", [3], keep=True),
     "add": _binary("ADD", "AddOptions"),
     "mul": _mul,
-    "concat": _concat,
     "slice": _slice,
     "shuffle": _shuffle,
     "flatten": _flatten,
 }
-FUSES = frozenset({"conv2d", "dense", "maxpool", "avgpool", "add", "mul"})  # take a ReLU along
+FUSES = frozenset(
+    {"conv2d", "dense", "wconv2d", "wdense", "dconv2d", "ddense", "maxpool", "avgpool", "add", "mul"}
+)  # take a ReLU along

@@ -8,10 +8,29 @@ import numpy as np
 
 from netsuke.errors import MissingExtra
 from netsuke.graph import Graph, Op, Tensors, Type
+from netsuke.packing import pack
 
 ALIGNMENT = 16  # of every constant, by the schema
-# Later versions of an operator, where what is asked of it needs one; older runtimes then refuse by name.
+# Later versions of an operator, where what is asked of it needs one; older runtimes refuse by name.
 GROUPED_CONV_2D = 6
+PER_CHANNEL_DENSE = 12
+INT4_DEQUANTIZE = 6
+INT8 = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2} | dict.fromkeys(
+    [
+        "ADD",
+        "CONCATENATION",
+        "GATHER",
+        "MAX_POOL_2D",
+        "MUL",
+        "PAD",
+        "PADV2",
+        "QUANTIZE",
+        "REDUCE_MAX",
+        "SLICE",
+        "TRANSPOSE",
+    ],
+    2,
+)
 
 
 def schema() -> Any:
@@ -44,7 +63,8 @@ class _Aligned:
 class Net:
     """Operators gathered op by op. Activations have a batch axis: one image in the file, any number at run time."""
 
-    def __init__(self, graph: Graph, tensors: Tensors):
+    def __init__(self, graph: Graph, tensors: Tensors, exact: bool = True):
+        self.exact = exact
         self.schema = schema()
         self.graph, self.weights = graph, tensors
         self.types = graph.types(tensors)
@@ -59,11 +79,36 @@ class Net:
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
         self.codes: dict[tuple[int, int], int] = {}  # (operator, version) to its place in the file
+        self.scales: dict[int, np.float32] = {}  # of int8 activations
+        self.unproved: list[str] = []  # ops that may miss the contract by one step
 
-    def activation(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> int:
+    def activation(
+        self, name: str, shape: tuple[int, ...], dtype: str = "float32", scale: np.float32 | None = None
+    ) -> int:
         index = self._tensor(name, shape, dtype, buffer=0)
         self.tensors[index].shapeSignature = [-1, *shape[1:]]
+        if scale is not None:
+            self.scales[index] = scale
+            self.quantize(index, np.array([scale]))
         return index
+
+    def quantize(self, index: int, scales: np.ndarray, axis: int = 0) -> None:
+        """A tensor's real values are its integers times `scales`, one for all or one a place along `axis`."""
+        form = self.schema.QuantizationParametersT()
+        form.scale = scales.astype(np.float32)
+        form.zeroPoint = np.zeros(scales.size, np.int64)
+        form.quantizedDimension = axis
+        self.tensors[index].quantization = form
+
+    def narrow(self, index: int, value: np.ndarray) -> None:
+        """Store a constant of -8..7 by two a byte."""
+        buffer = self.buffers[self.tensors[index].buffer].buffer
+        buffer.data = pack(value, 4)
+        self.tensors[index].type = self.schema.TensorType.INT4
+
+    def dtype(self, index: int) -> str:
+        names = {number: name for name, number in vars(self.schema.TensorType).items() if name[0] != "_"}
+        return names[self.tensors[index].type].lower()
 
     def constant(self, name: str, value: np.ndarray) -> int:
         buffer = self.schema.BufferT()
@@ -141,16 +186,43 @@ class At:
         shape: tuple[int, ...] | None = None,
         role: str = "out",
         options: str = "",
-        dtype: str = "float32",
+        dtype: str = "",
+        scale: np.float32 | None = None,
+        version: int = 0,
         **values: Any,
     ) -> int:
-        """An operator of this op; its output has the op's own shape unless another is given."""
-        output = self.net.activation(self.op.tensor(role), shape or dims(self.type), dtype)
-        self.net.operator(kind, inputs, output, options, **values)
+        """An operator of this op; its output has the op's own shape unless another is given.
+
+        It also has the element type of the first input and, where that is int8, the scale.
+        """
+        dtype = dtype or self.net.dtype(inputs[0])
+        if dtype == "int8" and scale is None:
+            scale = self.net.scales[inputs[0]]
+        output = self.net.activation(self.op.tensor(role), shape or dims(self.type), dtype, scale)
+        quantised = "int8" in (dtype, self.net.dtype(inputs[0]))
+        version = version or (INT8.get(kind, 1) if quantised else 1)
+        self.net.operator(kind, inputs, output, options, version=version, **values)
         return output
 
-    def constant(self, role: str, value: Any, dtype: type = np.float32) -> int:
-        return self.net.constant(self.op.tensor(role), np.asarray(value, dtype))
+    def constant(
+        self,
+        role: str,
+        value: Any,
+        dtype: type = np.float32,
+        scales: np.ndarray | np.float32 | None = None,
+        axis: int = 0,
+    ) -> int:
+        index = self.net.constant(self.op.tensor(role), np.asarray(value, dtype))
+        if scales is not None:
+            self.net.quantize(index, np.atleast_1d(scales), axis)
+        return index
+
+    def cast(self, x: int, dtype: str, role: str, scale: np.float32 | None = None) -> int:
+        """The same numbers as another type, or under another scale."""
+        types = self.net.schema.TensorType
+        given = {"inDataType": self.net.tensors[x].type, "outDataType": getattr(types, dtype.upper())}
+        shape = tuple(self.net.tensors[x].shape)
+        return self.add("CAST", [x], shape, role, "CastOptions", dtype, scale, **given)
 
     def weight(self, role: str) -> np.ndarray:
         return self.net.weights[self.op.tensor(role)]
