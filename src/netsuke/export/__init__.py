@@ -31,4 +31,5 @@ TARGETS = {
     "c": Target("netsuke.export.c"),
     "onnx": Target("netsuke.export.onnx"),
     "tflite": Target("netsuke.export.tflite"),
+    "wasm": Target("netsuke.export.wasm"),
 }
