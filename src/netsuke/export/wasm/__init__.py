@@ -111,8 +111,9 @@ def _script(artifact: Artifact, name: str, simd: bool) -> bytes:
         "scale": last.attrs.get("scale"),
         "simd": simd,
     }
-    return f"// Written by netsuke; docs/wasm.md tells how to use it.\nconst MODEL = {json.dumps(about)};\n".encode() + _data(
-        "loader.js"
+    return (
+        f"// Written by netsuke; docs/wasm.md tells how to use it.\nconst MODEL = {json.dumps(about)};\n".encode()
+        + _data("loader.js")
     )
 
 

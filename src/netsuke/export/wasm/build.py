@@ -10,7 +10,15 @@ from pathlib import Path
 from netsuke.errors import ArtifactError, MissingExtra
 
 COMPILE = ("--target=wasm32", "-std=c99", "-ffreestanding", "-nostdlib")
-LINK = ("--no-entry", "--export=image", "--export=logits", "--strip-all", "-O2", "--stack-first", "-zstack-size=8192")
+LINK = (
+    "--no-entry",
+    "--export=image",
+    "--export=logits",
+    "--strip-all",
+    "-O2",
+    "--stack-first",
+    "-zstack-size=8192",
+)
 INSTALL = "no {!r}: install clang and lld (on Debian: apt install clang lld), or name another one"
 
 

@@ -130,7 +130,9 @@ class _Writer:
         multiplier = self.integers(f"{y}_multiplier", m.astype(packing.storage_dtype(m)))
         uniform = bool((shift == shift.flat[0]).all())
         self.constant(f"{y}_shift", (shift[:1] if uniform else shift).astype(np.uint8))
-        return f"(Scale){{{bias}, {multiplier}, {y}_shift, {int(uniform)}, {-127 if op.attrs['signed'] else 0}}}"
+        return (
+            f"(Scale){{{bias}, {multiplier}, {y}_shift, {int(uniform)}, {-127 if op.attrs['signed'] else 0}}}"
+        )
 
     def stream(self, op: Op, y: str, weight: np.ndarray) -> None:
         self.constant(f"{y}_stream", packing.pack(weight, op.attrs["bits"]))
@@ -142,9 +144,7 @@ class _Writer:
         elements = blocks * BLOCK * (size if kind == "rows" else 2 * (-(-size // 2)))
         self.constant(f"{name}_stream", packing.pack(weight, op.attrs["bits"]))
         self.array("int16_t", name, elements)
-        self.start.append(
-            f"unpack_{kind}({name}_stream, {op.attrs['bits']}, {out}, {size}, {name});"
-        )
+        self.start.append(f"unpack_{kind}({name}_stream, {op.attrs['bits']}, {out}, {size}, {name});")
         return name
 
 
@@ -165,7 +165,9 @@ def _qconv2d(w: _Writer, op: Op, y: str) -> None:
     flat = weight.reshape(out, -1)
     if depth == 1 and out == groups:
         narrow = int(np.abs(flat.astype(np.int64)).sum(1).max()) * 127 <= INT16_MAX
-        kernel = ("depthwise_3x3" if (rows, columns) == (3, 3) else "depthwise_any") if narrow else "depthwise"
+        kernel = (
+            ("depthwise_3x3" if (rows, columns) == (3, 3) else "depthwise_any") if narrow else "depthwise"
+        )
         weights = w.unpacked(op, y, flat, f"{y}_weight", "rows" if narrow else "products")
         w.call(kernel, x, window, weights, scale, y)
         return
@@ -175,7 +177,18 @@ def _qconv2d(w: _Writer, op: Op, y: str) -> None:
         part = flat[g * each : (g + 1) * each]
         weights = w.unpacked(op, y, part, f"{y}_weight{g}")
         place = f"at({scale}, {g * each})" if g else scale
-        w.call("convolve", f"{x} + {g * depth}", window, depth, each, weights, place, f"{y} + {g * each}", out, "patch")
+        w.call(
+            "convolve",
+            f"{x} + {g * depth}",
+            window,
+            depth,
+            each,
+            weights,
+            place,
+            f"{y} + {g * each}",
+            out,
+            "patch",
+        )
 
 
 def _dense(w: _Writer, op: Op, y: str) -> None:
@@ -215,7 +228,18 @@ def _qmul(w: _Writer, op: Op, y: str) -> None:
     else:
         steps = (0, 1) if len(gate.shape) < len(x.shape) else (1, 0)
     low = -127 if op.attrs["signed"] else 0
-    w.call("gate", w.x(op), w.x(op, 1), pixels, channels, *steps, op.attrs["multiplier"], op.attrs["shift"], low, y)
+    w.call(
+        "gate",
+        w.x(op),
+        w.x(op, 1),
+        pixels,
+        channels,
+        *steps,
+        op.attrs["multiplier"],
+        op.attrs["shift"],
+        low,
+        y,
+    )
 
 
 def _lookup(w: _Writer, op: Op, y: str) -> None:
