@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import artifact_of, integer_graphs, random_graph, random_images, small_artifact
 from hypothesis import HealthCheck, given, settings
 
+from graphs import artifact_of, integer_graphs, random_graph, random_images, small_artifact
 from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, MissingExtra, OptionError, UnsupportedOp

@@ -150,7 +150,7 @@ def written(model: Artifact, target: str, folder: Path, name: str, options: dict
     row: dict[str, Any] = {"target": target, "path": str(path), "files": [sizes(file) for file in files]}
     if target == "c":
         from netsuke.export.c import figures
-        from netsuke.measure.flash import flash
+        from netsuke.export.flash import flash
 
         macros = figures(path)
         row |= {key: macros[key.upper()] for key in FIGURES} | {"built": flash(path)}

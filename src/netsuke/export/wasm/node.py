@@ -19,7 +19,7 @@ MISSING = "no {!r}: install Node.js 18 or newer, or name another one"
 class Node:
     """A model loaded into Node.js; close it, or use it as a context.
 
-    `script` is NAME.js, `module` one of its .wasm files. `started` tells `load_ms` and `rss_bytes`.
+    `script` is NAME.js, `module` one of its .wasm files. `started` tells `load_ms`, `rss_bytes` and `added_bytes`.
     Raises MissingExtra without Node.js, ArtifactError where it cannot load the files.
     """
 
@@ -32,6 +32,7 @@ class Node:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C is for Python, which closes it
                 )
             except OSError:
                 raise MissingExtra(MISSING.format(node)) from None
@@ -42,9 +43,9 @@ class Node:
         logits = self._ask({"do": "run"}, images)[1]
         return np.frombuffer(logits, "<i4").astype(np.int32).reshape(len(images), -1)
 
-    def times(self, images: np.ndarray, *, batch: int, seconds: float, least: int = 1) -> np.ndarray:
+    def times(self, images: np.ndarray, *, batch: int, seconds: float) -> np.ndarray:
         """Microseconds of calls with `batch` images each, measured inside, for about `seconds`."""
-        command = {"do": "time", "batch": batch, "seconds": seconds, "least": least}
+        command = {"do": "time", "batch": batch, "seconds": seconds}
         return np.array(self._ask(command, images)[0]["us"])
 
     def close(self) -> None:

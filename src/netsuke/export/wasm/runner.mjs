@@ -3,6 +3,7 @@ import { readFileSync, readSync, writeSync } from "node:fs";
 
 const [script, file] = process.argv.slice(2);
 const text = readFileSync(script, "base64"); // as a data URL it is an ES module, whatever package.json says
+const before = process.memoryUsage.rss();
 const { load } = await import(`data:text/javascript;base64,${text}`);
 const began = performance.now();
 const model = await load(readFileSync(file));
@@ -33,13 +34,13 @@ function answer(document, bytes = new Uint8Array()) {
 }
 
 // Microseconds of single calls, each with `batch` images, that take turns.
-function time(images, { batch, seconds, least }) {
+function time(images, { batch, seconds }) {
   const size = model.inputBytes * batch;
   const inputs = [];
   for (let at = 0; at + size <= images.length; at += size) inputs.push(images.slice(at, at + size));
   const times = [];
   const start = performance.now();
-  for (let i = 0; i < least || performance.now() - start < seconds * 1000; i++) {
+  for (let i = 0; i < 1 || performance.now() - start < seconds * 1000; i++) {
     const begin = performance.now();
     model.run(inputs[i % inputs.length]);
     times.push((performance.now() - begin) * 1000);
@@ -47,11 +48,12 @@ function time(images, { batch, seconds, least }) {
   return times;
 }
 
-answer({ load_ms, rss_bytes: process.memoryUsage.rss() });
+const rss_bytes = process.memoryUsage.rss();
+answer({ load_ms, rss_bytes, added_bytes: rss_bytes - before });
 for (;;) {
   const command = line();
   const images = read(command.bytes);
-  if (command.do === "time") answer({ us: time(images, command), rss_bytes: process.memoryUsage.rss() });
+  if (command.do === "time") answer({ us: time(images, command) });
   else {
     const logits = model.run(images);
     answer({}, new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength));
