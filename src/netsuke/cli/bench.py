@@ -212,5 +212,6 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
         )
         for row in rows
     ]
-    columns = ("", "file bytes", "load ms", "RSS MiB", "of it the runtime's")
-    console.table("In a fresh process", columns, sizes)
+    console.table(
+        "In a fresh process", ("", "file bytes", "load ms", "RSS MiB", "of it the runtime's"), sizes
+    )

@@ -37,7 +37,7 @@ def export(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Write a model as C99, which needs nothing, as ONNX, for most runtimes, as TFLite, for phones, as WASM, for the web.
+    """Write a model as C99, which needs nothing, ONNX, for most runtimes, TFLite, for phones, or WASM, for the web.
 
     The files are named after the artifact. Verifying runs what was written; a difference exits with 1.
 

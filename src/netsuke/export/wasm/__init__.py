@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ import numpy as np
 
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, OptionError
-from netsuke.export.c.header import header, identifier
+from netsuke.export import c
+from netsuke.export.c.header import identifier
 from netsuke.export.c.source import check_supported
-from netsuke.export.c.source import source as portable
 from netsuke.export.wasm import simd as vectors
 from netsuke.export.wasm.build import linked, memory_bytes
 from netsuke.export.wasm.node import Node
@@ -57,8 +58,7 @@ def write(
     """
     check_supported(artifact.graph)
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
-    texts = {"model.h": header(artifact, "model"), "model.c": portable(artifact, "model"), "entry.c": ENTRY}
-    made = {f"{name}.wasm": linked(texts, SCALAR_FLAGS, clang, linker)}
+    made = {f"{name}.wasm": linked(_portable(artifact), SCALAR_FLAGS, clang, linker)}
     if simd:
         made[f"{name}.simd.wasm"] = linked({"model.c": vectors.source(artifact)}, SIMD_FLAGS, clang, linker)
     made[f"{name}.d.ts"] = _data("types.d.ts")
@@ -100,6 +100,14 @@ def facts(path: str | Path) -> dict[str, Any]:
         return json.loads(first.removeprefix("const MODEL = ").removesuffix(";"))
     except (OSError, UnicodeError, ValueError, IndexError) as error:
         raise ArtifactError(f"{path} cannot be read as a script written by netsuke: {error}") from None
+
+
+def _portable(artifact: Artifact) -> dict[str, str]:
+    """The files that the exporter of C writes, and the entry."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = c.write(artifact, folder, "model")
+        texts = {file.name: file.read_text(encoding="ascii") for file in (source, source.with_suffix(".h"))}
+    return texts | {"entry.c": ENTRY}
 
 
 def _script(artifact: Artifact, name: str, simd: bool) -> bytes:

@@ -223,10 +223,8 @@ def _qadd(w: _Writer, op: Op, y: str) -> None:
 def _qmul(w: _Writer, op: Op, y: str) -> None:
     x, gate = (w.types[name] for name in op.inputs)
     pixels, channels = w.pixels(op)
-    if gate.elements == x.elements:
-        steps = (channels, 1)
-    else:
-        steps = (0, 1) if len(gate.shape) < len(x.shape) else (1, 0)
+    each = gate.elements == x.elements
+    steps = (channels, 1) if each else (0, 1) if len(gate.shape) < len(x.shape) else (1, 0)
     low = -127 if op.attrs["signed"] else 0
     w.call(
         "gate",
