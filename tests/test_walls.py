@@ -37,6 +37,7 @@ ALLOWED = {
     "export": CORE | {"artifact", "measure"},
     "import_onnx": CORE | {"artifact"},
     "measure": CORE | {"artifact", "data", "engine"},
+    "bench": CORE | {"artifact", "engine", "export", "measure"},
     "reader": CORE | {"artifact", "engine", "image", "zoo"},
     "lab": CORE | {"artifact", "coding", "data", "engine", "export", "image", "measure", "settings"},
 }

@@ -1,4 +1,4 @@
-"""`evaluate` and `bench` as verbs, on the embedded digits."""
+"""`evaluate` as a verb, on the embedded digits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from netsuke.artifact import Artifact
-from netsuke.cli.bench import bench
 from netsuke.cli.evaluate import evaluate
-from netsuke.engine import BACKENDS
 from netsuke.errors import DataError
 from netsuke.graph import Graph, Op
 
@@ -80,10 +78,3 @@ def test_evaluate_names_what_does_not_fit(digits: Any, tmp_path: Path) -> None:
     Artifact(other, whole.tensors, whole.manifest).save(tmp_path / "flat")
     with pytest.raises(DataError, match=r"takes 1x4x\d+ images"):
         run(evaluate, tmp_path / "flat", "--data", "digits")
-
-
-def test_bench(file: Path) -> None:
-    got = json.loads(run(bench, file, "--seconds", "0.01", "--json"))
-    assert {row["backend"] for row in got["results"] + got["absent"]} == set(BACKENDS)
-    assert all(row["latency_us"] > 0 and row["images_per_s"] > 0 for row in got["results"])
-    assert "numpy" in run(bench, file, "--seconds", "0.01")

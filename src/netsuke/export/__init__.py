@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ class Target:
         """Write the artifact into `folder` as files called `name`; the path of the main one."""
         return import_module(self.module).write(artifact, folder, name, **options)
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of what `write` takes beyond artifact, folder and name."""
+        parameters = signature(import_module(self.module).write).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY)
+
+    def unproved(self, artifact: Artifact) -> list[str]:
+        """The ops whose rounding by the target's runtime is not proved equal to the reference's."""
+        unproved = getattr(import_module(self.module), "unproved", None)
+        return unproved(artifact) if unproved else []
+
     def run(self, path: str | Path, images: np.ndarray, **options: Any) -> np.ndarray:
         """Logits [n, classes] of raw uint8 images [n, C, H, W] by the written file."""
         return import_module(self.module).run(path, images, **options)
@@ -31,4 +43,5 @@ TARGETS = {
     "c": Target("netsuke.export.c"),
     "onnx": Target("netsuke.export.onnx"),
     "tflite": Target("netsuke.export.tflite"),
+    "wasm": Target("netsuke.export.wasm"),
 }

@@ -1,0 +1,143 @@
+"""WebAssembly from an integer graph: NAME.js, NAME.d.ts and the modules NAME.wasm and NAME.simd.wasm.
+
+The modules import nothing. The scalar one is the portable C of `export.c`, the other the kernels of `simd.c`; their
+logits are equal. `docs/wasm.md` tells how to use the files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netsuke.artifact import Artifact
+from netsuke.errors import ArtifactError, GraphError, OptionError
+from netsuke.export import c
+from netsuke.export.c.header import identifier
+from netsuke.export.c.source import check_supported
+from netsuke.export.wasm import simd as vectors
+from netsuke.export.wasm.build import linked, memory_bytes
+from netsuke.export.wasm.node import Node
+
+__all__ = ["Node", "facts", "memory_bytes", "module", "run", "write"]
+
+SCALAR_FLAGS = ("-O2",)
+SIMD_FLAGS = ("-O2", "-msimd128")
+# The portable code is called by this; its own names stay inside the module.
+ENTRY = """\
+#include "model.h"
+uint8_t image[MODEL_INPUT_BYTES];
+int32_t logits[MODEL_CLASSES];
+__attribute__((export_name("run"))) void run(void)
+{
+    model_run(image, logits);
+}
+"""
+
+
+def write(
+    artifact: Artifact,
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    simd: bool = True,
+    clang: str = "clang",
+    linker: str = "wasm-ld",
+) -> Path:
+    """Write NAME.js, NAME.d.ts, NAME.wasm and NAME.simd.wasm into `folder` and return the path of NAME.js.
+
+    Without `simd` there is no SIMD module, and NAME.js loads the scalar one everywhere. NAME becomes an identifier.
+    Raises UnsupportedOp for a float graph, MissingExtra without clang or wasm-ld, ArtifactError where the folder
+    cannot be written.
+    """
+    check_supported(artifact.graph)
+    name = identifier(name or str(artifact.manifest.get("name") or "model"))
+    made = {f"{name}.wasm": linked(_portable(artifact), SCALAR_FLAGS, clang, linker)}
+    if simd:
+        made[f"{name}.simd.wasm"] = linked({"model.c": vectors.source(artifact)}, SIMD_FLAGS, clang, linker)
+    made[f"{name}.d.ts"] = _data("types.d.ts")
+    made[f"{name}.js"] = _script(artifact, name, simd)
+    for file, data in made.items():
+        _place(Path(folder) / file, data)
+    return Path(folder) / f"{name}.js"
+
+
+def run(path: str | Path, images: np.ndarray, *, simd: bool | None = None, node: str = "node") -> np.ndarray:
+    """Logits int32 [n, classes] of raw uint8 images [n, C, H, W] by NAME.js and its module, in Node.js.
+
+    `simd` chooses the module; without it, the SIMD one runs where there is one.
+    Raises MissingExtra without Node.js, ArtifactError where it refuses a file, GraphError for images of another shape.
+    """
+    path = Path(path)
+    about = facts(path)
+    if images.dtype != np.uint8 or images.shape[1:] != tuple(about["shape"]):
+        want = ", ".join(map(str, about["shape"]))
+        raise GraphError(f"needs uint8 images [n, {want}]; got {images.dtype} {list(images.shape)}")
+    if not len(images):
+        return np.zeros((0, len(about["classes"])), np.int32)
+    with Node(path, module(path, simd), node) as process:
+        return process.run(images)
+
+
+def module(path: Path, simd: bool | None = None) -> Path:
+    """The module beside NAME.js: with SIMD, without, or the better one that was written."""
+    has = facts(path)["simd"]
+    if simd and not has:
+        raise OptionError(f"{path.name} was written without a SIMD module")
+    return path.with_suffix(".simd.wasm" if (has if simd is None else simd) else ".wasm")
+
+
+def facts(path: str | Path) -> dict[str, Any]:
+    """What NAME.js says of its model: name, classes, shape [C, H, W], scale of the logits, whether there is SIMD."""
+    try:
+        first = Path(path).read_text(encoding="utf-8").splitlines()[1]
+        return json.loads(first.removeprefix("const MODEL = ").removesuffix(";"))
+    except (OSError, UnicodeError, ValueError, IndexError) as error:
+        raise ArtifactError(f"{path} cannot be read as a script written by netsuke: {error}") from None
+
+
+def _portable(artifact: Artifact) -> dict[str, str]:
+    """The files that the exporter of C writes, and the entry."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = c.write(artifact, folder, "model")
+        texts = {file.name: file.read_text(encoding="ascii") for file in (source, source.with_suffix(".h"))}
+    return texts | {"entry.c": ENTRY}
+
+
+def _script(artifact: Artifact, name: str, simd: bool) -> bytes:
+    last = artifact.graph.ops[-1]
+    about = {
+        "name": name,
+        "classes": artifact.classes,
+        "shape": artifact.graph.input_shape,
+        "scale": last.attrs.get("scale"),
+        "simd": simd,
+    }
+    return (
+        f"// Written by netsuke; docs/wasm.md tells how to use it.\nconst MODEL = {json.dumps(about)};\n".encode()
+        + _data("loader.js")
+    )
+
+
+def _data(name: str) -> bytes:
+    return files(__package__).joinpath(name).read_bytes()
+
+
+def _place(path: Path, data: bytes) -> None:
+    """Write a temporary file beside `path`, then rename it."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,73 @@
+
+// Whether this machine runs 128-bit SIMD: the smallest module with such an instruction is valid, or it is not.
+const PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+
+export const hasSimd = () => WebAssembly.validate(new Uint8Array(PROBE));
+
+export async function load(source, { simd = hasSimd() } = {}) {
+  const file = source ?? new URL(`${MODEL.name}${MODEL.simd && simd ? ".simd" : ""}.wasm`, import.meta.url);
+  const bytes = typeof file === "string" || file instanceof URL ? await fetched(file) : file;
+  const module = bytes instanceof WebAssembly.Module ? bytes : await WebAssembly.compile(bytes);
+  return new Model((await WebAssembly.instantiate(module)).exports);
+}
+
+async function fetched(file) {
+  const base = globalThis.document?.baseURI ?? import.meta.url;
+  const url = new URL(file, base);
+  if (url.protocol === "file:") {
+    const { readFile } = await import(/* @vite-ignore */ /* webpackIgnore: true */ "node:fs/promises");
+    return readFile(url);
+  }
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error(`${url} cannot be loaded: ${answer.status} ${answer.statusText}`);
+  return answer.arrayBuffer();
+}
+
+class Model {
+  #run;
+  #image;
+  #logits;
+
+  constructor({ memory, image, logits, init, run }) {
+    init?.(); // unpacks the weights
+    this.#run = run;
+    this.#image = new Uint8Array(memory.buffer, image.value, this.inputBytes);
+    this.#logits = new Int32Array(memory.buffer, logits.value, this.classes.length);
+  }
+
+  get classes() {
+    return MODEL.classes;
+  }
+
+  get inputShape() {
+    return MODEL.shape;
+  }
+
+  get inputBytes() {
+    const [channels, height, width] = MODEL.shape;
+    return channels * height * width;
+  }
+
+  run(images) {
+    const size = this.#image.length;
+    if (!(images instanceof Uint8Array || images instanceof Uint8ClampedArray) || images.length % size)
+      throw new TypeError(`needs a Uint8Array of ${MODEL.shape.join(" x ")} = ${size} bytes an image`);
+    const count = images.length / size;
+    const all = new Int32Array(count * this.#logits.length);
+    for (let i = 0; i < count; i++) {
+      this.#image.set(count === 1 ? images : images.subarray(i * size, (i + 1) * size));
+      this.#run();
+      all.set(this.#logits, i * this.#logits.length);
+    }
+    return all;
+  }
+
+  classify(image) {
+    const logits = this.run(image);
+    if (logits.length !== this.classes.length) throw new TypeError("classify takes one image");
+    const index = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
+    const terms = Array.from(logits, (v) => Math.exp((v - logits[index]) * MODEL.scale));
+    const confidence = MODEL.scale ? 1 / terms.reduce((a, b) => a + b) : null;
+    return { class: this.classes[index], index, confidence, logits };
+  }
+}

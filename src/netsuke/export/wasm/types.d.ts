@@ -1,0 +1,35 @@
+/** A classifier written by netsuke. */
+export interface Model {
+  /** Class names in the order of the logits. */
+  readonly classes: readonly string[];
+  /** Channels, height and width of an image. */
+  readonly inputShape: readonly [number, number, number];
+  /** Bytes of one image. */
+  readonly inputBytes: number;
+  /** Logits of one image or of several, one after the other: planes, row by row, bright ink on dark ground, 0 to 255. */
+  run(images: Uint8Array | Uint8ClampedArray): Int32Array;
+  /** The most likely class of one image. */
+  classify(image: Uint8Array | Uint8ClampedArray): Classification;
+}
+
+export interface Classification {
+  /** Name of the class with the largest logit. */
+  class: string;
+  /** Its number. */
+  index: number;
+  /** The softmax of its logit; null where the model does not tell the scale of its logits. */
+  confidence: number | null;
+  logits: Int32Array;
+}
+
+/** Whether this machine runs the SIMD module. */
+export function hasSimd(): boolean;
+
+/**
+ * Load the model: by default the module beside this script, the SIMD one where the machine has SIMD.
+ * `simd` chooses; `source` is another place of the module, its bytes, or the compiled module.
+ */
+export function load(
+  source?: string | URL | ArrayBuffer | Uint8Array | WebAssembly.Module,
+  options?: { simd?: boolean },
+): Promise<Model>;
