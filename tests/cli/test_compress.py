@@ -272,6 +272,9 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "importance": (("FILE", "--data", "digits", "--prune", 0.5, "--importance", "magnitud"), "did you mean .magnitude"),
     "pattern": (("FILE", "--data", "digits", "--pattern", "4:2"), r"step 1 \(prune\): "),
     "loss": (("FILE", "--data", "digits", "--allowed-loss", 5), "share of 1"),
+    "idle teacher": (("FILE", "--data", "digits", "--teacher", "self"), "--teacher is of training: give --epochs"),
+    "idle rate": (("FILE", "--data", "digits", "--lr", 0.1), "--lr is of training"),
+    "empty data": (("FILE", "--data", ""), "neither a known data set nor a folder"),
     "teacher": (("FILE", "--data", "digits", "--epochs", 1, "--teacher", "no.netsuke"), "no such file"),
     "augment": (("FILE", "--data", "digits", "--epochs", 1, "--augment", "rotat=3"), "did you mean 'rotate'"),
 }  # fmt: skip

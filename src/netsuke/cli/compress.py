@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from netsuke.cli import flags
+
 if TYPE_CHECKING:
     from netsuke.artifact import Artifact
     from netsuke.data import Dataset
@@ -53,7 +55,7 @@ def compress(
         str | None, typer.Option(help="Entropy coding of the weights: auto, huffman or range.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training in each step; 0 is none.")] = 0,
-    lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = flags.LR,
     augment: Annotated[str, typer.Option(help="none, handwriting, or rotate=10,shift=0.1,...")] = "none",
     teacher: Annotated[
         str | None, typer.Option(help="A .netsuke to distil from, or self: the model as it came.")
@@ -80,7 +82,7 @@ def compress(
 
     Example: netsuke compress lenet5.netsuke --data mnist --bits 4 --epochs 3 -o small.netsuke
     """
-    from netsuke.cli import flags, options
+    from netsuke.cli import options
     from netsuke.errors import OptionError
 
     if list_recipes:
@@ -123,10 +125,9 @@ def compress(
 
 def _alone(steps: dict[str, Any], **others: Any) -> None:
     """Raise OptionError where flags say what a recipe says itself."""
-    from netsuke.cli import flags
     from netsuke.errors import OptionError
 
-    defaults = {"epochs": 0, "lr": 1e-3, "augment": "none", "teacher": None}
+    defaults = {"epochs": 0, "lr": flags.LR, "augment": "none", "teacher": None}
     said = [*steps, *(key for key, value in others.items() if value != defaults[key])]
     if said:
         raise OptionError(f"{flags.name(said[0])} and --recipe exclude each other: write it into the recipe")
@@ -208,6 +209,8 @@ def _line(rows: list[dict[str, Any]]) -> str:
     if not standing:
         return text
     before = standing[-1]
+    if row["name"] == "encode":
+        text += f", {_shown(row, 'encoded_bytes')} coded"
     changes = [f"was {_shown(before, 'accuracy')} and {_shown(before, 'size_bytes')} bytes"]
     if row["rolled_back"]:
         changes.append(f"rolled back: it may cost {row['allowed_loss'] * 100:g} points")
@@ -248,6 +251,8 @@ def _finish(artifact: Artifact, plain: Dataset, dataset: Dataset, out: Path, *, 
     report = {k: document[k] for k in keys if k in document}
     artifact = artifact.with_manifest(report=report)
     artifact.save(out)
+    if artifact.manifest["steps"][-1]["name"] == "encode" and artifact.encoded_bytes >= artifact.size_bytes:
+        console.note("coding saved nothing: it takes integers and shared values, so quantise or share first")
     rows = artifact.manifest["steps"]
     history = [row for phase in artifact.manifest["history"].values() for row in phase]
     document |= {"artifact": str(out), "file_bytes": out.stat().st_size, "history": history, "steps": rows}

@@ -6,6 +6,7 @@ from typing import Any
 
 from netsuke.errors import OptionError
 
+LR = 1e-3  # the default of --lr
 QAT = {"ema": 0.998, "freeze_norm": 0.8}
 
 
@@ -46,8 +47,16 @@ def recipe(
 ) -> dict[str, Any]:
     """The tables of a recipe with a step for every flag that is set; `epochs` go to each step that can train."""
     check(chosen)
+    if not epochs:
+        for key, given in (
+            ("lr", lr != LR),
+            ("augment", augment != "none"),
+            ("teacher", teacher is not None),
+        ):
+            if given:
+                raise OptionError(f"--{key} is of training: give --epochs too, such as --epochs 3")
     training: dict[str, Any] = {"epochs": epochs, "lr": lr, "schedule": "cosine", "augment": augment}
-    learning = {"training": training, **({"teacher": teacher} if teacher and epochs else {})}
+    learning = {"training": training, **({"teacher": teacher} if teacher else {})}
     steps: list[dict[str, Any]] = []
     if "factorise" in chosen:
         steps.append({"step": "factorise", "energy": chosen["factorise"], **learning})

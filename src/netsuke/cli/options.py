@@ -40,6 +40,8 @@ def check_out(out: Path) -> None:
     """Fail before hours of training rather than after: the folder, or the one to make it in, must take files."""
     import os
 
+    if out.suffix in (".onnx", ".tflite"):
+        raise OptionError(f"{out}: netsuke export writes {out.suffix} files; name a .netsuke file here")
     if out.is_dir():
         raise OptionError(f"{out} is a folder; name a file, such as {out / 'model.netsuke'}")
     folder = next(parent for parent in out.absolute().parents if parent.exists())

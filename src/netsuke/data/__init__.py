@@ -34,9 +34,11 @@ def load(
     if name in CATALOGUE and not (isinstance(name_or_path, Path) and path.is_dir()):
         return _load_catalogued(name, size, seed, val_share)
     try:
-        if not path.is_dir():
+        if not path.is_dir() or not name:
             what = (
-                "a file, not a folder of images" if path.exists() else "neither a known data set nor a folder"
+                "a file, not a folder of images"
+                if name and path.exists()
+                else "neither a known data set nor a folder"
             )
             raise DataError(f"{name!r} is {what}; known sets: {', '.join(CATALOGUE)}")
         from netsuke.data.folders import read_folder
