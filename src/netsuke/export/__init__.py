@@ -30,7 +30,7 @@ class Target:
         return tuple(p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY)
 
     def unproved(self, artifact: Artifact, **options: Any) -> list[str]:
-        """The ops whose rounding by the target's runtime is not proved equal to the reference's, written with `options`."""
+        """The ops whose rounding by the target's runtime is not proved equal; `options` are those of `write`."""
         unproved = getattr(import_module(self.module), "unproved", None)
         return unproved(artifact, **options) if unproved else []
 
