@@ -12,7 +12,8 @@ from netsuke.artifact import Artifact
 from netsuke.engine import BACKENDS, Engine
 from netsuke.errors import GraphError, MissingExtra, OptionError, UnsupportedOp
 
-FLOAT_ONLY = {"openvino": "openvino", "litert": "ai_edge_litert"}  # and the module of each
+FLOAT_ONLY = {"openvino"}
+PEERS = {"openvino": "openvino", "litert": "ai_edge_litert"}  # and the module of each
 
 
 def engine(backend: str, artifact: Artifact, threads: int = 1) -> Engine:
@@ -43,7 +44,7 @@ def test_every_backend_meets_the_reference(backend, integer):
     assert not np.shares_memory(run(images), run(images)), "logits are the caller's to keep"
 
 
-@pytest.mark.parametrize("backend", FLOAT_ONLY)
+@pytest.mark.parametrize("backend", PEERS)
 @pytest.mark.parametrize("seed", range(8))
 def test_peers_meet_the_reference_on_random_graphs(backend, seed):
     artifact = artifact_of(random_graph(seed, integer=False))
@@ -63,7 +64,7 @@ def test_wrong_images_are_one_error_everywhere(backend):
     assert made.run(np.zeros((0, 1, 12, 10), np.uint8)).shape == (0, 3)
 
 
-@pytest.mark.parametrize(("backend", "module"), FLOAT_ONLY.items())
+@pytest.mark.parametrize(("backend", "module"), PEERS.items())
 def test_a_missing_peer_is_named(backend, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     extra = {"openvino": "openvino", "litert": "tflite"}[backend]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from netsuke import import_onnx
+from netsuke.data import Dataset
 from netsuke.errors import UnsupportedOp
 from netsuke.export import c
 from netsuke.graph import INT32_MAX
@@ -262,3 +263,36 @@ def test_multipliers_are_near_and_fit(gain, bound):
     assert m[0] < 1 << 15
     if gain * bound < 500 and gain > 2.0**-15:  # sums that spread over the levels: int32 leaves digits enough
         assert abs(m[0] / 2.0 ** s[0] - gain) <= gain * 2.0**-14
+
+
+@pytest.fixture(scope="module")
+def trained(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LeNet-5 after two epochs of MNIST, as torch exports it."""
+    torch = pytest.importorskip("torch", reason="needs torch: pip install 'netsuke[lab]'")
+    from netsuke.lab.models import build
+    from netsuke.lab.steps.train import Training, train
+
+    model = train(build("lenet5", mnist.image_shape, 10), mnist, Training(epochs=2)).eval().cpu()
+    path = tmp_path_factory.mktemp("trained") / "float.onnx"
+    torch.onnx.export(
+        model, torch.zeros(1, 1, 28, 28), path, dynamo=False, input_names=["image"],
+        dynamic_axes={"image": {0: "n"}}, opset_version=17,
+    )  # fmt: skip
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_trained_network_gives_the_same_classes(fmt, per_channel, trained, mnist, tmp_path):
+    path = tmp_path / "int8.onnx"
+    quantization.quantize_static(
+        trained, path, Reader(mnist.train.images[:500], 0.0), per_channel=per_channel,
+        quant_format=quantization.QuantFormat[fmt], weight_type=quantization.QuantType.QInt8,
+        activation_type=quantization.QuantType.QUInt8,
+    )  # fmt: skip
+    artifact, images = import_onnx.load(path), mnist.test.images
+    got = artifact.logits(images)
+    assert (got.argmax(1) == answers(path, images).argmax(1)).mean() >= 0.995
+    if shutil.which("cc"):
+        np.testing.assert_array_equal(c.run(c.write(artifact, tmp_path), images[:500]), got[:500])

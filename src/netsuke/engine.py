@@ -27,19 +27,21 @@ def _numpy(artifact: Artifact, threads: int) -> Run:
 
 
 def _litert(artifact: Artifact, threads: int) -> Run:
-    _float_only("litert", artifact, "the TFLite export has no form of them yet")
+    if artifact.graph.integer and (ops := tflite.unproved(artifact)):
+        raise UnsupportedOp(
+            f"litert is not proved to round {', '.join(ops[:5])} as the graph says; choose onnxruntime or numpy"
+        )
     return tflite.runner(tflite.encode(artifact), threads=threads)
 
 
 def _openvino(artifact: Artifact, threads: int) -> Run:
     # Seen in 2026.4: other logits, and a crash of the process at a Clip with one limit.
-    _float_only("openvino", artifact, "it does not compute the exact integer ONNX file bit for bit")
-    return _OpenVino(onnx.encode(artifact), artifact.graph.input_shape, threads)
-
-
-def _float_only(backend: str, artifact: Artifact, why: str) -> None:
     if artifact.graph.integer:
-        raise UnsupportedOp(f"{backend} takes no integer graphs: {why}; choose onnxruntime or numpy")
+        raise UnsupportedOp(
+            "openvino takes no integer graphs: it does not compute the exact integer ONNX file bit for bit; "
+            "choose onnxruntime or numpy"
+        )
+    return _OpenVino(onnx.encode(artifact), artifact.graph.input_shape, threads)
 
 
 class _OpenVino:
@@ -105,7 +107,7 @@ class Engine:
 
     `backend` is "auto" or a name in BACKENDS; afterwards it tells which one runs. `threads` goes to all
     but NumPy. Raises OptionError for another name, MissingExtra where the named backend is not installed,
-    UnsupportedOp where it has no faithful form of the graph (OpenVINO and LiteRT take float graphs only).
+    UnsupportedOp where it has no faithful form of the graph (OpenVINO takes float graphs only).
     """
 
     def __init__(self, artifact: Artifact, *, backend: str = "auto", threads: int = 1):

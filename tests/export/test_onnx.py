@@ -373,5 +373,5 @@ def test_export_verb_refuses_an_unknown_target(netsuke_cli, tmp_path):
     small_artifact().save(tmp_path / "small.netsuke")
     done = netsuke_cli("export", "small.netsuke", "--to", "onnx,coreml", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "netsuke: unknown target 'coreml'; choose from c, onnx, tflite\n"
+    assert done.stderr == "netsuke: unknown target 'coreml'; choose from c, onnx, tflite, wasm\n"
     assert [p.name for p in tmp_path.iterdir()] == ["small.netsuke"]

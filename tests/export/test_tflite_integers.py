@@ -207,6 +207,21 @@ def test_the_built_in_kernels_take_the_file_too(monkeypatch):
     )  # steps of int8 logits: its layers round as they do
 
 
+def test_large_sums_do_not_overflow_the_built_in_kernels():
+    from ai_edge_litert import interpreter
+
+    attrs = {"multipliers": [1 << 12, 1 << 12], "shift": 1, "signed": False}
+    ops = (HALF, Op("qadd", "sum", ("half", "half"), attrs), Op("flatten", "flat", ("sum",)))
+    artifact = artifact_of((Graph((1, 16, 16), ops), {}))
+    image = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    plain = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    model = interpreter.Interpreter(
+        model_content=target.encode(artifact), experimental_op_resolver_type=plain
+    )
+    got = model.get_signature_runner("serving_default")(image=image.transpose(0, 2, 3, 1))["logits"]
+    np.testing.assert_array_equal(got, artifact.logits(image))
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_shipped_models(name: str, mnist: Dataset, tmp_path: Path):
     artifact = Artifact.load(zoo.path(name))

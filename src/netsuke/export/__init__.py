@@ -29,10 +29,10 @@ class Target:
         parameters = signature(import_module(self.module).write).parameters.values()
         return tuple(p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY)
 
-    def unproved(self, artifact: Artifact) -> list[str]:
-        """The ops whose rounding by the target's runtime is not proved equal to the reference's."""
+    def unproved(self, artifact: Artifact, **options: Any) -> list[str]:
+        """The ops whose rounding by the target's runtime is not proved equal; `options` are those of `write`."""
         unproved = getattr(import_module(self.module), "unproved", None)
-        return unproved(artifact) if unproved else []
+        return unproved(artifact, **options) if unproved else []
 
     def run(self, path: str | Path, images: np.ndarray, **options: Any) -> np.ndarray:
         """Logits [n, classes] of raw uint8 images [n, C, H, W] by the written file."""

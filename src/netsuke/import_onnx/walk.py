@@ -20,7 +20,7 @@ Mean = float | Sequence[float]
 
 # What may be computed from constants alone: shapes for Reshape, weights turned or cast. None can blow up.
 FOLDED = frozenset(
-    "Add Cast Concat Div Gather Identity Mul Reshape Slice Sqrt Squeeze Sub Transpose Unsqueeze".split()  # noqa: SIM905
+    "Add Cast Concat Div Gather Identity Mul QuantizeLinear Reshape Slice Sqrt Squeeze Sub Transpose Unsqueeze".split()  # noqa: SIM905
 )
 PLAIN = frozenset("Identity Flatten Reshape Squeeze Cast QuantizeLinear DequantizeLinear".split())  # noqa: SIM905
 MAX_FOLDED = 1 << 24  # elements of a folded constant

@@ -197,7 +197,7 @@ def _qadd(at: At) -> int:
     target = _cut(at, at.op.attrs["signed"])
     shift = at.op.attrs["shift"]
     ratios = [
-        min(m / (1 << shift), scaling.SCALES[1]) for m in at.op.attrs["multipliers"]
+        min(m / (1 << shift), scaling.MOST_OF_SUM) for m in at.op.attrs["multipliers"]
     ]  # more is cut anyway
     if target == UNSIGNED:  # any scale will do: the one that leaves the first input as it is
         target = np.float32(at.net.scales[at.x[0]] / ratios[0])
