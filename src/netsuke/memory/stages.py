@@ -183,7 +183,7 @@ def window(op: Op, axis: int, tensors: Tensors) -> Window:
 def _scratch(
     before: Op | None, main: Op, after: Op | None, types: Mapping[str, Type], tensors: Tensors
 ) -> dict[str, int]:
-    """A depthwise pixel, a pixel of zeros beside its map, a window in one piece, a pixel to be summed."""
+    """A depthwise pixel, a pixel of zeros beside its map, a window in one piece, a pixel to be added to others."""
     parts: dict[str, int] = {}
     if main.kind != "qconv2d":
         return parts
@@ -195,7 +195,7 @@ def _scratch(
         parts["zeros"] = x.shape[0]
     if not deep and gathered(main, tensors):
         parts["patch"] = prod(tensors[main.tensor("weight")].shape[1:])
-    if after and after.kind == "sumpool":
+    if after and after.kind in ("sumpool", "qadd"):
         parts["pixel"] = types[main.name].shape[0]
     return parts
 

@@ -44,14 +44,7 @@ class Layout:
     rings: Mapping[str, Ring]
     offsets: Mapping[str, int]
     size: int
-
-    def reversed(self, stage: int) -> bool:
-        """Whether a stage works from its last pixel to its first: its output lies over its input, but higher."""
-        owner, name = self.owners[self.stages[stage].output], self.stages[stage].inputs[0]
-        if stage < self.streamed or name == INPUT or not {owner, self.owners[name]} <= set(self.offsets):
-            return False
-        start, end = self.offsets[self.owners[name]], self.offsets[self.owners[name]] + self.rings[self.owners[name]].size
-        return owner != self.owners[name] and start < self.offsets[owner] < end
+    reversed: frozenset[int]  # stages that work from the last pixel to the first: what they write lies higher
 
     def segment(self, stage: int) -> int:
         return 0 if stage < self.streamed else stage - self.streamed + 1
@@ -114,8 +107,19 @@ class _Net:
 
     def layout(self, streamed: int) -> Layout:
         rings = self._rings(streamed)
-        offsets, size = fit(self._buffers(streamed, rings))
-        return Layout(self.stages, streamed, self.owners, rings, offsets, size)
+        buffers = self._buffers(streamed, rings)
+        offsets, size = fit(buffers)
+        backwards = (self.number[b.name] for b in buffers if self._backwards(b, rings, offsets))
+        return Layout(self.stages, streamed, self.owners, rings, offsets, size, frozenset(backwards))
+
+    @staticmethod
+    def _backwards(buffer: Buffer, rings: Mapping[str, Ring], offsets: Mapping[str, int]) -> bool:
+        """Whether a map lies over the one that it is made of, but too high to be written from its start on."""
+        at = offsets[buffer.name]
+        return any(
+            at < offsets[x] + rings[x].size and offsets[x] < at + buffer.size and at + buffer.below[x] > offsets[x]
+            for x in buffer.above
+        )
 
     # --- rows that live at the same time ---
 
