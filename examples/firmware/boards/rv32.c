@@ -24,7 +24,7 @@ void board_start(void)
 uint32_t board_clock(void)
 {
     uint32_t count;
-    __asm__ volatile("csrr %0, minstret" : "=r"(count));
+    __asm__ volatile(".option push\n.option arch, +zicsr\ncsrr %0, minstret\n.option pop" : "=r"(count));
     return count;
 }
 

@@ -114,7 +114,7 @@ def stages(graph: Graph, tensors: Tensors) -> list[Stage]:
             if follower and depthwise(op, types[op.inputs[0]], types[op.name]) and pointwise(follower, tensors):
                 before, main = op, follower
                 follower = _follower(main, reads)
-            if follower and (_joins(follower) or _residual(follower, before or main, main, types, base, tensors)):
+            if follower and (_joins(follower, main, types) or _residual(follower, before or main, main, types, base, tensors)):
                 after = follower
         taken |= {o.name for o in (main, after) if o}
         found.append(_stage(before, main, after, types, base, tensors))
@@ -127,12 +127,12 @@ def _follower(op: Op, reads: Mapping[str, list[Op]]) -> Op | None:
     return only[0] if len(only) == 1 and only[0] is not op else None
 
 
-def _joins(op: Op) -> bool:
-    """Whether a pool can follow pixel by pixel: none is computed twice."""
-    if op.kind == "sumpool":
-        return True
-    strides = zip(op.attrs.get("stride", ()), op.attrs.get("kernel", ()), strict=True)
-    return op.kind == "maxpool" and all(stride >= side for stride, side in strides)
+def _joins(op: Op, main: Op, types: Mapping[str, Type]) -> bool:
+    """Whether a pool can follow pixel by pixel: a maximum over sums of one product, none computed twice."""
+    if op.kind != "maxpool":
+        return op.kind == "sumpool"
+    strides = zip(op.attrs["stride"], op.attrs["kernel"], strict=True)
+    return main.attrs["groups"] == 1 and all(stride >= side for stride, side in strides)
 
 
 def _residual(
@@ -183,19 +183,21 @@ def window(op: Op, axis: int, tensors: Tensors) -> Window:
 def _scratch(
     before: Op | None, main: Op, after: Op | None, types: Mapping[str, Type], tensors: Tensors
 ) -> dict[str, int]:
-    """A depthwise pixel, a pixel of zeros beside its map, a window in one piece, a pixel to be added to others."""
+    """Depthwise pixels and windows in one piece, as many as are pooled; zeros beside the map; a pixel to be added."""
     parts: dict[str, int] = {}
     if main.kind != "qconv2d":
         return parts
     x = types[(before or main).inputs[0]]
+    pooled = after is not None and after.kind == "maxpool"
+    count = prod(after.attrs["kernel"]) if after and pooled else 1
     deep = before or (main if depthwise(main, x, types[main.name]) else None)
     if before:
-        parts["depth"] = x.shape[0]
+        parts["depth"] = x.shape[0] * count
     if deep and any(deep.attrs["padding"]):
         parts["zeros"] = x.shape[0]
-    if not deep and gathered(main, tensors):
-        parts["patch"] = prod(tensors[main.tensor("weight")].shape[1:])
-    if after and after.kind in ("sumpool", "qadd"):
+    if not deep and (gathered(main, tensors) or pooled):
+        parts["patch"] = prod(tensors[main.tensor("weight")].shape[1:]) * count
+    if after and not pooled:
         parts["pixel"] = types[main.name].shape[0]
     return parts
 

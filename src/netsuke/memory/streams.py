@@ -15,7 +15,7 @@ import numpy as np
 
 from netsuke.graph import INPUT, Graph, Tensors, Type
 from netsuke.memory.fit import WORD, Buffer, fit
-from netsuke.memory.stages import IN_PLACE, POOLS, Stage, bases, depthwise, gathered, readers, stages, window, words
+from netsuke.memory.stages import IN_PLACE, POOLS, Stage, bases, readers, stages, window, words
 
 LONGEST = 40  # stages of the first segment: deeper maps are small
 SCRATCH, STATE = "\0scratch", "\0state"  # no op is called so
@@ -214,7 +214,7 @@ class _Net:
             return {"below": {source: 0}}
         if stage.op.kind != "qconv2d":
             return {}
-        below, above = _distances(stage, x, y, self.types, self.tensors)
+        below, above = _distances(stage, x, y, self.tensors)
         return {"below": {source: below}, "above": {source: above}}
 
 
@@ -223,9 +223,7 @@ def counter_bytes(of: Sequence[Stage]) -> int:
     return 1 if max(stage.steps for stage in of) < 256 else 2
 
 
-def _distances(
-    stage: Stage, x: Type, y: Type, types: Mapping[str, Type], tensors: Tensors
-) -> tuple[int, int]:
+def _distances(stage: Stage, x: Type, y: Type, tensors: Tensors) -> tuple[int, int]:
     """Bytes that the output must start below its input, so that no pixel is overwritten before its last reader, or
     above it, where the pixels are computed from the last to the first.
     """
@@ -240,11 +238,7 @@ def _distances(
     (top, bottom), (left, right) = spans
     first = (top[:, None] * x.shape[2] + left).reshape(-1) * x.shape[0]
     last = ((bottom[:, None] - 1) * x.shape[2] + right).reshape(-1) * x.shape[0]
-    reads_first = (
-        (not stage.after or stage.after.kind == "qadd")
-        and (stage.before is not None or (stage.op.attrs["groups"] == 1 and gathered(stage.op, tensors)))
-        and not depthwise(stage.op, x, types[stage.op.name])
-    )
+    reads_first = stage.op.attrs["groups"] == 1 and not {"depth", "patch"}.isdisjoint(stage.scratch)
     skip = 1 if reads_first else 0  # a pixel is read before it is written, or while it is
     later = np.minimum.accumulate(np.append(first, x.elements)[::-1])[::-1]
     earlier = np.maximum.accumulate(np.append(0, last))

@@ -89,6 +89,32 @@ static inline int32_t pair(uint32_t a, uint32_t b, int32_t acc)
     __asm__("smlad %0, %1, %2, %0" : "+r"(acc) : "r"(a), "r"(b));
     return acc;
 }
+
+/* A constant in a register, where the masks below need it. */
+static inline uint32_t held(uint32_t v)
+{
+    __asm__("" : "+r"(v));
+    return v;
+}
+
+/* acc += a times the codes that `mask` leaves of b, or of b shifted right; the last one takes 8 off each code. */
+#define PAIR_CODES(acc, a, b, mask) \\
+    do { \\
+        uint32_t t_; \\
+        __asm__("and %1, %3, %4\\n\\tsmlad %0, %2, %1, %0" : "+r"(acc), "=&r"(t_) : "r"(a), "r"(mask), "r"(b)); \\
+    } while (0)
+#define PAIR_SHIFTED(acc, a, b, mask, shift) \\
+    do { \\
+        uint32_t t_; \\
+        __asm__("and %1, %3, %4, lsr #" #shift "\\n\\tsmlad %0, %2, %1, %0" \\
+                : "+r"(acc), "=&r"(t_) : "r"(a), "r"(mask), "r"(b)); \\
+    } while (0)
+#define PAIR_SIGNED(acc, a, b, mask, zero, shift) \\
+    do { \\
+        uint32_t t_; \\
+        __asm__("and %1, %3, %4, " #shift "\\n\\tssub16 %1, %1, %5\\n\\tsmlad %0, %2, %1, %0" \\
+                : "+r"(acc), "=&r"(t_) : "r"(a), "r"(mask), "r"(b), "r"(zero)); \\
+    } while (0)
 #endif
 """
 
@@ -98,11 +124,17 @@ REQUANTIZE = {
 static inline int8_t requantize_u7(int32_t acc, int32_t multiplier, int shift)
 {
     int32_t v;
+#ifdef PAIRS
+    v = acc * multiplier + (((int32_t)1 << shift) >> 1);
+    __asm__("usat %0, #7, %1" : "=r"(v) : "r"(v >> shift)); /* saturates in one step */
+    return (int8_t)v;
+#else
     if (acc <= 0) {
         return 0;
     }
     v = (acc * multiplier + (((int32_t)1 << shift) >> 1)) >> shift;
     return (int8_t)(v > 127 ? 127 : v);
+#endif
 }
 """,
     "s8": """\
@@ -111,8 +143,13 @@ static inline int8_t requantize_u7(int32_t acc, int32_t multiplier, int shift)
 static inline int8_t requantize_s8(int32_t acc, int32_t multiplier, int shift)
 {
     int32_t v = acc * multiplier + (((int32_t)1 << shift) >> 1);
+#ifdef PAIRS
+    __asm__("ssat %0, #8, %1" : "=r"(v) : "r"(v >> shift)); /* gcc and clang shift the sign along */
+    return (int8_t)(v == -128 ? -127 : v);
+#else
     v = v < 0 ? -1 - ((-1 - v) >> shift) : v >> shift;
     return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v);
+#endif
 }
 """,
 }
@@ -177,16 +214,16 @@ static int8_t weight_8(const int8_t *stream, place number)
 
 # Parts of a kernel for four outputs: the step of two inputs by SMLAD for four, and the plain step.
 DOT4 = """\
-/* Adds to four sums the products of `n` inputs with {bits}-bit weights, four side by side for each input. */
-APART const {stream} *dot4_{bits}(const int8_t *x, const {stream} *w, place n, int32_t *acc)
+/* Four sums, from `base` on, of `n` inputs times {bits}-bit weights, four side by side for each input. */
+static inline const {stream} *dot4_{bits}(const int8_t *x, const {stream} *w, place n, int32_t base, int32_t *acc)
 {{
-    int32_t a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
+    int32_t a0 = base, a1 = base, a2 = base, a3 = base;
 #ifdef PAIRS
-    for (; n >= 4; n -= 4) {{
+{mask}    for (; n >= 4; n -= 4) {{
         const uint32_t e = even(word(x)), o = odd(word(x));
         const uint32_t first = low(e, o), second = high(e, o);
 {pairs}    }}
-#endif
+{two}#endif
 {plain}    acc[0] = a0;
     acc[1] = a1;
     acc[2] = a2;
@@ -205,25 +242,18 @@ def _pairs(bits: int) -> str:
                 word = f"word(w + {offset})" if offset else "word(w)"
                 lines += [f"a{a} = pair({which}, even({word}), a{a});", f"a{b} = pair({which}, odd({word}), a{b});"]
         return _indent([*lines, "x += 4;", "w += 16;"])
-    mask = f"0x{(1 << bits) - 1:04X}{(1 << bits) - 1:04X}"
     load = {
         4: ("word(w)", "word(w + 4)"),
-        2: ("(word(w) & 0xFF) | (word(w) & 0xFF00) << 8", "(word(w) >> 16 & 0xFF) | (word(w) >> 24) << 16"),
+        2: ("(all & 0xFF) | (all & 0xFF00) << 8", "(all >> 16 & 0xFF) | (all >> 24) << 16"),
         1: ("(w[0] & 15u) | (uint32_t)(w[0] >> 4) << 16", "(w[1] & 15u) | (uint32_t)(w[1] >> 4) << 16"),
     }[bits]
-    lines = []
-    if bits == 2:
-        lines += ["const uint32_t all = word(w);"]
-        load = tuple(text.replace("word(w)", "all") for text in load)
-    for which, text in zip(("first", "second"), load, strict=True):
-        name = "p" if which == "first" else "q"
-        lines.append(f"const uint32_t {name} = {text};")
+    lines = ["const uint32_t all = word(w);"] if bits == 2 else []
+    for which, name, text in zip(("first", "second"), "pq", load, strict=True):
+        lines.append(f"const uint32_t {name} = {text}{' << 1' if bits == 1 else ''};".replace("= (w", "= ((w"))
         for k in range(4):
-            shifted = f"{name} >> {k * bits}" if k else name
-            value = f"({shifted} & {mask})"
-            lines.append(f"a{k} = pair({which}, {value}{' << 1' if bits == 1 else ''}, a{k});")
-    step = 2 * bits
-    return _indent([*lines, "x += 4;", f"w += {step};"])
+            shift = f"_SHIFTED(a{k}, {which}, {name}, mask, {k * bits})" if k else f"_CODES(a{k}, {which}, {name}, mask)"
+            lines.append(f"PAIR{shift};")
+    return _indent([*lines, "x += 4;", f"w += {2 * bits};"])
 
 
 def _plain(bits: int) -> str:
@@ -280,6 +310,19 @@ def _plain(bits: int) -> str:
 """
 
 
+TWO = """\
+    if (n >= 2) {
+        const uint32_t first = low((uint32_t)(int32_t)x[0], (uint32_t)(int32_t)x[1]), p = word(w);
+        PAIR_CODES(a0, first, p, mask);
+        PAIR_SHIFTED(a1, first, p, mask, 4);
+        PAIR_SHIFTED(a2, first, p, mask, 8);
+        PAIR_SHIFTED(a3, first, p, mask, 12);
+        n -= 2;
+        x += 2;
+        w += 4;
+    }
+"""
+
 DOT1 = """\
 /* One sum: the weights of an output one after another, from number `at` on. */
 APART int32_t dot1_{bits}(const {x} *x, const {stream} *w, place at, place n)
@@ -301,6 +344,19 @@ APART int32_t dot1_4(const int8_t *x, const uint8_t *w, place at, place n)
         sum = *x++ * ((flash_uint8_t(w++) >> 4) - 8);
         n--;
     }
+#ifdef PAIRS
+    const uint32_t mask = held(0x000F000F), zero = held(0x00080008);
+    for (; n >= 8; n -= 8) { /* codes 0 and 4, 1 and 5, ... lie four nibbles apart */
+        const uint32_t p = word(w), eu = even(word(x)), ev = even(word(x + 4));
+        const uint32_t ou = odd(word(x)), ov = odd(word(x + 4));
+        PAIR_SIGNED(sum, low(eu, ev), p, mask, zero, lsl #0);
+        PAIR_SIGNED(sum, low(ou, ov), p, mask, zero, lsr #4);
+        PAIR_SIGNED(sum, high(eu, ev), p, mask, zero, lsr #8);
+        PAIR_SIGNED(sum, high(ou, ov), p, mask, zero, lsr #12);
+        x += 8;
+        w += 4;
+    }
+#endif
     for (; n >= 2; n -= 2) {
         const int p = flash_uint8_t(w++);
         sum += x[0] * ((p & 15) - 8) + x[1] * ((p >> 4) - 8);
@@ -313,48 +369,67 @@ APART int32_t dot1_4(const int8_t *x, const uint8_t *w, place at, place n)
 }
 """
 
-# A depthwise window: `tap[t]` points at the pixel under weight t, four channels are summed side by side.
-DEPTH4 = {
-    8: """\
-/* Adds a depthwise window of four channels: `tap[t]` points at the pixel under weight t. */
-APART const int8_t *depth4_8(const int8_t *const *tap, place c, const int8_t *w, place n, int32_t *acc)
-{
-    int32_t a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
-    for (; n > 0; n--) {
+# A depthwise window: `tap[t]` points at the pixel under weight t, four channels are summed side by side. By SMLAD two
+# taps are taken at once.
+DEPTH4 = """\
+/* Four channels of a depthwise window, from `c` on: `tap[t]` points at the pixel under weight t. */
+static inline const {stream} *depth4_{bits}(const int8_t *const *tap, place c, const {stream} *w, place n, int32_t *acc)
+{{
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+#ifdef PAIRS
+{held}    for (; n >= 2; n -= 2) {{
+        const uint32_t u = word(tap[0] + c), v = word(tap[1] + c);
+        const uint32_t eu = even(u), ev = even(v), ou = odd(u), ov = odd(v);
+{pairs}        tap += 2;
+    }}
+#endif
+    for (; n > 0; n--) {{
         const int8_t *const x = *tap++ + c;
-        a0 += x[0] * flash_int8_t(w);
-        a1 += x[1] * flash_int8_t(w + 1);
-        a2 += x[2] * flash_int8_t(w + 2);
-        a3 += x[3] * flash_int8_t(w + 3);
-        w += 4;
-    }
+{plain}    }}
     acc[0] = a0;
     acc[1] = a1;
     acc[2] = a2;
     acc[3] = a3;
     return w;
-}
+}}
+"""
+DEPTH_PAIRS = {
+    8: """\
+        const uint32_t p = word(w), q = word(w + 4);
+        const uint32_t ep = even(p), eq = even(q), op = odd(p), oq = odd(q);
+        a0 = pair(low(eu, ev), low(ep, eq), a0);
+        a1 = pair(low(ou, ov), low(op, oq), a1);
+        a2 = pair(high(eu, ev), high(ep, eq), a2);
+        a3 = pair(high(ou, ov), high(op, oq), a3);
+        w += 8;
 """,
     4: """\
-/* Adds a depthwise window of four channels: `tap[t]` points at the pixel under weight t. */
-APART const uint8_t *depth4_4(const int8_t *const *tap, place c, const uint8_t *w, place n, int32_t *acc)
-{
-    int32_t a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
-    for (; n > 0; n--) {
-        const int8_t *const x = *tap++ + c;
+        const uint32_t p = word(w);
+        PAIR_SIGNED(a0, low(eu, ev), p, mask, zero, lsl #0);
+        PAIR_SIGNED(a1, low(ou, ov), p, mask, zero, lsr #4);
+        PAIR_SIGNED(a2, high(eu, ev), p, mask, zero, lsr #8);
+        PAIR_SIGNED(a3, high(ou, ov), p, mask, zero, lsr #12);
+        w += 4;
+""",
+}
+DEPTH_HELD = """\
+    const uint32_t mask = held(0x000F000F), zero = held(0x00080008);
+"""
+DEPTH_PLAIN = {
+    8: """\
+        a0 += x[0] * flash_int8_t(w);
+        a1 += x[1] * flash_int8_t(w + 1);
+        a2 += x[2] * flash_int8_t(w + 2);
+        a3 += x[3] * flash_int8_t(w + 3);
+        w += 4;
+""",
+    4: """\
         const int p = flash_uint8_t(w), q = flash_uint8_t(w + 1);
         a0 += x[0] * ((p & 15) - 8);
         a1 += x[1] * ((p >> 4) - 8);
         a2 += x[2] * ((q & 15) - 8);
         a3 += x[3] * ((q >> 4) - 8);
         w += 2;
-    }
-    acc[0] = a0;
-    acc[1] = a1;
-    acc[2] = a2;
-    acc[3] = a3;
-    return w;
-}
 """,
 }
 
@@ -368,6 +443,18 @@ APART int32_t depth1_{bits}(const int8_t *const *tap, place c, const {stream} *w
     }}
     return sum;
 }}
+"""
+DEPTH1_4 = """\
+/* One channel of a depthwise window. */
+APART int32_t depth1_4(const int8_t *const *tap, place c, const uint8_t *w, place at, place n)
+{
+    int32_t sum = 0;
+    for (const place end = at + n; at < end; at++) {
+        const int p = flash_uint8_t(w + (at >> 1));
+        sum += (*tap++)[c] * ((at & 1 ? p >> 4 : p & 15) - 8);
+    }
+    return sum;
+}
 """
 
 
@@ -386,7 +473,10 @@ def stream(bits: int) -> str:
 
 
 def dot4(bits: int) -> str:
-    return DOT4.format(bits=bits, stream=stream(bits), pairs=_pairs(bits), plain=_plain(bits))
+    code = ((1 << bits) - 1) << (bits == 1)  # one bit counts twice
+    mask = f"    const uint32_t mask = held(0x{code:04X}{code:04X});\n" if bits < 8 else ""
+    two = TWO if bits == 4 else ""
+    return DOT4.format(bits=bits, stream=stream(bits), mask=mask, two=two, pairs=_pairs(bits), plain=_plain(bits))
 
 
 def dot1(bits: int, x: str = "int8_t") -> str:
@@ -396,8 +486,15 @@ def dot1(bits: int, x: str = "int8_t") -> str:
     return text if x == "int8_t" else text.replace("dot1_", "wide_")
 
 
+def depth4(bits: int) -> str:
+    held = DEPTH_HELD if bits < 8 else ""
+    return DEPTH4.format(
+        bits=bits, stream=stream(bits), held=held, pairs=DEPTH_PAIRS[bits], plain=DEPTH_PLAIN[bits]
+    )
+
+
 def depth1(bits: int) -> str:
-    return DEPTH1.format(bits=bits, stream=stream(bits))
+    return DEPTH1_4 if bits == 4 else DEPTH1.format(bits=bits, stream=stream(bits))
 
 
 def _indent(lines: list[str]) -> str:

@@ -24,13 +24,12 @@ class Finish:
     multiplier: str = ""
     shifts: str = ""  # an array, a shift a channel
     exponent: bool = False  # zero bits of the biases that are not stored
-    largest: bool = False  # of what is there already, for a pool
 
     @property
     def name(self) -> str:
         short = "_".join(t.removesuffix("_t").replace("uint", "u").replace("int", "s") for t in
                          (self.bias, self.multiplier, self.shifts) if t)  # fmt: skip
-        return f"{self.out}_{short}{'_e' * self.exponent}{'_max' * self.largest}"
+        return f"{self.out}_{short}{'_e' * self.exponent}"
 
     def parameters(self) -> list[str]:
         found = [f"const {self.bias} *bias"] + ["int exponent"] * self.exponent
@@ -46,20 +45,17 @@ class Finish:
             return [f"out[{o}] = {acc} + {bias};"]
         shift = f"flash_{self.shifts}(shift + {o})" if self.shifts else "shift"
         m = f"(int32_t)flash_{self.multiplier}(multiplier + {o})"
-        value = f"requantize_{self.out}({acc} + {bias}, {m}, {shift})"
-        if not self.largest:
-            return [f"out[{o}] = {value};"]
-        return [f"const int8_t v = {value};", f"if (v > out[{o}]) {{", f"out[{o}] = v;", "}"]
+        return [f"out[{o}] = requantize_{self.out}({acc} + {bias}, {m}, {shift});"]
 
 
-def finish(op: Op, y: Type, tensors: Tensors, largest: bool = False) -> Finish:
+def finish(op: Op, y: Type, tensors: Tensors) -> Finish:
     bias, exponent = packing.shortened(tensors[op.tensor("bias")])
     if op.kind == "qlogits":
         return Finish("i32", ctype(bias), exponent=exponent > 0)
     m, s = (tensors[op.tensor(role)] for role in ("multiplier", "shift"))
     m = m.astype(packing.storage_dtype(m))
     shifts = "" if uniform(s) else f"{packing.storage_dtype(s).name}_t"
-    return Finish(y.dtype, ctype(bias), ctype(m), shifts, exponent > 0, largest)
+    return Finish(y.dtype, ctype(bias), ctype(m), shifts, exponent > 0)
 
 
 @dataclass(frozen=True)
@@ -70,31 +66,55 @@ class Product:
     bits: int
     blocks: bool
     finish: Finish
+    many: int = 1  # vectors, one behind the other, of which the largest sums count
 
     @property
     def name(self) -> str:
-        return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}"
+        largest = f"_max{self.many}" if self.many > 1 else ""
+        return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}"
 
     def text(self) -> str:
         x = {"dense": "const int8_t *x", "wide": "const int32_t *x", "depth": "const int8_t *const *tap"}[self.kind]
         stream = kernels.stream(self.bits)
         first = [] if self.blocks else ["place at"]  # the number of the first weight: a group may begin within a byte
-        parameters = [x, "place n", f"const {stream} *w", *first, "place outputs", *self.finish.parameters()]
+        count = ["place count"] if self.many > 1 else []
+        parameters = [x, "place n", *count, f"const {stream} *w", *first, "place outputs", *self.finish.parameters()]
         lines = [f"APART void {self.name}({', '.join(parameters)})", "{", "place o = 0;"]
         lines += [*self._blocks(), "place at = 0;"] if self.blocks else []
         call = {"dense": f"dot1_{self.bits}(x, w, at, n)", "wide": f"wide_{self.bits}(x, w, at, n)",
                 "depth": f"depth1_{self.bits}(tap, o, w, at, n)"}[self.kind]  # fmt: skip
-        lines += ["for (; o < outputs; o++, at += n) {", f"const int32_t sum = {call};"]
+        lines += ["for (; o < outputs; o++, at += n) {"]
+        if self.many == 1:
+            lines += [f"const int32_t sum = {call};"]
+        else:
+            other = call.replace("(x,", "(x + k * n,")
+            lines += [f"int32_t sum = {call};", "for (place k = 1; k < count; k++) {", f"const int32_t other = {other};",
+                      "sum = other > sum ? other : sum;", "}"]  # fmt: skip
         return indented([*lines, *self.finish.store("sum", "o"), "}", "}"])
 
     def _blocks(self) -> list[str]:
-        base, start = "0", []
+        """Four outputs at a time; of several vectors, one behind the other, the largest sums."""
+        if self.kind == "depth":
+            lines = ["int32_t acc[4];", "w = depth4_{bits}(tap, o, w, n, acc);"]
+        elif self.many > 1:
+            lines = ["int32_t acc[4];", "const {stream} *next = dot4_{bits}(x, w, n, {base}, acc);",
+                     "for (place k = 1; k < count; k++) {", "int32_t other[4];",
+                     "next = dot4_{bits}(x + k * n, w, n, {bases}, other);",
+                     *(f"acc[{i}] = other[{i}] > acc[{i}] ? other[{i}] : acc[{i}];" for i in range(4)),
+                     "}", "w = next;"]  # fmt: skip
+        else:
+            lines = ["int32_t acc[4];", "w = dot4_{bits}(x, w, n, {base}, acc);"]
+        start, base, bases = [], "0", "0"
         if self.kind == "dense" and zero(self.bits):
-            start = [f"const int32_t base = {-zero(self.bits)} * total(x, n);"]
-            base = "base"
-        call = f"dot4_{self.bits}(x, w, n, acc)" if self.kind == "dense" else f"depth4_{self.bits}(tap, o, w, n, acc)"
-        fours = [f"int32_t acc[4] = {{{', '.join([base] * 4)}}};", f"w = {call};", "for (int k = 0; k < 4; k++) {"]
-        return [*start, "for (; o + 4 <= outputs; o += 4) {", *fours, *self.finish.store("acc[k]", "(o + k)"), "}", "}"]
+            start, base = [f"const int32_t base = {-zero(self.bits)} * total(x, n);"], "base"
+            if self.many > 1:
+                start = [f"int32_t base[{self.many}];", "for (place k = 0; k < count; k++) {",
+                         f"base[k] = {-zero(self.bits)} * total(x + k * n, n);", "}"]  # fmt: skip
+                base, bases = "base[0]", "base[k]"
+        names = {"bits": self.bits, "stream": kernels.stream(self.bits), "base": base, "bases": bases}
+        fours = [line.format(**names) if "_{" in line or "{stream}" in line else line for line in lines]
+        ends = [line for k in range(4) for line in self.finish.store(f"acc[{k}]", f"(o + {k})")]
+        return [*start, "for (; o + 4 <= outputs; o += 4) {", *fours, *ends, "}"]
 
     def needs(self) -> list[str]:
         """The kernels it calls, as text."""
@@ -103,7 +123,7 @@ class Product:
             found += [kernels.TOTAL] if zero(self.bits) else []
             found += [kernels.dot4(self.bits)]
         if self.blocks and self.kind == "depth":
-            found += [kernels.DEPTH4[self.bits]]
+            found += [kernels.depth4(self.bits)]
         one = {"dense": kernels.dot1(self.bits), "wide": kernels.dot1(self.bits, "int32_t"),
                "depth": kernels.depth1(self.bits)}[self.kind]  # fmt: skip
         reads = [kernels.weight(self.bits)] if f"weight_{self.bits}(" in one else []
@@ -136,9 +156,8 @@ def is_depth(layer: Layer, op: Op) -> bool:
 def product(layer: Layer, op: Op) -> Product:
     """The function that computes an op of this stage."""
     weight, bits = layer.tensors[op.tensor("weight")], op.attrs["bits"]
-    after = layer.stage.after
-    largest = after is not None and after.kind == "maxpool" and op is layer.op
-    ends = finish(op, layer.types[op.name], layer.tensors, largest)
+    many = pooled(layer) if op is layer.op else 1
+    ends = finish(op, layer.types[op.name], layer.tensors)
     if is_depth(layer, op):
         return Product("depth", bits, bits in DEEP and len(weight) >= 4, ends)
     if weight.ndim == 2:
@@ -146,7 +165,13 @@ def product(layer: Layer, op: Op) -> Product:
             return Product("wide", bits, False, ends)
         return Product("dense", bits, blocked(bits, *weight.shape), ends)
     groups = op.attrs["groups"]
-    return Product("dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends)
+    return Product("dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many)
+
+
+def pooled(layer: Layer) -> int:
+    """How many pixels of the convolution a pixel of the stage is the largest of."""
+    after = layer.stage.after
+    return prod(after.attrs["kernel"]) if after and after.kind == "maxpool" else 1
 
 
 def products(layer: Layer) -> list[Product]:
@@ -162,7 +187,7 @@ def _call(layer: Layer, op: Op, x: str, n: int, outputs: int, out: str, group: i
         weights += f", {times('g', outputs * n) if group > 1 else 0}"
     elif group > 1:
         weights += f" + {times('g', outputs * n * bits // 8)}"
-    arguments = [x, str(n), weights, str(outputs), array("bias") + first]
+    arguments = [x, str(n), *(["count"] if product(layer, op).many > 1 else []), weights, str(outputs), array("bias") + first]
     exponent = packing.shortened(tensors[op.tensor("bias")])[1]
     arguments += [str(exponent)] if exponent else []
     if op.kind != "qlogits":
@@ -203,9 +228,14 @@ def _stored(layer: Layer, channels: int) -> list[str]:
         return _pixel(layer, "x", "0", target)
     if after.kind == "qadd":
         return _added(layer, after, channels, target)
-    (high, wide), attrs = layer.types[layer.op.name].shape[1:], after.attrs
+    return _largest(layer, after, target)
+
+
+def _largest(layer: Layer, pool: Op, target: str) -> list[str]:
+    """Collect what is multiplied with for each pixel of the pool, then compute all outputs at once."""
+    (high, wide), attrs = layer.types[layer.op.name].shape[1:], pool.attrs
     top, left, bottom, right = attrs.get("padding", (0, 0, 0, 0))
-    lines = [f"int8_t *const pixel = {target};", each("c", channels), "*(volatile int8_t *)(pixel + c) = -127;", "}"]
+    lines = ["place count = 0;"]
     for name, outer, side, stride, before, behind, size in (
         ("py", "y", attrs["kernel"][0], attrs["stride"][0], top, bottom, high),
         ("px", "x", attrs["kernel"][1], attrs["stride"][1], left, right, wide),
@@ -217,8 +247,16 @@ def _stored(layer: Layer, channels: int) -> list[str]:
             lines.append(f"const place {inner} = {origin};")
         if before or behind:
             lines += [f"if ({inner} < 0 || {inner} >= {size}) {{", "continue;", "}"]
-    first = window(layer.stage.first, 0, layer.tensors).stride
-    return [*lines, *_pixel(layer, "cx", times("py", first), "pixel"), "}", "}"]
+    row = times("py", window(layer.op, 0, layer.tensors).stride * window(layer.stage.first, 0, layer.tensors).stride
+                if layer.stage.before else window(layer.op, 0, layer.tensors).stride)  # fmt: skip
+    weight, out = layer.tensors[layer.op.tensor("weight")], len(layer.tensors[layer.op.tensor("weight")])
+    n = prod(weight.shape[1:])
+    name = "depth" if layer.stage.before else "patch"
+    if layer.stage.before:
+        lines += _depth(layer, layer.stage.before, "cx", row, f"scratch + {part(layer, name)} + count * {n}")
+    else:
+        lines += _gathered(layer, layer.op, "cx", row, f" + count * {n}")
+    return [*lines, "count++;", "}", "}", _call(layer, layer.op, f"scratch + {part(layer, name)}", n, out, target)]
 
 
 def _added(layer: Layer, add: Op, channels: int, target: str) -> list[str]:
@@ -308,7 +346,7 @@ def _below(layer: Layer, op: Op) -> bool:
     return (layer.types[op.name].shape[1] - 1) * move.stride + move.stop > layer.shapes[0][1]
 
 
-def _gathered(layer: Layer, op: Op, cx: str, row: str) -> list[str]:
+def _gathered(layer: Layer, op: Op, cx: str, row: str, place: str = "") -> list[str]:
     """Copy the window, or the channels of group `g` of it, into one piece."""
     _, depth, high, wide = layer.tensors[op.tensor("weight")].shape
     channels, _, size = layer.shapes[0]
@@ -318,7 +356,7 @@ def _gathered(layer: Layer, op: Op, cx: str, row: str) -> list[str]:
     columns = layer.types[op.name].shape[2]
     cut = across.start < 0 or (columns - 1) * across.stride + across.stop > size
     outside = window(op, 0, layer.tensors).start < 0 or _below(layer, op)
-    lines = [f"int8_t *p = scratch + {part(layer, 'patch')};", f"const place left = {origin};"]
+    lines = [f"int8_t *p = scratch + {part(layer, 'patch')}{place};", f"const place left = {origin};"]
     lines += [each("ky", high), f"const int8_t *const from = line[{base}ky];"]
     if depth == channels and not cut:
         return [*lines, *_moved(outside, "from == 0", f"from + {times('left', channels)}", wide * depth), "}"]

@@ -65,7 +65,7 @@ class _Source:
             kernels.APART,
             kernels.FLASH,
             f"typedef {self._place()} place;\n",
-            *([kernels.DSP] if "PAIRS" in called else []),
+            *([kernels.DSP] if "PAIRS" in called + "".join(requantize) else []),
             *self._constants(),
             *([kernels.COPY] if "copy(" in called else []),
             *([kernels.CLEAR] if "clear(" in called else []),
