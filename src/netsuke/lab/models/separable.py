@@ -52,7 +52,7 @@ def separable(
     padding while the map has five pixels and without an activation between depthwise and pointwise. At 1 KB on
     MNIST it makes a third fewer errors than the other, for a seventh more multiplications (docs/trials.md).
 
-    "pooled": for devices with 2 KB of RAM. A 5x5 stem of 0.3 of it and a pool, a block to the whole width and a pool,
+    "pooled": for devices with 2 KB of RAM. A 5x5 stem of a fifth of it and a pool, a block to the whole width and a pool,
     then `depth` residual blocks on 5x5 maps, which C computes in place.
     """
     if not (1 <= width <= 4096 and 0 <= depth <= 256):
@@ -108,7 +108,7 @@ def _unpadded(shape: blocks.Shape, width: int, depth: int, act: str, attention: 
 
 def _pooled(shape: blocks.Shape, width: int, depth: int, act: str, attention: str) -> list[nn.Module]:
     """Few channels while the map is large, all of them once it is small: 28x28, 12x12, 5x5."""
-    stem = max(2, 4 * round(0.075 * width))  # four channels are computed at a time
+    stem = max(4, 4 * round(0.055 * width))  # four channels are computed at a time
     kernel = 5 if min(shape[1:]) >= 20 else 3
     layers: list[nn.Module] = [*blocks.ConvNormAct(shape[0], stem, kernel, act=act, padding=0 if kernel == 5 else 1)]
     side = min(shape[1:]) - (4 if kernel == 5 else 0)
