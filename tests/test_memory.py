@@ -76,7 +76,12 @@ def test_a_residual_around_one_convolution_is_computed_with_it() -> None:
 def test_a_gate_that_needs_the_whole_map_keeps_it() -> None:
     ratio = {"multiplier": 1, "shift": 7, "signed": False}
     whole = {"kernel": [8, 8], "stride": [8, 8]}
-    graph = maps(pool("a", "h"), pool("g", "a", **whole), Op("flatten", "f", ("g",)), Op("qmul", "m", ("a", "f"), ratio))
+    graph = maps(
+        pool("a", "h"),
+        pool("g", "a", **whole),
+        Op("flatten", "f", ("g",)),
+        Op("qmul", "m", ("a", "f"), ratio),
+    )
     assert layout(graph, {}).rings["a"].rows == 8
 
 
@@ -85,7 +90,10 @@ def test_whole_maps_lie_over_each_other_shifted() -> None:
     beside the one it reads.
     """
     same = {"padding": [1, 1, 1, 1]}
-    ops = [conv("a", "h", stride=[2, 2], padding=[1, 1, 0, 0]), *(conv(n, m, **same) for n, m in ("ba", "cb", "dc"))]
+    ops = [
+        conv("a", "h", stride=[2, 2], padding=[1, 1, 0, 0]),
+        *(conv(n, m, **same) for n, m in ("ba", "cb", "dc")),
+    ]
     tensors = weights("a", outputs=32) | weights("b", "c", "d", outputs=32, inputs=32)
     sizes = ram_bytes(maps(*ops), tensors)
     assert sizes < 2 * 8 * 8 * 32

@@ -131,7 +131,9 @@ def test_two_workspaces_take_turns(tmp_path: Path) -> None:
     for y in range(12):
         for i, space in enumerate(spaces):
             line = np.ascontiguousarray(images[2 + i, 0, y])
-            loaded.model_push_row(space, ctypes.c_void_p(line.ctypes.data), ctypes.c_void_p(got[i].ctypes.data))
+            loaded.model_push_row(
+                space, ctypes.c_void_p(line.ctypes.data), ctypes.c_void_p(got[i].ctypes.data)
+            )
     np.testing.assert_array_equal(got, artifact.logits(images)[2:])
 
 
@@ -228,7 +230,11 @@ def test_uses_no_float_no_wide_integer_no_other_header(batch: list[tuple[Artifac
         text = path.read_text() + path.with_suffix(".h").read_text()
         code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
         assert not re.search(r"\b(float|double|long|int64_t|uint64_t|malloc|memcpy|memset)\b", code)
-        assert set(re.findall(r"#include (\S+)", code)) == {"<stdint.h>", "<avr/pgmspace.h>", f'"{path.stem}.h"'}
+        assert set(re.findall(r"#include (\S+)", code)) == {
+            "<stdint.h>",
+            "<avr/pgmspace.h>",
+            f'"{path.stem}.h"',
+        }
 
 
 def test_figures_are_what_is_emitted(batch: list[tuple[Artifact, Path]], tmp_path: Path) -> None:
@@ -250,7 +256,11 @@ def test_biases_without_their_last_zeros(tmp_path: Path) -> None:
     path = c.write(artifact, tmp_path)
     text = path.read_text()
     assert len(re.findall(r"\w+_bias, 7, ", text)) == 4
-    assert c.figures(path)["FLASH_BYTES"] == constant_bytes(text) + operand_bytes(artifact) == artifact.size_bytes
+    assert (
+        c.figures(path)["FLASH_BYTES"]
+        == constant_bytes(text) + operand_bytes(artifact)
+        == artifact.size_bytes
+    )
     images = random_images(artifact.graph, 6)
     np.testing.assert_array_equal(c.run(path, images), artifact.logits(images))
 

@@ -12,7 +12,19 @@ from netsuke.memory.fit import WORD
 from netsuke.memory.stages import Stage
 from netsuke.memory.streams import Layout, Ring, layout
 
-__all__ = ["IN_PLACE", "VIEWS", "WORD", "Layout", "Plan", "Ring", "Stage", "layout", "plan", "ram_bytes", "roots"]
+__all__ = [
+    "IN_PLACE",
+    "VIEWS",
+    "WORD",
+    "Layout",
+    "Plan",
+    "Ring",
+    "Stage",
+    "layout",
+    "plan",
+    "ram_bytes",
+    "roots",
+]
 
 
 def ram_bytes(graph: Graph, tensors: Tensors) -> int:

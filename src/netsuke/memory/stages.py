@@ -111,10 +111,17 @@ def stages(graph: Graph, tensors: Tensors) -> list[Stage]:
         before, main, after = None, op, None
         if op.kind == "qconv2d":
             follower = _follower(op, reads)
-            if follower and depthwise(op, types[op.inputs[0]], types[op.name]) and pointwise(follower, tensors):
+            if (
+                follower
+                and depthwise(op, types[op.inputs[0]], types[op.name])
+                and pointwise(follower, tensors)
+            ):
                 before, main = op, follower
                 follower = _follower(main, reads)
-            if follower and (_joins(follower, main, types) or _residual(follower, before or main, main, types, base, tensors)):
+            if follower and (
+                _joins(follower, main, types)
+                or _residual(follower, before or main, main, types, base, tensors)
+            ):
                 after = follower
         taken |= {o.name for o in (main, after) if o}
         found.append(_stage(before, main, after, types, base, tensors))
@@ -142,13 +149,22 @@ def _residual(
     names = sorted(base[name] for name in add.inputs)
     if add.kind != "qadd" or names != sorted((base[first.inputs[0]], main.name)) or names[0] == names[1]:
         return False
-    spans = [window(op, axis, tensors) for op in {first.name: first, main.name: main}.values() for axis in (0, 1)]
+    spans = [
+        window(op, axis, tensors) for op in {first.name: first, main.name: main}.values() for axis in (0, 1)
+    ]
     around = all(w.stride == 1 and w.start <= 0 < w.stop for w in spans)
-    return around and len(types[add.name].shape) == 3 and types[first.inputs[0]].shape == types[add.name].shape
+    return (
+        around and len(types[add.name].shape) == 3 and types[first.inputs[0]].shape == types[add.name].shape
+    )
 
 
 def _stage(
-    before: Op | None, main: Op, after: Op | None, types: Mapping[str, Type], base: Mapping[str, str], tensors: Tensors
+    before: Op | None,
+    main: Op,
+    after: Op | None,
+    types: Mapping[str, Type],
+    base: Mapping[str, str],
+    tensors: Tensors,
 ) -> Stage:
     first = before or main
     inputs = tuple(base[name] for name in first.inputs)

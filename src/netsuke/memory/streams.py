@@ -89,7 +89,8 @@ class _Net:
 
     def _owners(self) -> dict[str, str]:
         """An op that looks at one value at a time writes over a map that only it reads."""
-        reads, owners = readers(self.graph), {}
+        reads = readers(self.graph)
+        owners: dict[str, str] = {}
         for stage in self.stages:
             y = self.types[stage.output]
             owner = stage.output
@@ -117,7 +118,9 @@ class _Net:
         """Whether a map lies over the one that it is made of, but too high to be written from its start on."""
         at = offsets[buffer.name]
         return any(
-            at < offsets[x] + rings[x].size and offsets[x] < at + buffer.size and at + buffer.below[x] > offsets[x]
+            at < offsets[x] + rings[x].size
+            and offsets[x] < at + buffer.size
+            and at + buffer.below[x] > offsets[x]
             for x in buffer.above
         )
 
@@ -125,7 +128,7 @@ class _Net:
 
     def _rings(self, streamed: int) -> dict[str, Ring]:
         alive = self._alive(streamed)
-        rings = {}
+        rings: dict[str, Ring] = {}
         for i, stage in enumerate(self.stages):
             owner, y = self.owners[stage.output], self.types[stage.output]
             rows = y.shape[1] if len(y.shape) == 3 else 1
@@ -140,7 +143,9 @@ class _Net:
         done, alive = [0] * streamed, [1] * streamed
         heirs: dict[str, list[int]] = {}  # all that read a piece of memory
         for i in range(streamed):
-            heirs.setdefault(self.owners[self.stages[i].output], []).extend(r for r in self.readers[i] if r < streamed)
+            heirs.setdefault(self.owners[self.stages[i].output], []).extend(
+                r for r in self.readers[i] if r < streamed
+            )
         for pushed in range(1, self.graph.input_shape[1] + 1):
             i = streamed - 1
             while i >= 0:
@@ -172,7 +177,9 @@ class _Net:
             return done[writer]
         lows = [0 if w is None else max(0, done[reader] * w.stride + w.start) for w in stage.windows]
         owner = self.owners[self.stages[writer].output]
-        return min(low for low, name in zip(lows, stage.inputs, strict=True) if self.owners.get(name) == owner)
+        return min(
+            low for low, name in zip(lows, stage.inputs, strict=True) if self.owners.get(name) == owner
+        )
 
     # --- buffers ---
 
@@ -188,7 +195,11 @@ class _Net:
             lives[owner] = (first, max(last, before))
         buffers = [
             Buffer(
-                owner, ring.size, self.types[owner].itemsize, *lives[owner], **self._over(owner, streamed, lives)
+                owner,
+                ring.size,
+                self.types[owner].itemsize,
+                *lives[owner],
+                *self._over(owner, streamed, lives),
             )
             for owner, ring in rings.items()
             if not (self.direct and owner == self.result)
@@ -199,23 +210,25 @@ class _Net:
         buffers += [Buffer(f"{SCRATCH}{s}", size, WORD, s, s) for s, size in scratch.items() if size]
         return [*buffers, Buffer(STATE, counter_bytes(self.stages) * (streamed + 1), 2, 0, 0)]
 
-    def _over(self, owner: str, streamed: int, lives: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
-        """How far below or above its only input, which dies with it, a stage's output may start."""
+    def _over(
+        self, owner: str, streamed: int, lives: Mapping[str, tuple[int, int]]
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """How far below and above its only input, which dies with it, a stage's output may start."""
         i = self.number[owner]
         stage = self.stages[i]
         if i < streamed or len(stage.inputs) != 1 or stage.windows[0] is None:
-            return {}
+            return {}, {}
         x, y = self.types[stage.inputs[0]], self.types[owner]
         source = self.owners[stage.inputs[0]]
         dies = lives[source][1] == lives[owner][0] and len(self.readers[self.number[stage.inputs[0]]]) == 1
         if not dies or len(y.shape) != 3 or x.itemsize != y.itemsize:
-            return {}
+            return {}, {}
         if stage.op.kind in POOLS and not any(stage.op.attrs.get("padding", ())):
-            return {"below": {source: 0}}
+            return {source: 0}, {}
         if stage.op.kind != "qconv2d":
-            return {}
+            return {}, {}
         below, above = _distances(stage, x, y, self.tensors)
-        return {"below": {source: below}, "above": {source: above}}
+        return {source: below}, {source: above}
 
 
 def counter_bytes(of: Sequence[Stage]) -> int:

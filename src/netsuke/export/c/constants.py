@@ -40,7 +40,9 @@ def _blocks(weight: np.ndarray, side: int) -> np.ndarray:
     if not whole:
         return weight.reshape(-1)
     blocks = weight[:whole].reshape(-1, 4, inputs)
-    pairs = blocks[:, :, :even].reshape(len(blocks), 2, 2, even // side, side)  # block, pair, output, step, input
+    pairs = blocks[:, :, :even].reshape(
+        len(blocks), 2, 2, even // side, side
+    )  # block, pair, output, step, input
     pairs = pairs.transpose(0, 3, 1, 4, 2) if side == 2 else pairs.transpose(0, 3, 4, 1, 2)
     rest = blocks[:, :, even:].transpose(0, 2, 1)
     body = np.concatenate([pairs.reshape(len(blocks), -1), rest.reshape(len(blocks), -1)], 1)
@@ -52,7 +54,9 @@ def codes(weight: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return weight.astype(np.int8)
     values = weight.astype(np.int16)
-    return packing.pack_codes((values > 0).astype(np.int16) if bits == 1 else values + (1 << (bits - 1)), bits)
+    return packing.pack_codes(
+        (values > 0).astype(np.int16) if bits == 1 else values + (1 << (bits - 1)), bits
+    )
 
 
 def zero(bits: int) -> int:
@@ -77,7 +81,9 @@ def stored(op: Op, tensors: Tensors, symbol: str, weight: np.ndarray | None) -> 
             continue
         else:
             array = tensor.astype(packing.storage_dtype(tensor))
-        lines.append(f"static const {array.dtype.name}_t {symbol}_{role}[{array.size}] FLASH = {literal(array)};\n")
+        lines.append(
+            f"static const {array.dtype.name}_t {symbol}_{role}[{array.size}] FLASH = {literal(array)};\n"
+        )
         size += array.nbytes
     return lines, size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from netsuke import packing
@@ -38,7 +38,10 @@ def header(artifact: Artifact, name: str, style: Style) -> str:
     first = f"{name}_workspace *w, " if caller else ""
     figures = {
         "FLASH_BYTES": (packing.size_bytes(graph, tensors), "constant data; the code comes on top"),
-        "RAM_BYTES": (found.size, "working memory; the image, or a row of it, and the logits are the caller's"),
+        "RAM_BYTES": (
+            found.size,
+            "working memory; the image, or a row of it, and the logits are the caller's",
+        ),
         "MACS": (sum(macs(graph, tensors).values()), "multiply-accumulates for one image"),
         "CLASSES": (graph.types(tensors)[graph.output].elements, "logits"),
         "INPUT_CHANNELS": (channels, "planes of the image"),
@@ -47,7 +50,11 @@ def header(artifact: Artifact, name: str, style: Style) -> str:
         "INPUT_BYTES": (channels * high * wide, "the whole image"),
     }
     lines = [f"#define {upper}_{key} {value} /* {text} */" for key, (value, text) in figures.items()]
-    who = "Re-entrant: one workspace a call at a time." if caller else "Not re-entrant: all calls share one static workspace."
+    who = (
+        "Re-entrant: one workspace a call at a time."
+        if caller
+        else "Not re-entrant: all calls share one static workspace."
+    )
     return f"""\
 /* {name}: a classifier written by netsuke. Do not edit.
 
@@ -78,8 +85,8 @@ typedef struct {{
    logits: {upper}_CLASSES integers, the largest one at the most likely class. */
 void {name}_run({first}const uint8_t *image, int32_t *logits);
 
-/* The same without the whole image in memory: call it with each of the {high} rows, from the top, {channels} x {wide} bytes.
-   Returns 1 once the logits are there, else 0. The next row begins the next image. */
+/* The same without the whole image in memory: call it with each of the {high} rows, from the top,
+   {channels} x {wide} bytes. Returns 1 once the logits are there, else 0; the next row begins the next image. */
 int {name}_push_row({first}const uint8_t *row, int32_t *logits);
 
 /* Forget the rows so far{"; call it once before the first row" if caller else ""}. */
@@ -134,13 +141,17 @@ def memory_table(found: Layout) -> str:
             kept = "in place"
         size = str(ring.size) if owner == stage.output and at is not None else "-"
         where = "streamed" if i < found.streamed else "then"
-        rows.append((" + ".join(op.kind for op in stage.ops), where, kept, size, "-" if at is None else str(at)))
+        rows.append(
+            (" + ".join(op.kind for op in stage.ops), where, kept, size, "-" if at is None else str(at))
+        )
     return aligned(rows)
 
 
-def aligned(rows: list[tuple[str, ...]]) -> str:
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     """Names to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[0] = -widths[0]
-    cells = [[f"{c:{'<' if w < 0 else '>'}{abs(w)}}" for c, w in zip(row, widths, strict=True)] for row in rows]
+    cells = [
+        [f"{c:{'<' if w < 0 else '>'}{abs(w)}}" for c, w in zip(row, widths, strict=True)] for row in rows
+    ]
     return "\n".join("   " + "  ".join(row).rstrip() for row in cells)

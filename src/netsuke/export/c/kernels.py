@@ -240,7 +240,10 @@ def _pairs(bits: int) -> str:
             for outputs, offset in (((0, 1), at), ((2, 3), at + 4)):
                 a, b = outputs
                 word = f"word(w + {offset})" if offset else "word(w)"
-                lines += [f"a{a} = pair({which}, even({word}), a{a});", f"a{b} = pair({which}, odd({word}), a{b});"]
+                lines += [
+                    f"a{a} = pair({which}, even({word}), a{a});",
+                    f"a{b} = pair({which}, odd({word}), a{b});",
+                ]
         return _indent([*lines, "x += 4;", "w += 16;"])
     load = {
         4: ("word(w)", "word(w + 4)"),
@@ -249,9 +252,15 @@ def _pairs(bits: int) -> str:
     }[bits]
     lines = ["const uint32_t all = word(w);"] if bits == 2 else []
     for which, name, text in zip(("first", "second"), "pq", load, strict=True):
-        lines.append(f"const uint32_t {name} = {text}{' << 1' if bits == 1 else ''};".replace("= (w", "= ((w"))
+        lines.append(
+            f"const uint32_t {name} = {text}{' << 1' if bits == 1 else ''};".replace("= (w", "= ((w")
+        )
         for k in range(4):
-            shift = f"_SHIFTED(a{k}, {which}, {name}, mask, {k * bits})" if k else f"_CODES(a{k}, {which}, {name}, mask)"
+            shift = (
+                f"_SHIFTED(a{k}, {which}, {name}, mask, {k * bits})"
+                if k
+                else f"_CODES(a{k}, {which}, {name}, mask)"
+            )
             lines.append(f"PAIR{shift};")
     return _indent([*lines, "x += 4;", f"w += {2 * bits};"])
 
@@ -476,7 +485,9 @@ def dot4(bits: int) -> str:
     code = ((1 << bits) - 1) << (bits == 1)  # one bit counts twice
     mask = f"    const uint32_t mask = held(0x{code:04X}{code:04X});\n" if bits < 8 else ""
     two = TWO if bits == 4 else ""
-    return DOT4.format(bits=bits, stream=stream(bits), mask=mask, two=two, pairs=_pairs(bits), plain=_plain(bits))
+    return DOT4.format(
+        bits=bits, stream=stream(bits), mask=mask, two=two, pairs=_pairs(bits), plain=_plain(bits)
+    )
 
 
 def dot1(bits: int, x: str = "int8_t") -> str:

@@ -120,7 +120,13 @@ def at_row(base: str, ring: Ring, row: str) -> str:
     """The start of a row of a map or ring."""
     if ring.rows == 1:
         return base
-    place = row if ring.rows == ring.of else f"({row}) % {ring.rows}" if not row.isidentifier() else f"{row} % {ring.rows}"
+    place = (
+        row
+        if ring.rows == ring.of
+        else f"({row}) % {ring.rows}"
+        if not row.isidentifier()
+        else f"{row} % {ring.rows}"
+    )
     place = f"({place})" if ring.row_bytes > 1 and not place.isidentifier() else place
     return f"{base} + {times(place, ring.row_bytes)}"
 
@@ -161,7 +167,9 @@ class Axis:
         if self.cut_start:
             lines.append(f"const place {n}0 = {n} < 0 ? -{n} : 0;")
         if self.cut_end:
-            lines.append(f"const place {n}1 = {n} > {self.size - self.kernel} ? {self.size} - {n} : {self.kernel};")
+            lines.append(
+                f"const place {n}1 = {n} > {self.size - self.kernel} ? {self.size} - {n} : {self.kernel};"
+            )
         return lines
 
 

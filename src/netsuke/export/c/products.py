@@ -60,7 +60,7 @@ def finish(op: Op, y: Type, tensors: Tensors) -> Finish:
 
 @dataclass(frozen=True)
 class Product:
-    """A function of NAME.c: all outputs of one vector (`dense`), of words (`wide`) or of a depthwise window (`depth`)."""
+    """A function of NAME.c: all outputs of a vector (`dense`), of words (`wide`) or of a depthwise window (`depth`)."""
 
     kind: str
     bits: int
@@ -74,11 +74,23 @@ class Product:
         return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}"
 
     def text(self) -> str:
-        x = {"dense": "const int8_t *x", "wide": "const int32_t *x", "depth": "const int8_t *const *tap"}[self.kind]
+        x = {"dense": "const int8_t *x", "wide": "const int32_t *x", "depth": "const int8_t *const *tap"}[
+            self.kind
+        ]
         stream = kernels.stream(self.bits)
-        first = [] if self.blocks else ["place at"]  # the number of the first weight: a group may begin within a byte
+        first = (
+            [] if self.blocks else ["place at"]
+        )  # the number of the first weight: a group may begin within a byte
         count = ["place count"] if self.many > 1 else []
-        parameters = [x, "place n", *count, f"const {stream} *w", *first, "place outputs", *self.finish.parameters()]
+        parameters = [
+            x,
+            "place n",
+            *count,
+            f"const {stream} *w",
+            *first,
+            "place outputs",
+            *self.finish.parameters(),
+        ]
         lines = [f"APART void {self.name}({', '.join(parameters)})", "{", "place o = 0;"]
         lines += [*self._blocks(), "place at = 0;"] if self.blocks else []
         call = {"dense": f"dot1_{self.bits}(x, w, at, n)", "wide": f"wide_{self.bits}(x, w, at, n)",
@@ -88,8 +100,8 @@ class Product:
             lines += [f"const int32_t sum = {call};"]
         else:
             other = call.replace("(x,", "(x + k * n,")
-            lines += [f"int32_t sum = {call};", "for (place k = 1; k < count; k++) {", f"const int32_t other = {other};",
-                      "sum = other > sum ? other : sum;", "}"]  # fmt: skip
+            lines += [f"int32_t sum = {call};", "for (place k = 1; k < count; k++) {",
+                      f"const int32_t other = {other};", "sum = other > sum ? other : sum;", "}"]  # fmt: skip
         return indented([*lines, *self.finish.store("sum", "o"), "}", "}"])
 
     def _blocks(self) -> list[str]:
@@ -165,7 +177,9 @@ def product(layer: Layer, op: Op) -> Product:
             return Product("wide", bits, False, ends)
         return Product("dense", bits, blocked(bits, *weight.shape), ends)
     groups = op.attrs["groups"]
-    return Product("dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many)
+    return Product(
+        "dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many
+    )
 
 
 def pooled(layer: Layer) -> int:
@@ -175,7 +189,11 @@ def pooled(layer: Layer) -> int:
 
 
 def products(layer: Layer) -> list[Product]:
-    return [product(layer, op) for op in (layer.stage.before, layer.op) if op and op.tensor("weight") in layer.tensors]
+    return [
+        product(layer, op)
+        for op in (layer.stage.before, layer.op)
+        if op and op.tensor("weight") in layer.tensors
+    ]
 
 
 def _call(layer: Layer, op: Op, x: str, n: int, outputs: int, out: str, group: int = 1) -> str:
@@ -187,12 +205,22 @@ def _call(layer: Layer, op: Op, x: str, n: int, outputs: int, out: str, group: i
         weights += f", {times('g', outputs * n) if group > 1 else 0}"
     elif group > 1:
         weights += f" + {times('g', outputs * n * bits // 8)}"
-    arguments = [x, str(n), *(["count"] if product(layer, op).many > 1 else []), weights, str(outputs), array("bias") + first]
+    arguments = [
+        x,
+        str(n),
+        *(["count"] if product(layer, op).many > 1 else []),
+        weights,
+        str(outputs),
+        array("bias") + first,
+    ]
     exponent = packing.shortened(tensors[op.tensor("bias")])[1]
     arguments += [str(exponent)] if exponent else []
     if op.kind != "qlogits":
         shift = tensors[op.tensor("shift")]
-        arguments += [array("multiplier") + first, str(shift.flat[0]) if uniform(shift) else array("shift") + first]
+        arguments += [
+            array("multiplier") + first,
+            str(shift.flat[0]) if uniform(shift) else array("shift") + first,
+        ]
     return f"{product(layer, op).name}({', '.join([*arguments, out + first])});"
 
 
@@ -256,7 +284,13 @@ def _largest(layer: Layer, pool: Op, target: str) -> list[str]:
         lines += _depth(layer, layer.stage.before, "cx", row, f"scratch + {part(layer, name)} + count * {n}")
     else:
         lines += _gathered(layer, layer.op, "cx", row, f" + count * {n}")
-    return [*lines, "count++;", "}", "}", _call(layer, layer.op, f"scratch + {part(layer, name)}", n, out, target)]
+    return [
+        *lines,
+        "count++;",
+        "}",
+        "}",
+        _call(layer, layer.op, f"scratch + {part(layer, name)}", n, out, target),
+    ]
 
 
 def _added(layer: Layer, add: Op, channels: int, target: str) -> list[str]:

@@ -57,7 +57,9 @@ class _Source:
         stages = "\n".join(self._function(layer) for layer in self.layers)
         shared = _unique(p.text() for layer in self.layers for p in products(layer))
         needs = _unique(text for layer in self.layers for p in products(layer) for text in p.needs())
-        requantize = [t for k, t in kernels.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs]
+        requantize = [
+            t for k, t in kernels.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs
+        ]
         called = "".join([*needs, *shared, stages])
         flow = self._flow()
         parts = [
@@ -111,7 +113,9 @@ class _Source:
     def _place(self) -> str:
         """The quickest integer that counts everything: on 8 and 16 bit machines a wide one costs."""
         largest = max(self.layout.size, *(x.elements for x in self.types.values()))
-        bits = max((8 * array.size for name, array in self.tensors.items() if name.endswith(".weight")), default=0)
+        bits = max(
+            (8 * array.size for name, array in self.tensors.items() if name.endswith(".weight")), default=0
+        )
         return "int_fast16_t" if max(largest, bits) < 1 << 15 else "int_fast32_t"
 
     def _constants(self) -> list[str]:
@@ -162,7 +166,9 @@ class _Source:
         layer, offsets = self.layers[i], self.layout.offsets
         arguments = []
         for name, view in zip(layer.stage.inputs, layer.inputs, strict=True):
-            arguments.append("row" if name == INPUT else self._memory(offsets[self.layout.owners[name]], view.ctype))
+            arguments.append(
+                "row" if name == INPUT else self._memory(offsets[self.layout.owners[name]], view.ctype)
+            )
         final = self.direct and layer.stage.output == self.graph.output
         owner = self.layout.owners[layer.stage.output]
         arguments.append("logits" if final else self._memory(offsets[owner], layer.out.ctype))
@@ -183,7 +189,9 @@ class _Source:
         name, high = self.name, self.graph.input_shape[1]
         counter = {1: "uint8_t", 2: "uint16_t"}[counter_bytes(self.layout.stages)]
         caller = self.style.workspace == "caller"
-        steps = [f"{counter} *const done = ({counter} *)(void *)((int8_t *)w->words + {self.layout.offsets[STATE]});"]
+        steps = [
+            f"{counter} *const done = ({counter} *)(void *)((int8_t *)w->words + {self.layout.offsets[STATE]});"
+        ]
         lines = [
             *([] if caller else [f"static {name}_workspace workspace;", ""]),
             "/* done[0] rows have come, and stage i has made done[i + 1] of its own. */",
@@ -226,7 +234,11 @@ class _Source:
         lines: list[str] = []
         for i in reversed(range(self.layout.streamed)):
             tests = " && ".join(self._ready(i))
-            lines += [f"{'if' if not lines else '} else if'} ({tests}) {{", self._call(i, f"done[{i + 1}]"), f"done[{i + 1}]++;"]
+            lines += [
+                f"{'if' if not lines else '} else if'} ({tests}) {{",
+                self._call(i, f"done[{i + 1}]"),
+                f"done[{i + 1}]++;",
+            ]
         return [*lines, "} else {", "break;", "}"]
 
     def _ready(self, i: int) -> list[str]:
@@ -241,7 +253,9 @@ class _Source:
                 tests.append(f"done[{source}] == {rows}")
                 continue
             place = f"done[{i + 1}]" if window.stride == 1 else f"done[{i + 1}] * {window.stride}"
-            reach = f" + {window.stop}" if window.stop > 0 else f" - {-window.stop}" if window.stop < 0 else ""
+            reach = (
+                f" + {window.stop}" if window.stop > 0 else f" - {-window.stop}" if window.stop < 0 else ""
+            )
             test = f"done[{source}] >= {place}{reach}"
             last = (stage.steps - 1) * window.stride + window.stop
             bounded = bounded or last <= rows < last + window.stride
@@ -254,7 +268,11 @@ class _Source:
         for i in range(self.layout.streamed, len(self.layers)):
             layer = self.layers[i]
             if self._stepped(layer) and layer.stage.steps > 1:
-                loop = f"for (place y = {layer.stage.steps - 1}; y >= 0; y--) {{" if layer.reversed else each("y", layer.stage.steps)
+                loop = (
+                    f"for (place y = {layer.stage.steps - 1}; y >= 0; y--) {{"
+                    if layer.reversed
+                    else each("y", layer.stage.steps)
+                )
                 lines += [loop, self._call(i, "y"), "}"]
             else:
                 lines.append(self._call(i, "0"))
@@ -315,7 +333,11 @@ def _side_by_side(op: Op, x: Type, inputs: list[View]) -> int:
         return x.shape[0]
     if op.kind == "lookup":
         return inputs[0].channels
-    orders = {view.channels for view in inputs if view.channels > 1 and view.planes > 1} if op.kind == "qadd" else set()
+    orders = (
+        {view.channels for view in inputs if view.channels > 1 and view.planes > 1}
+        if op.kind == "qadd"
+        else set()
+    )
     return orders.pop() if len(orders) == 1 else 1
 
 

@@ -52,8 +52,8 @@ def separable(
     padding while the map has five pixels and without an activation between depthwise and pointwise. At 1 KB on
     MNIST it makes a third fewer errors than the other, for a seventh more multiplications (docs/trials.md).
 
-    "pooled": for devices with 2 KB of RAM. A 5x5 stem of a fifth of it and a pool, a block to the whole width and a pool,
-    then `depth` residual blocks on 5x5 maps, which C computes in place.
+    "pooled": for devices with 2 KB of RAM. A 5x5 stem of a fifth of it and a pool, a block to the whole width and
+    a pool, then `depth` residual blocks on 5x5 maps, which C computes in place.
     """
     if not (1 <= width <= 4096 and 0 <= depth <= 256):
         raise OptionError(f"separable: width must be 1 to 4096 and depth 0 to 256; got {width} and {depth}")
@@ -110,7 +110,9 @@ def _pooled(shape: blocks.Shape, width: int, depth: int, act: str, attention: st
     """Few channels while the map is large, all of them once it is small: 28x28, 12x12, 5x5."""
     stem = max(4, 4 * round(0.055 * width))  # four channels are computed at a time
     kernel = 5 if min(shape[1:]) >= 20 else 3
-    layers: list[nn.Module] = [*blocks.ConvNormAct(shape[0], stem, kernel, act=act, padding=0 if kernel == 5 else 1)]
+    layers: list[nn.Module] = [
+        *blocks.ConvNormAct(shape[0], stem, kernel, act=act, padding=0 if kernel == 5 else 1)
+    ]
     side = min(shape[1:]) - (4 if kernel == 5 else 0)
     channels = stem
     while side >= 10:
