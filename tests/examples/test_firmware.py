@@ -95,9 +95,27 @@ def test_random_graphs_on_a_cortex_m4(level: str, tmp_path: Path) -> None:
     includes = "\n".join(f'#include "{name}.h"' for name in names)
     calls = "\n".join(f"    wrong += {name}_self_test();" for name in names)
     (tmp_path / "main.c").write_text(MAIN % (includes, calls))
-    flags = ["-mcpu=cortex-m4", "-mthumb", "-ffreestanding", "-std=gnu99", level, "-Wall", "-Wextra", "-Werror"]
-    flags += ["-DCLOCK_HZ=25000000", f"-I{FIRMWARE}", f"-I{tmp_path}", *(f"-D{n.upper()}_SELF_TEST" for n in names)]
-    sources = [tmp_path / "main.c", FIRMWARE / "boards" / "cortex-m.c", *(tmp_path / f"{name}.c" for name in names)]
+    flags = [
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-ffreestanding",
+        "-std=gnu99",
+        level,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+    ]
+    flags += [
+        "-DCLOCK_HZ=25000000",
+        f"-I{FIRMWARE}",
+        f"-I{tmp_path}",
+        *(f"-D{n.upper()}_SELF_TEST" for n in names),
+    ]
+    sources = [
+        tmp_path / "main.c",
+        FIRMWARE / "boards" / "cortex-m.c",
+        *(tmp_path / f"{name}.c" for name in names),
+    ]
     link = ["-nostartfiles", "-nostdlib", "-T", "boards/mps2-an386.ld", "-Wl,--defsym=STACK=0x4000", "-lgcc"]
     elf = tmp_path / "all.elf"
     subprocess.run(
@@ -136,7 +154,16 @@ def test_objects_call_no_library(compiler: str, flags: list[str], level: str, tm
     need(compiler)
     for seed in range(6):
         c.write(artifact_of(random_graph(seed, extended=True)), tmp_path, f"m{seed}")
-        strict = ["-std=c99", "-ffreestanding", level, "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+        strict = [
+            "-std=c99",
+            "-ffreestanding",
+            level,
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Wconversion",
+            "-Werror",
+        ]
         subprocess.run([compiler, *flags, *strict, "-c", f"m{seed}.c"], cwd=tmp_path, check=True)
     nm = compiler.removesuffix("gcc") + "nm"
     objects = [f"m{seed}.o" for seed in range(6)]

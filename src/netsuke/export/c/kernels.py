@@ -248,13 +248,20 @@ def _pairs(bits: int) -> str:
     load = {
         4: ("word(w)", "word(w + 4)"),
         2: ("(all & 0xFF) | (all & 0xFF00) << 8", "(all >> 16 & 0xFF) | (all >> 24) << 16"),
-        1: ("(w[0] & 15u) << 1 | (uint32_t)(w[0] >> 4) << 17", "(w[1] & 15u) << 1 | (uint32_t)(w[1] >> 4) << 17"),
+        1: (
+            "(w[0] & 15u) << 1 | (uint32_t)(w[0] >> 4) << 17",
+            "(w[1] & 15u) << 1 | (uint32_t)(w[1] >> 4) << 17",
+        ),
     }[bits]
     lines = ["const uint32_t all = word(w);"] if bits == 2 else []
     for which, name, text in zip(("first", "second"), "pq", load, strict=True):
         lines.append(f"const uint32_t {name} = {text};")
         for k in range(4):
-            codes = f"_SHIFTED(a{k}, {which}, {name}, mask, {k * bits})" if k else f"_CODES(a0, {which}, {name}, mask)"
+            codes = (
+                f"_SHIFTED(a{k}, {which}, {name}, mask, {k * bits})"
+                if k
+                else f"_CODES(a0, {which}, {name}, mask)"
+            )
             lines.append(f"PAIR{codes};")
     return _indent([*lines, "x += 4;", f"w += {2 * bits};"])
 
