@@ -10,12 +10,13 @@ import numpy as np
 from netsuke import packing
 from netsuke.artifact import Artifact
 from netsuke.errors import UnsupportedOp
-from netsuke.export.c import kernels
+from netsuke.export.c import prelude
 from netsuke.export.c.constants import literal, stored
+from netsuke.export.c.convolutions import WEIGHTED
 from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment, identifier
 from netsuke.export.c.ops import ROWS, Layer, View, at_row, each, indented
 from netsuke.export.c.pointwise import POINTWISE, symbol
-from netsuke.export.c.products import WEIGHTED, products, reading
+from netsuke.export.c.products import products, reading
 from netsuke.graph import INPUT, Graph, Op, Type
 from netsuke.memory import WORD, layout
 from netsuke.memory.streams import STATE, counter_bytes, direct
@@ -58,19 +59,19 @@ class _Source:
         shared = _unique(p.text() for layer in self.layers for p in products(layer))
         needs = _unique(text for layer in self.layers for p in products(layer) for text in p.needs())
         requantize = [
-            t for k, t in kernels.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs
+            t for k, t in prelude.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs
         ]
         called = "".join([*needs, *shared, stages])
         flow = self._flow()
         parts = [
             f'#include "{self.name}.h"\n',
-            kernels.APART,
-            kernels.FLASH,
+            prelude.APART,
+            prelude.FLASH,
             f"typedef {self._place()} place;\n",
-            *([kernels.DSP] if "PAIRS" in called + "".join(requantize) else []),
+            *([prelude.DSP] if "PAIRS" in called + "".join(requantize) else []),
             *self._constants(),
-            *([kernels.COPY] if "copy(" in called else []),
-            *([kernels.CLEAR] if "clear(" in called else []),
+            *([prelude.COPY] if "copy(" in called else []),
+            *([prelude.CLEAR] if "clear(" in called else []),
             *requantize,
             *needs,
             *shared,
@@ -113,10 +114,13 @@ class _Source:
     def _place(self) -> str:
         """The quickest integer that counts everything: on 8 and 16 bit machines a wide one costs."""
         largest = max(self.layout.size, *(x.elements for x in self.types.values()))
-        bits = max(
-            (8 * array.size for name, array in self.tensors.items() if name.endswith(".weight")), default=0
-        )
-        return "int_fast16_t" if max(largest, bits) < 1 << 15 else "int_fast32_t"
+        weights = [  # those of 8 and 4 bits are found without counting bits
+            self.tensors[op.tensor("weight")].size * (1 if op.attrs["bits"] in (8, 4) else op.attrs["bits"])
+            for op in self.graph.ops
+            if op.tensor("weight") in self.tensors
+        ]
+        largest = max([largest, *weights])
+        return "int_fast16_t" if largest < 1 << 15 else "int_fast32_t"
 
     def _constants(self) -> list[str]:
         texts, total = [], 0
