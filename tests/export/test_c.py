@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import secrets
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from graphs import artifact_of, integer_graphs, random_graph, random_images, small_artifact
 from netsuke import kernels, packing
 from netsuke.artifact import Artifact
-from netsuke.errors import ArtifactError, GraphError, MissingExtra, UnsupportedOp
+from netsuke.errors import ArtifactError, GraphError, MissingExtra, OptionError, UnsupportedOp
 from netsuke.export import TARGETS, c
 from netsuke.graph import Graph, Op
 from netsuke.memory import ram_bytes
@@ -72,6 +73,73 @@ def test_any_graph_equals_the_reference(pair: tuple, tmp_path: Path) -> None:
     images = random_images(graph, 4, seed=2)
     path = c.write(artifact_of(pair), tmp_path)
     np.testing.assert_array_equal(c.run(path, images, flags=["-O1"]), kernels.run(graph, tensors, images))
+
+
+@needs_cc
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pair=integer_graphs(extended=True))
+def test_rows_one_by_one_equal_the_whole_image(pair: tuple, tmp_path: Path) -> None:
+    """Every second image is given row by row; each is complete with its last row and not before."""
+    artifact = artifact_of(pair)
+    images = random_images(artifact.graph, 4, seed=2)
+    library = tmp_path / f"{secrets.token_hex(4)}.so"  # a library of the same name would not be loaded anew
+    path = c.write(artifact, tmp_path)
+    compile_all("cc", ["-O1", "-shared", "-fPIC"], [path], library)
+    loaded = ctypes.CDLL(str(library))
+    want = artifact.logits(images)
+    got = np.full_like(want, -1)
+    for i, (image, row) in enumerate(zip(images, got, strict=True)):
+        out = ctypes.c_void_p(row.ctypes.data)
+        if i % 2:
+            loaded.model_run(ctypes.c_void_p(image.ctypes.data), out)
+            continue
+        lines = np.ascontiguousarray(image.transpose(1, 0, 2))  # a row of every plane at a time
+        done = [loaded.model_push_row(ctypes.c_void_p(line.ctypes.data), out) for line in lines]
+        assert done == [0] * (len(lines) - 1) + [1]
+    np.testing.assert_array_equal(got, want)
+
+
+@needs_cc
+def test_start_forgets_the_rows_so_far(tmp_path: Path) -> None:
+    artifact = small_artifact()
+    images = random_images(artifact.graph, 3)
+    library = tmp_path / "start.so"
+    compile_all("cc", ["-O1", "-shared", "-fPIC"], [c.write(artifact, tmp_path)], library)
+    loaded = ctypes.CDLL(str(library))
+    got = np.zeros(3, np.int32)
+    for line in images[0][0, :5]:
+        loaded.model_push_row(ctypes.c_void_p(line.ctypes.data), ctypes.c_void_p(got.ctypes.data))
+    loaded.model_start()
+    for line in images[2][0]:
+        loaded.model_push_row(ctypes.c_void_p(line.ctypes.data), ctypes.c_void_p(got.ctypes.data))
+    np.testing.assert_array_equal(got, artifact.logits(images)[2])
+
+
+@needs_cc
+def test_two_workspaces_take_turns(tmp_path: Path) -> None:
+    artifact = small_artifact()
+    images = random_images(artifact.graph, 4)
+    path = c.write(artifact, tmp_path, workspace="caller")
+    np.testing.assert_array_equal(c.run(path, images), artifact.logits(images))
+    library = tmp_path / "two.so"
+    compile_all("cc", [*STRICT, "-O2", "-shared", "-fPIC"], [path], library)
+    loaded = ctypes.CDLL(str(library))
+    spaces = [ctypes.create_string_buffer(c.figures(path)["RAM_BYTES"]) for _ in range(2)]
+    got = np.zeros((2, 3), np.int32)
+    for space in spaces:
+        loaded.model_start(space)
+    for y in range(12):
+        for i, space in enumerate(spaces):
+            line = np.ascontiguousarray(images[2 + i, 0, y])
+            loaded.model_push_row(
+                space, ctypes.c_void_p(line.ctypes.data), ctypes.c_void_p(got[i].ctypes.data)
+            )
+    np.testing.assert_array_equal(got, artifact.logits(images)[2:])
+
+
+def test_workspace_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no workspace 'heap'; choose from static, caller"):
+        c.write(small_artifact(), tmp_path, workspace="heap")
 
 
 @needs_cc
@@ -162,17 +230,19 @@ def test_uses_no_float_no_wide_integer_no_other_header(batch: list[tuple[Artifac
         text = path.read_text() + path.with_suffix(".h").read_text()
         code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
         assert not re.search(r"\b(float|double|long|int64_t|uint64_t|malloc|memcpy|memset)\b", code)
-        assert set(re.findall(r"#include (\S+)", code)) == {"<stdint.h>", f'"{path.stem}.h"'}
+        assert set(re.findall(r"#include (\S+)", code)) == {
+            "<stdint.h>",
+            "<avr/pgmspace.h>",
+            f'"{path.stem}.h"',
+        }
 
 
 def test_figures_are_what_is_emitted(batch: list[tuple[Artifact, Path]], tmp_path: Path) -> None:
     for artifact, path in batch:
         figures = c.figures(path)
         assert figures["FLASH_BYTES"] == packing.size_bytes(artifact.graph, artifact.tensors)
-        assert figures["FLASH_BYTES"] == constant_bytes(path.read_text())
+        assert figures["FLASH_BYTES"] == constant_bytes(path.read_text()) + operand_bytes(artifact)
         assert figures["RAM_BYTES"] == ram_bytes(artifact.graph, artifact.tensors)
-        arena = re.search(r"^static int32_t arena\[(\d+)\];", path.read_text(), re.MULTILINE)
-        assert figures["RAM_BYTES"] == (4 * int(arena[1]) if arena else 0)
         assert figures["CLASSES"] == len(artifact.classes)
         assert figures["INPUT_BYTES"] == np.prod(artifact.graph.input_shape)
 
@@ -185,16 +255,33 @@ def test_biases_without_their_last_zeros(tmp_path: Path) -> None:
             bias[:] = np.resize([-5, 9, 2, 0, 1, -3], bias.size) << 7
     path = c.write(artifact, tmp_path)
     text = path.read_text()
-    assert len(re.findall(r"^static const uint8_t \w+_exponent = 7;", text, re.MULTILINE)) == 4
-    assert c.figures(path)["FLASH_BYTES"] == constant_bytes(text) == artifact.size_bytes
+    assert len(re.findall(r"\w+_bias, 7, ", text)) == 4
+    assert (
+        c.figures(path)["FLASH_BYTES"]
+        == constant_bytes(text) + operand_bytes(artifact)
+        == artifact.size_bytes
+    )
     images = random_images(artifact.graph, 6)
     np.testing.assert_array_equal(c.run(path, images), artifact.logits(images))
 
 
 def constant_bytes(text: str) -> int:
+    """The bytes of all arrays."""
     code = text[: text.index("_SELF_TEST\n")]
-    arrays = re.findall(r"^static const u?int(\d+)_t \w+(?:\[(\d+)\])? =", code, re.MULTILINE)
-    return sum(int(bits) // 8 * int(count or 1) for bits, count in arrays)
+    arrays = re.findall(r"^static const u?int(\d+)_t \w+\[(\d+)\] FLASH =", code, re.MULTILINE)
+    return sum(int(bits) // 8 * int(count) for bits, count in arrays)
+
+
+def operand_bytes(artifact: Artifact) -> int:
+    """A shift that a layer shares, and the zero bits left out of biases, stand in the code itself."""
+    total = 0
+    for name, (_, role) in artifact.graph.roles().items():
+        array = artifact.tensors[name]
+        if role == "shift" and (array == array.flat[0]).all():
+            total += packing.storage_dtype(array).itemsize
+        if role == "bias":
+            total += packing.shortened(array)[1] > 0
+    return total
 
 
 def test_header_lists_every_layer(tmp_path: Path) -> None:

@@ -17,22 +17,30 @@ from pathlib import Path
 import numpy as np
 
 from netsuke.artifact import Artifact
-from netsuke.errors import ArtifactError, GraphError, MissingExtra
-from netsuke.export.c.header import header, identifier
+from netsuke.errors import ArtifactError, GraphError, MissingExtra, OptionError
+from netsuke.export.c.header import Style, header, identifier
 from netsuke.export.c.source import check_supported, source
 
 STANDARD = ("-std=c99",)
+WORKSPACES = ("static", "caller")
 
 
-def write(artifact: Artifact, folder: str | Path, name: str | None = None) -> Path:
+def write(
+    artifact: Artifact, folder: str | Path, name: str | None = None, *, workspace: str = "static"
+) -> Path:
     """Write NAME.h and NAME.c into `folder` and return the path of NAME.c.
 
-    `name` becomes a C identifier; without one, the manifest's `name` is taken, or "model".
-    Raises UnsupportedOp for a float graph and ArtifactError where the folder cannot be written.
+    `name` becomes a C identifier; without one, the manifest's `name` is taken, or "model". `workspace` is "static",
+    or "caller" where each function takes a pointer to its memory and so is re-entrant.
+    Raises UnsupportedOp for a float graph, OptionError for another workspace and ArtifactError where the folder cannot
+    be written.
     """
     check_supported(artifact.graph)
+    if workspace not in WORKSPACES:
+        raise OptionError(f"no workspace {workspace!r}; choose from {', '.join(WORKSPACES)}")
+    style = Style(workspace)
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
-    texts = {f"{name}.h": header(artifact, name), f"{name}.c": source(artifact, name)}
+    texts = {f"{name}.h": header(artifact, name, style), f"{name}.c": source(artifact, name, style)}
     for file, text in texts.items():
         _place(Path(folder) / file, text)
     return Path(folder) / f"{name}.c"
@@ -71,10 +79,16 @@ def run(
         library = Path(folder) / f"{path.stem}.so"
         compiled(path, library, compiler, ("-shared", "-fPIC", *flags))
         call = getattr(ctypes.CDLL(str(library)), f"{path.stem}_run")
-        call.argtypes, call.restype = (ctypes.c_void_p, ctypes.c_void_p), None
+        memory = ctypes.create_string_buffer(macros["RAM_BYTES"]) if _of_caller(path) else None
+        call.argtypes, call.restype = (ctypes.c_void_p,) * (3 if memory else 2), None
         for image, row in zip(images, logits, strict=True):
-            call(image.ctypes.data, row.ctypes.data)
+            call(*([memory] if memory else []), image.ctypes.data, row.ctypes.data)
     return logits
+
+
+def _of_caller(path: Path) -> bool:
+    """Whether the functions take a workspace."""
+    return f"{path.stem}_run({path.stem}_workspace" in path.with_suffix(".h").read_text(encoding="utf-8")
 
 
 def figures(path: str | Path) -> dict[str, int]:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from netsuke import packing
 from netsuke.artifact import Artifact
 from netsuke.graph import Graph, Tensors
 from netsuke.measure.cost import macs
-from netsuke.memory import ram_bytes
+from netsuke.memory import WORD, Layout, layout
 
 SELF_TEST_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Style:
+    """Choices of whoever exports."""
+
+    workspace: str = "static"  # or "caller": every function takes a pointer to it, so that it is re-entrant
 
 
 def identifier(name: str) -> str:
@@ -21,13 +29,19 @@ def identifier(name: str) -> str:
     return clean if clean[:1].isalpha() else f"model_{clean}".strip("_")
 
 
-def header(artifact: Artifact, name: str) -> str:
+def header(artifact: Artifact, name: str, style: Style) -> str:
     """The text of NAME.h."""
     graph, tensors = artifact.graph, artifact.tensors
     upper, (channels, high, wide) = name.upper(), graph.input_shape
+    found = layout(graph, tensors)
+    caller = style.workspace == "caller"
+    first = f"{name}_workspace *w, " if caller else ""
     figures = {
         "FLASH_BYTES": (packing.size_bytes(graph, tensors), "constant data; the code comes on top"),
-        "RAM_BYTES": (ram_bytes(graph, tensors), "static working memory; image and logits are the caller's"),
+        "RAM_BYTES": (
+            found.size,
+            "working memory; the image, or a row of it, and the logits are the caller's",
+        ),
         "MACS": (sum(macs(graph, tensors).values()), "multiply-accumulates for one image"),
         "CLASSES": (graph.types(tensors)[graph.output].elements, "logits"),
         "INPUT_CHANNELS": (channels, "planes of the image"),
@@ -36,12 +50,20 @@ def header(artifact: Artifact, name: str) -> str:
         "INPUT_BYTES": (channels * high * wide, "the whole image"),
     }
     lines = [f"#define {upper}_{key} {value} /* {text} */" for key, (value, text) in figures.items()]
+    who = (
+        "Re-entrant: one workspace a call at a time."
+        if caller
+        else "Not re-entrant: all calls share one static workspace."
+    )
     return f"""\
 /* {name}: a classifier written by netsuke. Do not edit.
 
    Classes: {comment(artifact.classes)}
 
 {layer_table(graph, tensors)}
+
+   Working memory, {found.size} bytes. Maps between whole ones flow through it row by row.
+{memory_table(found)}
 */
 #ifndef {upper}_H
 #define {upper}_H
@@ -54,14 +76,25 @@ def header(artifact: Artifact, name: str) -> str:
 extern "C" {{
 #endif
 
+/* What a run needs to remember. {who} */
+typedef struct {{
+    int32_t words[{upper}_RAM_BYTES / {WORD}];
+}} {name}_workspace;
+
 /* image: {channels} x {high} x {wide} bytes, plane after plane, row by row; bright ink on dark ground, 0 to 255.
-   logits: {upper}_CLASSES integers, the largest one at the most likely class.
-   Not re-entrant: all calls share one static block of memory. */
-void {name}_run(const uint8_t *image, int32_t *logits);
+   logits: {upper}_CLASSES integers, the largest one at the most likely class. */
+void {name}_run({first}const uint8_t *image, int32_t *logits);
+
+/* The same without the whole image in memory: call it with each of the {high} rows, from the top,
+   {channels} x {wide} bytes. Returns 1 once the logits are there, else 0; the next row begins the next image. */
+int {name}_push_row({first}const uint8_t *row, int32_t *logits);
+
+/* Forget the rows so far{"; call it once before the first row" if caller else ""}. */
+void {name}_start({f"{name}_workspace *w" if caller else "void"});
 
 #ifdef {upper}_SELF_TEST
 /* Runs {SELF_TEST_IMAGES} built-in images; how many logits differ from the reference (0 = all is well). */
-int {name}_self_test(void);
+int {name}_self_test({f"{name}_workspace *w" if caller else "void"});
 #endif
 
 #ifdef __cplusplus
@@ -94,9 +127,31 @@ def layer_table(graph: Graph, tensors: Tensors) -> str:
         rows.append((op.kind, shape, count, bits, str(products.get(op.name, 0)), str(sizes.get(op.name, 0))))
     weights = sum(array.size for tensor, array in tensors.items() if tensor.endswith(".weight"))
     rows.append(("total", "", str(weights), "", str(sum(products.values())), str(sum(sizes.values()))))
+    return aligned(rows)
+
+
+def memory_table(found: Layout) -> str:
+    """What each stage keeps of its output and where: a ring of rows, a whole map, or nothing of its own."""
+    rows = [("computed together", "", "rows kept", "bytes", "at")]
+    for i, stage in enumerate(found.stages):
+        owner = found.owners[stage.output]
+        ring, at = found.rings[owner], found.offsets.get(owner)
+        kept = "in logits" if at is None else f"{ring.rows} of {ring.of}"
+        if owner != stage.output:
+            kept = "in place"
+        size = str(ring.size) if owner == stage.output and at is not None else "-"
+        where = "streamed" if i < found.streamed else "then"
+        rows.append(
+            (" + ".join(op.kind for op in stage.ops), where, kept, size, "-" if at is None else str(at))
+        )
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Names to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths[0] = -widths[0]  # names to the left, numbers to the right
-    aligned = [
+    widths[0] = -widths[0]
+    cells = [
         [f"{c:{'<' if w < 0 else '>'}{abs(w)}}" for c, w in zip(row, widths, strict=True)] for row in rows
     ]
-    return "\n".join("   " + "  ".join(row) for row in aligned)
+    return "\n".join("   " + "  ".join(row).rstrip() for row in cells)

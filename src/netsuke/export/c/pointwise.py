@@ -1,13 +1,13 @@
 """Ops that look at one value at a time, or only move values: tables, gates, channel pools, cuts and joints.
 
-Maps lie pixel by pixel (H, W, C); only the caller's image lies in planes. Vectors lie as `View.at` tells.
+They are emitted for one row of a map; vectors lie as `View.at` tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from netsuke.export.c.ops import Layer, View, each, requantize, times
+from netsuke import packing
+from netsuke.export.c.constants import ctype
+from netsuke.export.c.ops import Emitter, Layer, each, qadd, requantize, times
 
 SYMBOLS = ("in", "b")  # how an emitted function calls its inputs; more of them are in2, in3, ...
 
@@ -16,10 +16,9 @@ def symbol(number: int) -> str:
     return SYMBOLS[number] if number < len(SYMBOLS) else f"in{number}"
 
 
-def _pixel(view: View, shape: tuple[int, ...], channel: str, pixel: str = "p") -> str:
-    """The place of one channel of one pixel of a map [C, H, W]."""
-    channel_step, pixel_step = view.steps(shape)
-    return f"{times(pixel, pixel_step)} + {times(channel, channel_step)}"
+def _pixel(shape: tuple[int, ...], channel: str) -> str:
+    """The place of one channel of pixel `p` of a map [C, 1, W]."""
+    return f"{times('p', shape[0])} + {channel}"
 
 
 def _pixels(layer: Layer) -> int:
@@ -34,7 +33,7 @@ def lookup(layer: Layer) -> list[str]:
     low = 127 if entries == 255 else 0
     shape = layer.shapes[0]
     if len(shape) == 3:
-        start, read = [each("p", _pixels(layer)), each("c", shape[0])], _pixel(layer.x, shape, "c")
+        start, read = [each("p", _pixels(layer)), each("c", shape[0])], _pixel(shape, "c")
         write, channel = f"p * {shape[0]} + c", "c"
     else:  # a vector keeps the order in which it lies
         start, read, write = [each("c", layer.x.elements)], "c", "c"
@@ -44,8 +43,9 @@ def lookup(layer: Layer) -> list[str]:
             else f"(c % {layer.x.channels} * {layer.x.planes} + c / {layer.x.channels})"
         )
     row = f"{times(channel, entries)} + " if table.ndim > 1 else ""
-    value = layer.x.load(read, "in") + (f" + {low}" if low else "")
-    stored = f"out[{write}] = (int8_t){layer.array('table')}[{row}{value}];"
+    array = table.astype(packing.storage_dtype(table))
+    value = f"in[{read}]" + (f" + {low}" if low else "")
+    stored = f"out[{write}] = (int8_t)flash_{ctype(array)}({layer.array('table')} + {row}{value});"
     return [*start, stored, *["}"] * len(start)]
 
 
@@ -58,15 +58,15 @@ def qmul(layer: Layer) -> list[str]:
         start, places = [each("c", x.elements)], (x.at("c"), beside, "c")
     else:
         start = [each("p", _pixels(layer)), each("c", shape[0])]
-        beside = gate.at("c") if len(of) == 1 else _pixel(gate, of, "c" if of == shape else "0")
-        places = (_pixel(x, shape, "c"), beside, f"p * {shape[0]} + c")
-    product = f"(int32_t){x.load(places[0], 'in')} * {gate.load(places[1], 'b')}"
+        beside = gate.at("c") if len(of) == 1 else _pixel(of, "c" if of == shape else "0")
+        places = (_pixel(shape, "c"), beside, f"p * {shape[0]} + c")
+    product = f"(int32_t)in[{places[0]}] * b[{places[1]}]"
     return [*start, f"out[{places[2]}] = {requantize(layer.y)}({product}, {m}, {s});", *["}"] * len(start)]
 
 
 def _over_channels(layer: Layer, start: str, step: str, store: str) -> list[str]:
     shape = layer.shapes[0]
-    read = layer.x.load(_pixel(layer.x, shape, "c"), "in")
+    read = f"in[{_pixel(shape, 'c')}]"
     inner = [each("c", shape[0]), f"const int32_t v = {read};", step, "}"]
     return [each("p", _pixels(layer)), f"int32_t acc = {start};", *inner, f"out[p] = {store};", "}"]
 
@@ -84,14 +84,15 @@ def _moved(layer: Layer, number: int, count: int, source: str, target: str) -> l
     """Copy `count` channels of an input to a map or a vector; both places are given by channel `c`."""
     view, shape = layer.inputs[number], layer.shapes[number]
     if len(shape) == 1:
-        return [
-            each("c", count),
-            f"out[{target}] = (int8_t){view.load(view.at(source), symbol(number))};",
-            "}",
-        ]
-    value = view.load(_pixel(view, shape, source), symbol(number))
+        return [each("c", count), f"out[{target}] = {_byte(number, view.at(source))};", "}"]
     write = f"p * {layer.y.shape[0]} + {target}"
-    return [each("p", _pixels(layer)), each("c", count), f"out[{write}] = (int8_t){value};", "}", "}"]
+    value = _byte(number, _pixel(shape, source))
+    return [each("p", _pixels(layer)), each("c", count), f"out[{write}] = {value};", "}", "}"]
+
+
+def _byte(number: int, place: str) -> str:
+    """A value that is only moved: byte by byte, for a plain loop would become a call of memcpy."""
+    return f"*(const volatile int8_t *)({symbol(number)} + {place})"
 
 
 def concat(layer: Layer) -> list[str]:
@@ -113,7 +114,8 @@ def shuffle(layer: Layer) -> list[str]:
     return _moved(layer, 0, channels, f"(c % {groups} * {channels // groups} + c / {groups})", "c")
 
 
-POINTWISE: dict[str, Callable[[Layer], list[str]]] = {
+POINTWISE: dict[str, Emitter] = {
+    "qadd": qadd,
     "lookup": lookup,
     "qmul": qmul,
     "channelmax": channelmax,

@@ -1,279 +1,369 @@
-"""NAME.c: constant arrays, a function a layer, the run itself and the self-test."""
+"""NAME.c: constant arrays, shared kernels, a function a stage, the flow of rows, the run itself and the self-test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 
 import numpy as np
 
 from netsuke import packing
 from netsuke.artifact import Artifact
 from netsuke.errors import UnsupportedOp
-from netsuke.export.c import ops
-from netsuke.export.c.header import SELF_TEST_IMAGES, comment, identifier
-from netsuke.export.c.ops import Layer, View, each, indented
+from netsuke.export.c import prelude
+from netsuke.export.c.constants import literal, stored
+from netsuke.export.c.convolutions import WEIGHTED
+from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment, identifier
+from netsuke.export.c.ops import ROWS, Layer, View, at_row, each, indented
 from netsuke.export.c.pointwise import POINTWISE, symbol
-from netsuke.graph import INPUT, Graph, Op, Tensors, Type
-from netsuke.memory import VIEWS, WORD, Plan, in_logits, plan, roots
+from netsuke.export.c.products import products, reading
+from netsuke.graph import INPUT, Graph, Op, Type
+from netsuke.memory import WORD, layout
+from netsuke.memory.streams import STATE, counter_bytes, direct
 
-EMIT = {**ops.EMIT, **POINTWISE}
-
-REQUANTIZE = {
-    "u7": """\
-/* (acc * m + 2^(s-1)) / 2^s, rounded down and cut to 0..127; nothing overflows for any image. */
-static int8_t requantize_u7(int32_t acc, int32_t multiplier, int shift)
-{
-    int32_t v;
-    if (acc <= 0) {
-        return 0;
-    }
-    v = (acc * multiplier + (((int32_t)1 << shift) >> 1)) >> shift;
-    return (int8_t)(v > 127 ? 127 : v);
-}
-""",
-    "s8": """\
-/* (acc * m + 2^(s-1)) / 2^s, rounded down and cut to -127..127; nothing overflows for any image.
-   C leaves the right shift of a negative number to the compiler, so -1 - v is shifted instead. */
-static int8_t requantize_s8(int32_t acc, int32_t multiplier, int shift)
-{
-    int32_t v = acc * multiplier + (((int32_t)1 << shift) >> 1);
-    v = v < 0 ? -1 - ((-1 - v) >> shift) : v >> shift;
-    return (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v);
-}
-""",
-}
-
-# gcc 12 at -O2 looks across functions: it merges those of two layers of one shape, or fixes their places in the arena
-# and then vectorises as if nothing overlapped. Both gave wrong logits from C that is right at -O0, -O1 and by clang
-# (compare gcc's bug 113907). `noipa` makes it take each function by itself.
-APART = """\
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
-#define LAYER static __attribute__((noipa)) void
-#elif defined(__GNUC__) && !defined(__clang__)
-#define LAYER static __attribute__((noinline, noclone)) void
-#else
-#define LAYER static void
-#endif
-"""
-
-# Weights are a stream of bits without gaps, least significant first; the last byte is never passed.
-READ_WEIGHT = """\
-static int8_t weight_{bits}(const uint8_t *stream, place number)
-{{
-    const place bit = number * {bits};
-    const int low = (int)(bit & 7);
-    int v = stream[bit >> 3] >> low;
-{carry}    v &= {mask};
-    return (int8_t)({value});
-}}
-"""
-CARRY = """\
-    if (low > {room}) {{
-        v |= stream[(bit >> 3) + 1] << (8 - low);
-    }}
-"""
-
-
-def source(artifact: Artifact, name: str) -> str:
-    """The text of NAME.c. Raises UnsupportedOp for anything but a graph in the integer contract."""
-    graph, tensors = artifact.graph, artifact.tensors
-    check_supported(graph)
-    memory = plan(graph, tensors)
-    views = _views(graph, graph.types(tensors), memory)
-    layers = _layers(graph, tensors, views)
-    arrays = [array for layer in layers for array in _arrays(layer)]
-    constants = sum(stored for _, stored in arrays)
-    assert constants == packing.size_bytes(graph, tensors), f"emits {constants} bytes of constants"
-    functions = [_function(layer) for layer in layers]
-    calls = [_call(layer, memory) for layer in layers] + _copy(views[graph.output])
-    body = "\n".join(functions)
-    parts = [
-        f'#include "{name}.h"\n',
-        f"typedef {_place(graph, tensors)} place;\n",
-        APART,
-        *([f"static int32_t arena[{memory.size // WORD}];\n"] if memory.size else []),
-        "\n".join(text for text, _ in arrays),
-        *(text for kind, text in REQUANTIZE.items() if f"requantize_{kind}(" in body),
-        *(_reader(bits) for bits in range(1, 8) if f"weight_{bits}(" in body),
-        body,
-        indented([f"void {name}_run(const uint8_t *image, int32_t *logits)", "{", *calls, "}"]),
-        _self_test(artifact, name),
-    ]
-    return "\n".join(parts)
+EMIT = {**ROWS, **POINTWISE, **WEIGHTED}
 
 
 def check_supported(graph: Graph) -> None:
     """Raise UnsupportedOp for a graph that is not in the integer contract."""
-    known = ", ".join(sorted({*EMIT, *VIEWS}))
+    known = ", ".join(sorted({*EMIT, "flatten"}))
     for op in graph.ops:
-        if op.kind not in EMIT and op.kind not in VIEWS:
+        if op.kind not in EMIT and op.kind != "flatten":
             raise UnsupportedOp(f"c cannot emit {op.kind!r}: quantise the model first; it knows {known}")
     if not graph.integer:
         raise UnsupportedOp(f"c needs a graph of integer ops: quantise the model first; it knows {known}")
 
 
-def _views(graph: Graph, types: Mapping[str, Type], memory: Plan) -> dict[str, View]:
-    result = roots(graph)[graph.output]
-    views = {INPUT: View("image", "uint8_t", types[INPUT].elements)}
-    for op in graph.ops:
-        x, before = types[op.name], views[op.inputs[0]]
-        if op.kind == "halve":
-            views[op.name] = View(before.pointer, before.ctype, before.elements, halved=True)
-        elif op.kind == "flatten":
-            views[op.name] = before
-        elif op.name == result and in_logits(x):
-            views[op.name] = View("logits", "int32_t", x.elements)
-        elif x.dtype == "i32":
-            views[op.name] = View(f"arena + {memory.offsets[op.name] // WORD}", "int32_t", x.elements)
+def source(artifact: Artifact, name: str, style: Style) -> str:
+    """The text of NAME.c. Raises UnsupportedOp for anything but a graph in the integer contract."""
+    check_supported(artifact.graph)
+    return _Source(artifact, name, style).text()
+
+
+class _Source:
+    """Everything that the parts of one file share."""
+
+    def __init__(self, artifact: Artifact, name: str, style: Style):
+        self.artifact, self.name, self.style = artifact, name, style
+        self.graph, self.tensors = artifact.graph, artifact.tensors
+        self.types = self.graph.types(self.tensors)
+        self.layout = layout(self.graph, self.tensors)
+        self.direct = direct(self.graph, self.types)
+        self.number = {stage.output: i for i, stage in enumerate(self.layout.stages)}
+        self.symbols = {op.name: f"op{i}_{identifier(op.name)}" for i, op in enumerate(self.graph.ops)}
+        self.views = self._views()
+        self.layers = [self._layer(i) for i in range(len(self.layout.stages))]
+
+    def text(self) -> str:
+        stages = "\n".join(self._function(layer) for layer in self.layers)
+        shared = _unique(p.text() for layer in self.layers for p in products(layer))
+        needs = _unique(text for layer in self.layers for p in products(layer) for text in p.needs())
+        requantize = [
+            t for k, t in prelude.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs
+        ]
+        called = "".join([*needs, *shared, stages])
+        flow = self._flow()
+        parts = [
+            f'#include "{self.name}.h"\n',
+            prelude.APART,
+            prelude.FLASH,
+            f"typedef {self._place()} place;\n",
+            *([prelude.DSP] if "PAIRS" in called + "".join(requantize) else []),
+            *self._constants(),
+            *([prelude.COPY] if "copy(" in called else []),
+            *([prelude.CLEAR] if "clear(" in called else []),
+            *requantize,
+            *needs,
+            *shared,
+            stages,
+            flow,
+            _self_test(self.artifact, self.name, self.style),
+        ]
+        return "\n".join(parts)
+
+    # --- what the stages are given ---
+
+    def _views(self) -> dict[str, View]:
+        views = {INPUT: View("uint8_t", self.types[INPUT].elements)}
+        for op in self.graph.ops:
+            x = self.types[op.name]
+            if op.kind == "flatten":
+                views[op.name] = views[op.inputs[0]]
+            else:
+                ctype = "int32_t" if x.dtype == "i32" else "int8_t"
+                views[op.name] = View(ctype, x.elements, _side_by_side(op, x, [views[i] for i in op.inputs]))
+        return views
+
+    def _layer(self, i: int) -> Layer:
+        stage, rings = self.layout.stages[i], self.layout.rings
+        names = stage.first.inputs
+        sources = [self.layout.owners.get(name) for name in stage.inputs]
+        return Layer(
+            stage,
+            self.symbols,
+            tuple(self.views[name] for name in names),
+            tuple(self.types[name].shape for name in names),
+            tuple(rings[owner] for owner in sources if owner),
+            self.types,
+            self.views[stage.output],
+            rings[self.layout.owners[stage.output]],
+            self.tensors,
+            i in self.layout.reversed,
+        )
+
+    def _place(self) -> str:
+        """The quickest integer that counts everything: on 8 and 16 bit machines a wide one costs."""
+        largest = max(self.layout.size, *(x.elements for x in self.types.values()))
+        weights = [  # those of 8 and 4 bits are found without counting bits
+            self.tensors[op.tensor("weight")].size * (1 if op.attrs["bits"] in (8, 4) else op.attrs["bits"])
+            for op in self.graph.ops
+            if op.tensor("weight") in self.tensors
+        ]
+        largest = max([largest, *weights])
+        return "int_fast16_t" if largest < 1 << 15 else "int_fast32_t"
+
+    def _constants(self) -> list[str]:
+        texts, total = [], 0
+        for layer in self.layers:
+            for op in layer.stage.ops:
+                lines, size = stored(op, self.tensors, self.symbols[op.name], reading(layer, op))
+                texts += lines
+                total += size
+        assert total == packing.size_bytes(self.graph, self.tensors), f"emits {total} bytes of constants"
+        return texts
+
+    # --- functions ---
+
+    def _function(self, layer: Layer) -> str:
+        stage = layer.stage
+        parameters = [f"const {view.ctype} *{symbol(number)}" for number, view in enumerate(layer.inputs)]
+        parameters.append(f"{layer.out.ctype} *out")
+        parameters += ["place y"] * self._stepped(layer) + ["int8_t *scratch"] * bool(stage.scratch)
+        kinds = " + ".join(op.kind for op in stage.ops)
+        names = comment([op.name for op in stage.ops])
+        if stage.op.kind in POINTWISE:
+            body = self._rows(layer) + EMIT[stage.op.kind](layer.one_row())
         else:
-            channels = _side_by_side(op, x, [views[name] for name in op.inputs])
-            views[op.name] = View(
-                f"(int8_t *)arena + {memory.offsets[op.name]}", "int8_t", x.elements, channels
+            body = EMIT[stage.op.kind](layer)
+        if self._stepped(layer) and not re.search(r"\by\b", " ".join(body)):
+            body = ["(void)y;", *body]
+        opening = f"APART void {layer.symbol}({', '.join(parameters)})"
+        return indented([f"/* {kinds} {names} */", opening, "{", *body, "}"])
+
+    def _stepped(self, layer: Layer) -> bool:
+        """Whether a stage is told its step: dense layers and the like have only one."""
+        return layer.op.kind in ("qconv2d", *ROWS) or len(layer.y.shape) == 3
+
+    def _rows(self, layer: Layer) -> list[str]:
+        """Move the pointers of an op that looks at one row to that row."""
+        if len(layer.y.shape) != 3:
+            return []
+        lines = [
+            f"{symbol(k)} = {at_row(symbol(k), ring, 'y')};"
+            for k, (ring, shape) in enumerate(zip(layer.rings, layer.shapes, strict=True))
+            if len(shape) == 3 and ring.rows > 1
+        ]
+        lines += [f"out = {at_row('out', layer.ring, 'y')};"] if layer.ring.rows > 1 else []
+        return lines
+
+    def _call(self, i: int, step: str) -> str:
+        layer, offsets = self.layers[i], self.layout.offsets
+        arguments = []
+        for name, view in zip(layer.stage.inputs, layer.inputs, strict=True):
+            arguments.append(
+                "row" if name == INPUT else self._memory(offsets[self.layout.owners[name]], view.ctype)
             )
-    return views
+        final = self.direct and layer.stage.output == self.graph.output
+        owner = self.layout.owners[layer.stage.output]
+        arguments.append("logits" if final else self._memory(offsets[owner], layer.out.ctype))
+        arguments += [step] * self._stepped(layer)
+        if layer.stage.scratch:
+            arguments.append(self._memory(self.layout.scratch(i), "int8_t"))
+        return f"{layer.symbol}({', '.join(arguments)});"
+
+    @staticmethod
+    def _memory(offset: int, ctype: str) -> str:
+        if ctype == "int32_t":
+            return f"w->words + {offset // WORD}"
+        return f"(int8_t *)w->words + {offset}"
+
+    # --- the flow of rows ---
+
+    def _flow(self) -> str:
+        name, high = self.name, self.graph.input_shape[1]
+        counter = {1: "uint8_t", 2: "uint16_t"}[counter_bytes(self.layout.stages)]
+        caller = self.style.workspace == "caller"
+        steps = [
+            f"{counter} *const done = ({counter} *)(void *)((int8_t *)w->words + {self.layout.offsets[STATE]});"
+        ]
+        lines = [
+            *([] if caller else [f"static {name}_workspace workspace;", ""]),
+            "/* done[0] rows have come, and stage i has made done[i + 1] of its own. */",
+            f"static void begin({name}_workspace *w)",
+            "{",
+            *steps,
+            each("i", self.layout.streamed + 1),
+            "*(volatile " + counter + " *)(done + i) = 0;",
+            "}",
+            "}",
+            "",
+            "/* What has to wait for the whole image. */",
+            f"static void finish({name}_workspace *w, int32_t *logits)",
+            "{",
+            *self._rest(),
+            "}",
+            "",
+            "/* Always the last stage that can go on does, so that as few rows as can be wait in memory. */",
+            f"static int push({name}_workspace *w, const uint8_t *row, int32_t *logits)",
+            "{",
+            *steps,
+            "done[0]++;",
+            "for (;;) {",
+            *self._choices(),
+            "}",
+            f"if (done[0] < {high}) {{",
+            "return 0;",
+            "}",
+            "finish(w, logits);",
+            "begin(w);",
+            "return 1;",
+            "}",
+            "",
+            *self._public(),
+        ]
+        return indented(lines)
+
+    def _choices(self) -> list[str]:
+        """One test after another, the last stage first."""
+        lines: list[str] = []
+        for i in reversed(range(self.layout.streamed)):
+            tests = " && ".join(self._ready(i))
+            lines += [
+                f"{'if' if not lines else '} else if'} ({tests}) {{",
+                self._call(i, f"done[{i + 1}]"),
+                f"done[{i + 1}]++;",
+            ]
+        return [*lines, "} else {", "break;", "}"]
+
+    def _ready(self, i: int) -> list[str]:
+        """When a stage can make its next step: the rows are there, and it is not yet done."""
+        stage = self.layout.stages[i]
+        tests, bounded = [], False
+        for number, name in enumerate(stage.inputs):
+            source = 0 if name == INPUT else self.number[name] + 1
+            rows = self.graph.input_shape[1] if name == INPUT else self.layout.stages[source - 1].steps
+            window = stage.windows[number]
+            if window is None:
+                tests.append(f"done[{source}] == {rows}")
+                continue
+            place = f"done[{i + 1}]" if window.stride == 1 else f"done[{i + 1}] * {window.stride}"
+            reach = (
+                f" + {window.stop}" if window.stop > 0 else f" - {-window.stop}" if window.stop < 0 else ""
+            )
+            test = f"done[{source}] >= {place}{reach}"
+            last = (stage.steps - 1) * window.stride + window.stop
+            bounded = bounded or last <= rows < last + window.stride
+            tests.append(test if last <= rows else f"({test} || done[{source}] == {rows})")
+        return list(dict.fromkeys(tests if bounded else [f"done[{i + 1}] < {stage.steps}", *tests]))
+
+    def _rest(self) -> list[str]:
+        """The segments after the first, stage by stage, and the copy of a result of bytes."""
+        lines = []
+        for i in range(self.layout.streamed, len(self.layers)):
+            layer = self.layers[i]
+            if self._stepped(layer) and layer.stage.steps > 1:
+                loop = (
+                    f"for (place y = {layer.stage.steps - 1}; y >= 0; y--) {{"
+                    if layer.reversed
+                    else each("y", layer.stage.steps)
+                )
+                lines += [loop, self._call(i, "y"), "}"]
+            else:
+                lines.append(self._call(i, "0"))
+        if not self.direct:
+            owner = self.layout.owners[self.layout.stages[-1].output]
+            view = self.views[self.graph.output]
+            lines += [
+                f"const {view.ctype} *const result = {self._memory(self.layout.offsets[owner], view.ctype)};",
+                each("k", view.elements),
+                f"logits[k] = *(const volatile {view.ctype} *)(result + {view.at('k')});",
+                "}",
+            ]
+        elif not lines:
+            lines.append("(void)w;")
+        return lines
+
+    def _public(self) -> list[str]:
+        name, (channels, high, wide) = self.name, self.graph.input_shape
+        caller = self.style.workspace == "caller"
+        first = f"{name}_workspace *w, " if caller else ""
+        w = "w" if caller else "&workspace"
+        lines = [
+            f"void {name}_start({f'{name}_workspace *w' if caller else 'void'})",
+            "{",
+            f"begin({w});",
+            "}",
+            "",
+            f"int {name}_push_row({first}const uint8_t *row, int32_t *logits)",
+            "{",
+            f"return push({w}, row, logits);",
+            "}",
+            "",
+            f"void {name}_run({first}const uint8_t *image, int32_t *logits)",
+            "{",
+            f"begin({w});",
+            each("y", high),
+        ]
+        if channels == 1:
+            return [*lines, f"push({w}, image + y * {wide}, logits);", "}", "}"]
+        return [
+            *lines[:-2],
+            f"uint8_t row[{channels * wide}];",
+            *lines[-2:],
+            each("c", channels),
+            each("x", wide),
+            f"row[c * {wide} + x] = *(const volatile uint8_t *)(image + (c * {high} + y) * {wide} + x);",
+            "}",
+            "}",
+            f"push({w}, row, logits);",
+            "}",
+            "}",
+        ]
 
 
 def _side_by_side(op: Op, x: Type, inputs: list[View]) -> int:
     """The order in which an op writes: pixel by pixel, and a sum of vectors as its inputs lie."""
     if len(x.shape) == 3:
-        return x.shape[0] if x.elements > x.shape[0] else 1
+        return x.shape[0]
     if op.kind == "lookup":
         return inputs[0].channels
-    orders = {view.channels for view in inputs if view.channels > 1} if op.kind == "qadd" else set()
+    orders = (
+        {view.channels for view in inputs if view.channels > 1 and view.planes > 1}
+        if op.kind == "qadd"
+        else set()
+    )
     return orders.pop() if len(orders) == 1 else 1
 
 
-def _layers(graph: Graph, tensors: Tensors, views: Mapping[str, View]) -> list[Layer]:
-    types = graph.types(tensors)
-    return [
-        Layer(
-            op,
-            f"op{i}_{identifier(op.name)}",
-            tuple(views[name] for name in op.inputs),
-            tuple(types[name].shape for name in op.inputs),
-            types[op.name],
-            views[op.name],
-            tensors,
-        )
-        for i, op in enumerate(graph.ops)
-        if op.kind not in VIEWS
-    ]
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
 
 
-def _place(graph: Graph, tensors: Tensors) -> str:
-    """The quickest integer that counts everything: on 8 and 16 bit machines a wide one costs."""
-    largest = max(x.elements for x in graph.types(tensors).values())
-    bits = max((8 * array.size for name, array in tensors.items() if name.endswith(".weight")), default=0)
-    return "int_fast16_t" if max(largest, bits) < 1 << 15 else "int_fast32_t"
-
-
-# --- arrays -----------------------------------------------------------------------------------------
-
-
-def _arrays(layer: Layer) -> list[tuple[str, int]]:
-    """The constants of one layer and the bytes of each, as `packing.stored` counts them."""
-    out = []
-    for role in ("weight", "bias", "multiplier", "shift", "table"):
-        tensor = layer.tensors.get(layer.op.tensor(role))
-        if tensor is None:
-            continue
-        if role == "weight":
-            tensor = _as_read(layer, tensor)
-            bits = layer.op.attrs["bits"]
-            array = tensor if bits == 8 else packing.pack(tensor, bits)
-        elif role == "bias":
-            array, exponent = packing.shortened(tensor)
-            if exponent:
-                out.append((f"static const uint8_t {layer.array('exponent')} = {exponent};\n", 1))
-        else:
-            array = tensor.astype(packing.storage_dtype(tensor))
-        ctype, symbol = f"{array.dtype.name}_t", layer.array(role)
-        if role == "shift" and (array == array.flat[0]).all():
-            out.append((f"static const {ctype} {symbol} = {array.flat[0]};\n", array.itemsize))
-        else:
-            out.append((f"static const {ctype} {symbol}[{array.size}] = {literal(array)};\n", array.nbytes))
-    return out
-
-
-def _as_read(layer: Layer, weight: np.ndarray) -> np.ndarray:
-    """Weights in the order in which the code meets them: O, rows, columns, I; dense ones as `x` lies."""
-    if weight.ndim == 4:
-        return weight.transpose(0, 2, 3, 1)
-    return weight[:, layer.x.order()]
-
-
-def literal(array: np.ndarray) -> str:
-    """A C initialiser; lines of 20 values."""
-    values = list(map(str, array.reshape(-1).tolist()))
-    rows = (", ".join(values[i : i + 20]) for i in range(0, len(values), 20))
-    return "{\n    " + ",\n    ".join(rows) + "\n}"
-
-
-def _reader(bits: int) -> str:
-    mask, sign = (1 << bits) - 1, 1 << (bits - 1)
-    value = "v * 2 - 1" if bits == 1 else f"(v ^ {sign}) - {sign}"
-    carry = "" if 8 % bits == 0 else CARRY.format(room=8 - bits)
-    return READ_WEIGHT.format(bits=bits, carry=carry, mask=mask, value=value)
-
-
-# --- functions --------------------------------------------------------------------------------------
-
-
-def _decoded(layer: Layer) -> bool:
-    """Whether the layer decodes a filter into memory of its own."""
-    return layer.op.kind == "qconv2d" and layer.op.attrs["bits"] < 8
-
-
-def _function(layer: Layer) -> str:
-    parameters = [f"const {view.ctype} *{symbol(number)}" for number, view in enumerate(layer.inputs)]
-    parameters.append(f"{layer.out.ctype} *out")
-    if _decoded(layer):
-        parameters.append("int8_t *filter")
-    opening = f"LAYER {layer.symbol}({', '.join(parameters)})"
-    lines = [
-        f"/* {layer.op.kind} {comment([layer.op.name])} */",
-        opening,
-        "{",
-        *EMIT[layer.op.kind](layer),
-        "}",
-    ]
-    return indented(lines)
-
-
-def _call(layer: Layer, memory: Plan) -> str:
-    arguments = [view.pointer for view in layer.inputs] + [layer.out.pointer]
-    if _decoded(layer):
-        arguments.append(f"(int8_t *)arena + {memory.scratch[layer.op.name]}")
-    return f"{layer.symbol}({', '.join(arguments)});"
-
-
-def _copy(result: View) -> list[str]:
-    """Widen a last layer of bytes to the caller's logits; wide sums are there already."""
-    if result.pointer == "logits":
-        return []
-    value = result.load(result.at("k"), "result")
-    return [
-        f"const {result.ctype} *const result = {result.pointer};",
-        each("k", result.elements),
-        f"logits[k] = {value};",
-        "}",
-    ]
-
-
-def _self_test(artifact: Artifact, name: str) -> str:
+def _self_test(artifact: Artifact, name: str, style: Style) -> str:
     """Noise at three strengths with the reference's logits, and the function that compares."""
     upper, shape = name.upper(), artifact.graph.input_shape
     images = np.random.default_rng(0).integers(0, 256, (SELF_TEST_IMAGES, *shape), np.uint8)
     images[1] //= 4
     images[2] *= images[2] > 200  # sparse, as strokes are
     logits = artifact.logits(images)
+    caller = style.workspace == "caller"
     lines = [
-        f"int {name}_self_test(void)",
+        f"int {name}_self_test({f'{name}_workspace *w' if caller else 'void'})",
         "{",
         f"int32_t logits[{logits.shape[1]}];",
         "int wrong = 0;",
         each("i", SELF_TEST_IMAGES),
-        f"{name}_run(test_images[i], logits);",
+        f"{name}_run({'w, ' if caller else ''}test_images[i], logits);",
         each("k", logits.shape[1]),
         "wrong += logits[k] != test_logits[i][k];",
         "}",

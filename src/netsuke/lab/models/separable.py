@@ -28,7 +28,7 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-LAYOUTS = ("residual", "unpadded")
+LAYOUTS = ("residual", "unpadded", "pooled")
 
 
 def separable(
@@ -51,12 +51,15 @@ def separable(
     "unpadded": a 3x3 stem of 0.45 of it, a pool, and `depth` blocks that grow from 0.67 to the whole, without
     padding while the map has five pixels and without an activation between depthwise and pointwise. At 1 KB on
     MNIST it makes a third fewer errors than the other, for a seventh more multiplications (docs/trials.md).
+
+    "pooled": for devices with 2 KB of RAM. A 5x5 stem of a fifth of it and a pool, a block to the whole width and
+    a pool, then `depth` residual blocks on 5x5 maps, which C computes in place.
     """
     if not (1 <= width <= 4096 and 0 <= depth <= 256):
         raise OptionError(f"separable: width must be 1 to 4096 and depth 0 to 256; got {width} and {depth}")
     if layout not in LAYOUTS:
         raise OptionError(f"separable: no layout {layout!r}; there are {', '.join(LAYOUTS)}")
-    build = _residual if layout == "residual" else _unpadded
+    build = {"residual": _residual, "unpadded": _unpadded, "pooled": _pooled}[layout]
     return nn.Sequential(
         *build(shape, width, depth, act, attention),
         nn.AdaptiveAvgPool2d(1),
@@ -101,6 +104,35 @@ def _unpadded(shape: blocks.Shape, width: int, depth: int, act: str, attention: 
     if not depth:
         layers += blocks.ConvNormAct(channels, width, 1, act=act)
     return layers
+
+
+def _pooled(shape: blocks.Shape, width: int, depth: int, act: str, attention: str) -> list[nn.Module]:
+    """Few channels while the map is large, all of them once it is small: 28x28, 12x12, 5x5."""
+    stem = max(4, 4 * round(0.055 * width))  # four channels are computed at a time
+    kernel = 5 if min(shape[1:]) >= 20 else 3
+    layers: list[nn.Module] = [
+        *blocks.ConvNormAct(shape[0], stem, kernel, act=act, padding=0 if kernel == 5 else 1)
+    ]
+    side = min(shape[1:]) - (4 if kernel == 5 else 0)
+    channels = stem
+    while side >= 10:
+        layers.append(nn.MaxPool2d(2))
+        side //= 2
+        if channels == stem:
+            layers.append(_linear_block(stem, width, _trim(side), act, attention))
+            channels, side = width, side - 2 * (1 - _trim(side))
+    if channels == stem:
+        layers.append(_linear_block(stem, width, 1, act, attention))
+    return [*layers, *(Residual(_linear_block(width, width, 1, act, attention)) for _ in range(depth))]
+
+
+def _linear_block(inputs: int, outputs: int, padding: int, act: str, attention: str) -> nn.Sequential:
+    """Depthwise 3x3, then pointwise, with no activation between them."""
+    return nn.Sequential(
+        *blocks.ConvNormAct(inputs, inputs, 3, 1, inputs, "", padding=padding),
+        *blocks.ConvNormAct(inputs, outputs, 1, act=act),
+        *blocks.attention(attention, outputs),
+    )
 
 
 def _trim(side: int) -> int:

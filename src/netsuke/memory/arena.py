@@ -1,4 +1,4 @@
-"""Where each activation lives in one block of RAM: liveness, in-place ops, first fit.
+"""Whole maps in one block: liveness, in-place ops, first fit; for float graphs.
 
 The plan holds what a device must have beside the caller's image and logits. An activation takes its real
 width (a byte, or four for sums and floats). `halve` and `flatten` only look at what they are given, so they
@@ -7,12 +7,13 @@ take nothing; the logits are written straight to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 from netsuke.graph.floats import DYNAMIC
+from netsuke.memory.fit import WORD, Buffer, fit
 
 VIEWS = frozenset({"halve", "flatten"})
 IN_PLACE = frozenset(
@@ -34,20 +35,7 @@ IN_PLACE = frozenset(
 )
 PACKED = frozenset({"qconv2d", "wconv2d", "dconv2d"})
 POOLS = frozenset({"maxpool", "qavgpool", "avgpool"})
-WORD = 4  # bytes; every buffer of words is aligned to it, and so is the whole block
 SCRATCH = "\0"  # marks the buffer of an op's decoded filter; no op name holds it
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """`size` bytes that must last from op number `first` to op number `last`, both included."""
-
-    name: str
-    size: int
-    align: int
-    first: int
-    last: int
-    below: frozenset[str] = frozenset()  # buffers it may overlap if it starts no higher than they do
 
 
 @dataclass(frozen=True)
@@ -57,11 +45,6 @@ class Plan:
     offsets: Mapping[str, int]
     scratch: Mapping[str, int]
     size: int
-
-
-def ram_bytes(graph: Graph, tensors: Tensors) -> int:
-    """Bytes of working memory to run the model: what the emitted C declares. Raises GraphError."""
-    return plan(graph, tensors).size
 
 
 def roots(graph: Graph) -> dict[str, str]:
@@ -75,15 +58,10 @@ def roots(graph: Graph) -> dict[str, str]:
 def plan(graph: Graph, tensors: Tensors) -> Plan:
     """Offsets of every activation that needs memory, in the smallest block that first fit finds."""
     buffers = _buffers(graph, graph.types(tensors)) + _scratch(graph, tensors)
-    orders = (
-        sorted(buffers, key=lambda b: -b.size),
-        sorted(buffers, key=lambda b: b.first),
-        sorted(buffers, key=lambda b: -b.last),
-    )
-    offsets, size = min((_fit(order) for order in orders), key=lambda fit: fit[1])
+    offsets, size = fit(buffers)
     activations = {name: at for name, at in offsets.items() if not name.startswith(SCRATCH)}
     scratch = {name.removeprefix(SCRATCH): at for name, at in offsets.items() if name.startswith(SCRATCH)}
-    return Plan(activations, scratch, -(-size // WORD) * WORD)
+    return Plan(activations, scratch, size)
 
 
 def _buffers(graph: Graph, types: Mapping[str, Type]) -> list[Buffer]:
@@ -100,7 +78,7 @@ def _buffers(graph: Graph, types: Mapping[str, Type]) -> list[Buffer]:
             continue
         reads = [root[name] for name in op.inputs]
         dying = {name for name in reads if last[name] == i}
-        below = frozenset(dying if _in_place(op, [types[name] for name in reads], x) else ())
+        below = dict.fromkeys(dying if _in_place(op, [types[name] for name in reads], x) else (), 0)
         buffers.append(Buffer(op.name, x.elements * x.itemsize, x.itemsize, i, last[op.name], below))
     return buffers
 
@@ -138,21 +116,3 @@ def _scratch(graph: Graph, tensors: Tensors) -> list[Buffer]:
         for i, (op, size) in enumerate(zip(graph.ops, sizes, strict=True))
         if size
     ]
-
-
-def _fit(order: Iterable[Buffer]) -> tuple[dict[str, int], int]:
-    """Each buffer, in this order, at the lowest offset that its contemporaries leave."""
-    placed: list[tuple[Buffer, int]] = []
-    for buffer in order:
-        others = [(b, at) for b, at in placed if b.first <= buffer.last and buffer.first <= b.last]
-        corners = {0, *(at for _, at in others), *(at + b.size for b, at in others)}
-        offsets = sorted({-(-at // buffer.align) * buffer.align for at in corners})
-        at = next(o for o in offsets if not any(_clash(buffer, o, b, at) for b, at in others))
-        placed.append((buffer, at))
-    return {b.name: at for b, at in placed}, max((at + b.size for b, at in placed), default=0)
-
-
-def _clash(a: Buffer, at: int, b: Buffer, bt: int) -> bool:
-    if at + a.size <= bt or bt + b.size <= at:
-        return False
-    return not ((b.name in a.below and at <= bt) or (a.name in b.below and bt <= at))

@@ -1,0 +1,224 @@
+"""Products of vectors with packed weights: which C functions a stage calls, and how a sum becomes an output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from netsuke import packing
+from netsuke.export.c import kernels, prelude
+from netsuke.export.c.constants import DEEP, arranged, blocked, ctype, uniform, zero
+from netsuke.export.c.ops import Layer, indented, times
+from netsuke.graph import Op, Tensors, Type
+from netsuke.memory.stages import depthwise
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a sum becomes an output: the C types of bias, multiplier and shifts, "" for what is not there."""
+
+    out: str  # u7, s8 or i32
+    bias: str
+    multiplier: str = ""
+    shifts: str = ""  # an array, a shift a channel
+    exponent: bool = False  # zero bits of the biases that are not stored
+
+    @property
+    def name(self) -> str:
+        short = "_".join(t.removesuffix("_t").replace("uint", "u").replace("int", "s") for t in
+                         (self.bias, self.multiplier, self.shifts) if t)  # fmt: skip
+        return f"{self.out}_{short}{'_e' * self.exponent}"
+
+    def parameters(self) -> list[str]:
+        found = [f"const {self.bias} *bias"] + ["int exponent"] * self.exponent
+        if self.multiplier:
+            found += [f"const {self.multiplier} *multiplier"]
+            found += [f"const {self.shifts} *shift" if self.shifts else "int shift"]
+        return [*found, "int32_t *out" if self.out == "i32" else "int8_t *out"]
+
+    def store(self, acc: str, o: str) -> list[str]:
+        bias = f"(int32_t)flash_{self.bias}(bias + {o})"
+        bias += " * ((int32_t)1 << exponent)" if self.exponent else ""
+        if self.out == "i32":
+            return [f"out[{o}] = {acc} + {bias};"]
+        shift = f"flash_{self.shifts}(shift + {o})" if self.shifts else "shift"
+        m = f"(int32_t)flash_{self.multiplier}(multiplier + {o})"
+        return [f"out[{o}] = requantize_{self.out}({acc} + {bias}, {m}, {shift});"]
+
+
+def finish(op: Op, y: Type, tensors: Tensors) -> Finish:
+    bias, exponent = packing.shortened(tensors[op.tensor("bias")])
+    if op.kind == "qlogits":
+        return Finish("i32", ctype(bias), exponent=exponent > 0)
+    m, s = (tensors[op.tensor(role)] for role in ("multiplier", "shift"))
+    m = m.astype(packing.storage_dtype(m))
+    shifts = "" if uniform(s) else f"{packing.storage_dtype(s).name}_t"
+    return Finish(y.dtype, ctype(bias), ctype(m), shifts, exponent > 0)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A function of NAME.c: all outputs of a vector (`dense`), of words (`wide`) or of a depthwise window (`depth`)."""
+
+    kind: str
+    bits: int
+    blocks: bool
+    finish: Finish
+    many: int = 1  # vectors, one behind the other, of which the largest sums count
+
+    @property
+    def name(self) -> str:
+        largest = f"_max{self.many}" if self.many > 1 else ""
+        return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}"
+
+    def text(self) -> str:
+        x = {"dense": "const int8_t *x", "wide": "const int32_t *x", "depth": "const int8_t *const *tap"}[
+            self.kind
+        ]
+        stream = kernels.stream(self.bits)
+        first = (
+            [] if self.blocks else ["place at"]
+        )  # the number of the first weight: a group may begin within a byte
+        count = ["place count"] if self.many > 1 else []
+        parameters = [
+            x,
+            "place n",
+            *count,
+            f"const {stream} *w",
+            *first,
+            "place outputs",
+            *self.finish.parameters(),
+        ]
+        lines = [f"APART void {self.name}({', '.join(parameters)})", "{", "place o = 0;"]
+        lines += [*self._blocks(), "place at = 0;"] if self.blocks else []
+        call = {"dense": f"dot1_{self.bits}(x, w, at, n)", "wide": f"wide_{self.bits}(x, w, at, n)",
+                "depth": f"depth1_{self.bits}(tap, o, w, at, n)"}[self.kind]  # fmt: skip
+        lines += ["for (; o < outputs; o++, at += n) {"]
+        if self.many == 1:
+            lines += [f"const int32_t sum = {call};"]
+        else:
+            other = call.replace("(x,", "(x + k * n,")
+            lines += [f"int32_t sum = {call};", "for (place k = 1; k < count; k++) {",
+                      f"const int32_t other = {other};", "sum = other > sum ? other : sum;", "}"]  # fmt: skip
+        return indented([*lines, *self.finish.store("sum", "o"), "}", "}"])
+
+    def _blocks(self) -> list[str]:
+        """Four outputs at a time; of several vectors, one behind the other, the largest sums."""
+        if self.kind == "depth":
+            lines = ["int32_t acc[4];", "w = depth4_{bits}(tap, o, w, n, acc);"]
+        elif self.many > 1:
+            lines = ["int32_t acc[4];", "const {stream} *next = dot4_{bits}(x, w, n, {base}, acc);",
+                     "for (place k = 1; k < count; k++) {", "int32_t other[4];",
+                     "next = dot4_{bits}(x + k * n, w, n, {bases}, other);",
+                     *(f"acc[{i}] = other[{i}] > acc[{i}] ? other[{i}] : acc[{i}];" for i in range(4)),
+                     "}", "w = next;"]  # fmt: skip
+        else:
+            lines = ["int32_t acc[4];", "w = dot4_{bits}(x, w, n, {base}, acc);"]
+        start, base, bases = [], "0", "0"
+        if self.kind == "dense" and zero(self.bits):
+            start, base = [f"const int32_t base = {-zero(self.bits)} * total(x, n);"], "base"
+            if self.many > 1:
+                start = [f"int32_t base[{self.many}];", "for (place k = 0; k < count; k++) {",
+                         f"base[k] = {-zero(self.bits)} * total(x + k * n, n);", "}"]  # fmt: skip
+                base, bases = "base[0]", "base[k]"
+        names = {"bits": self.bits, "stream": kernels.stream(self.bits), "base": base, "bases": bases}
+        fours = [line.format(**names) if "_{" in line or "{stream}" in line else line for line in lines]
+        ends = [line for k in range(4) for line in self.finish.store(f"acc[{k}]", f"(o + {k})")]
+        return [*start, "for (; o + 4 <= outputs; o += 4) {", *fours, *ends, "}"]
+
+    def needs(self) -> list[str]:
+        """The kernels it calls, as text."""
+        found = []
+        if self.blocks and self.kind == "dense":
+            found += [prelude.TOTAL] if zero(self.bits) else []
+            found += [kernels.dot4(self.bits)]
+        if self.blocks and self.kind == "depth":
+            found += [kernels.depth4(self.bits)]
+        one = {"dense": kernels.dot1(self.bits), "wide": kernels.dot1(self.bits, "int32_t"),
+               "depth": kernels.depth1(self.bits)}[self.kind]  # fmt: skip
+        reads = [kernels.weight(self.bits)] if f"weight_{self.bits}(" in one else []
+        requantize = [prelude.REQUANTIZE[self.finish.out]] if self.finish.out != "i32" else []
+        return [*requantize, *reads, *found, one]
+
+
+# --- weights ----------------------------------------------------------------------------------------
+
+
+def reading(layer: Layer, op: Op) -> np.ndarray | None:
+    """The weights of an op of this stage in the order in which C reads them."""
+    weight = layer.tensors.get(op.tensor("weight"))
+    if weight is None:
+        return None
+    bits = op.attrs["bits"]
+    if weight.ndim == 2:
+        flat = weight[:, layer.x.order()]
+        return flat.reshape(-1) if layer.x.ctype == "int32_t" else arranged(flat, bits)
+    flat = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+    if is_depth(layer, op):
+        return arranged(flat, bits, depth=True)
+    return arranged(flat, bits, groups=op.attrs["groups"])
+
+
+def is_depth(layer: Layer, op: Op) -> bool:
+    return op.kind == "qconv2d" and depthwise(op, layer.types[op.inputs[0]], layer.types[op.name])
+
+
+def product(layer: Layer, op: Op) -> Product:
+    """The function that computes an op of this stage."""
+    weight, bits = layer.tensors[op.tensor("weight")], op.attrs["bits"]
+    many = pooled(layer) if op is layer.op else 1
+    ends = finish(op, layer.types[op.name], layer.tensors)
+    if is_depth(layer, op):
+        return Product("depth", bits, bits in DEEP and len(weight) >= 4, ends)
+    if weight.ndim == 2:
+        if layer.x.ctype == "int32_t":
+            return Product("wide", bits, False, ends)
+        return Product("dense", bits, blocked(bits, *weight.shape), ends)
+    groups = op.attrs["groups"]
+    return Product(
+        "dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many
+    )
+
+
+def pooled(layer: Layer) -> int:
+    """How many pixels of the convolution a pixel of the stage is the largest of."""
+    after = layer.stage.after
+    return prod(after.attrs["kernel"]) if after and after.kind == "maxpool" else 1
+
+
+def products(layer: Layer) -> list[Product]:
+    return [
+        product(layer, op)
+        for op in (layer.stage.before, layer.op)
+        if op and op.tensor("weight") in layer.tensors
+    ]
+
+
+def call(layer: Layer, op: Op, x: str, n: int, outputs: int, out: str, group: int = 1) -> str:
+    """A call for all outputs, or for those of group `g`."""
+    bits, first = op.attrs["bits"], f" + {times('g', outputs)}" if group > 1 else ""
+    array, tensors = (lambda role: layer.array(role, op)), layer.tensors
+    weights = array("weight")
+    if not product(layer, op).blocks:
+        weights += f", {times('g', outputs * n) if group > 1 else 0}"
+    elif group > 1:
+        weights += f" + {times('g', outputs * n * bits // 8)}"
+    arguments = [
+        x,
+        str(n),
+        *(["count"] if product(layer, op).many > 1 else []),
+        weights,
+        str(outputs),
+        array("bias") + first,
+    ]
+    exponent = packing.shortened(tensors[op.tensor("bias")])[1]
+    arguments += [str(exponent)] if exponent else []
+    if op.kind != "qlogits":
+        shift = tensors[op.tensor("shift")]
+        arguments += [
+            array("multiplier") + first,
+            str(shift.flat[0]) if uniform(shift) else array("shift") + first,
+        ]
+    return f"{product(layer, op).name}({', '.join([*arguments, out + first])});"
