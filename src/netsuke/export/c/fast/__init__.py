@@ -25,6 +25,7 @@ BLOCK = 24  # images whose dense layers run together
 PRELUDE = """\
 #include <stdint.h>
 
+#define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline, unused))
 /* gcc 12 looks across functions and then takes maps in one workspace for maps that never overlap. */
 #if defined(__GNUC__) && !defined(__clang__)
@@ -48,17 +49,22 @@ INLINE int8_t rounded(int32_t acc, int32_t m, int32_t r, int32_t s, int32_t low)
 
 @dataclass(frozen=True)
 class Source:
-    """`text` defines `void run(const int8_t *w, const uint8_t *images, int32_t *logits, long n, int8_t *work)`.
+    """`body`, behind the `prelude` of its variant, defines `void run(const int8_t *w, const uint8_t *images, int32_t *logits, long n, int8_t *work)`.
 
     `weights` are what `w` points at, `work_bytes` the size of `work`, both aligned to 64 bytes; `work` must be zero
     before its first use and may then be used again and again, by one thread at a time.
     """
 
-    text: str
+    prelude: str
+    body: str
     weights: bytes
     work_bytes: int
     input_bytes: int
     classes: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.prelude}\n{self.body}"
 
 
 def build(graph: Graph, tensors: Tensors, variant: Variant) -> Source:
@@ -75,9 +81,10 @@ def build(graph: Graph, tensors: Tensors, variant: Variant) -> Source:
         _emit(program, op, makers, tensors)
     channels, high, wide = graph.input_shape
     classes = types[graph.output].shape[0]
-    text = _text(program, found, channels * high * wide, classes, graph.output)
+    prelude = "\n".join([PRELUDE, variant.header, SCALAR])
+    body = _body(program, found, channels * high * wide, classes, graph.output)
     work = found.shared + BLOCK * found.each
-    return Source(text, bytes(program.weights), work, channels * high * wide, classes)
+    return Source(prelude, body, bytes(program.weights), work, channels * high * wide, classes)
 
 
 def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> None:
@@ -100,7 +107,7 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
         raise UnsupportedOp(f"the fast C kernels do not know {op.kind!r}; they know {', '.join(sorted(EMIT))}")
 
 
-def _text(program: Program, found: Layout, image: int, classes: int, output: str) -> str:
+def _body(program: Program, found: Layout, image: int, classes: int, output: str) -> str:
     result = found.maps[output]
     ctype = "int32_t" if result.wide else "int8_t"
     functions = [f"LAYER {name}{text}" for text, name in program.functions.items()]
@@ -126,6 +133,6 @@ def _text(program: Program, found: Layout, image: int, classes: int, output: str
         "}",
         "(void)w;",
     ]
-    run = "void run(const int8_t *w, const uint8_t *images, int32_t *logits, long n, int8_t *work)"
+    run = "EXPORT void run(const int8_t *w, const uint8_t *images, int32_t *logits, long n, int8_t *work)"
     body = f"{run}\n{{\n{indented(lines)}}}\n"
-    return "\n".join([PRELUDE, program.variant.header, SCALAR, *functions, body])
+    return "\n".join([*functions, body])

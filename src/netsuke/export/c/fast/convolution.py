@@ -19,7 +19,6 @@ from netsuke.export.c.fast.variants import BYTES, Variant
 from netsuke.graph import Op, Tensors
 
 CHAINS = 8  # sums that must be in the making at once, for a product takes some cycles
-UNROLLED = 192  # products in straight code; more become a loop
 WIDEST = 12  # pixels of a tile
 
 
@@ -107,7 +106,7 @@ class Tile:
 
     def _products(self) -> list[str]:
         w = self.window
-        if w.total * len(self._sums()) // self.sets <= UNROLLED:
+        if w.total * len(self._sums()) // self.sets <= self.variant.unrolled:
             lines = []
             for number, place in enumerate(w.places()):
                 lines += self._step("x", place, "w", number, number % self.sets)

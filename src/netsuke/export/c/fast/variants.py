@@ -10,11 +10,13 @@ BYTES = 16  # channels are stored in blocks of these many bytes, and so is every
 
 @dataclass(frozen=True)
 class Variant:
-    """`lanes` sums of int32 to a register, `registers` of them; `offset` is what `dot_signed` adds to activations."""
+    """`lanes` sums of int32 to a register, `registers` of them to hold them and what they take; `unrolled` products
+    make straight code, more a loop; `offset` is what `dot_signed` adds to activations."""
 
     name: str
     lanes: int
     registers: int
+    unrolled: int = 192
     offset: int = 0
 
     @property
@@ -44,6 +46,6 @@ VARIANTS = {
         Variant("avx2", 8, 14),
         Variant("neon", 4, 30),
         Variant("simd128", 4, 14),
-        Variant("portable", 4, 14),
+        Variant("portable", 4, 14, unrolled=24),
     )
 }
