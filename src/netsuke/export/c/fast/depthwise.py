@@ -1,6 +1,7 @@
 """Depthwise convolutions: a register holds blocks of 16 channels of one pixel, or of neighbours where there are few.
 
-Four taps of each channel are brought side by side, so that one product of the vector unit sums four of them.
+Four taps of a column are brought side by side in each channel, so that one product of the vector unit sums four of them.
+Two rows of 3x3 windows have four taps in a column: both are served by bringing them together once.
 """
 
 from __future__ import annotations
@@ -38,19 +39,31 @@ def parts(variant: Variant, blocks: int) -> list[Part]:
 def depthwise(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
     """A convolution in which every channel has a filter of its own."""
     variant, weight = program.variant, tensors[op.tensor("weight")]
-    offset = variant.offset if x.signed else 0
-    constants = channel_constants(op, tensors, weight.reshape(len(weight), -1), offset)
-    top, left, *_ = op.attrs["padding"]
+    (sy, sx), (top, left, *_) = op.attrs["stride"], op.attrs["padding"]
+    constants = channel_constants(
+        op, tensors, weight.reshape(len(weight), -1), variant.offset if x.signed else 0
+    )
+    low = -127 if op.attrs["signed"] else 0
+    together = variant.together if sy == 1 else 1
     for part in parts(variant, up(len(weight), BYTES) // BYTES):
         channels = _channels(variant, part, len(weight))
-        w = program.constant(_arranged(weight, channels))
         q = program.constant(spread(constants, channels))
-        name = program.function(
-            "depthwise", "const int8_t *x0, int8_t *y0, const int8_t *w, const int32_t *q",
-            _body(variant, op, part, x, y, weight.shape[2:]),
-        )  # fmt: skip
-        places = f"{x.at(-top, -left)} + {part.first * BYTES}, {y.at()} + {part.first * BYTES}"
-        program.call(f"{name}({places}, {w}, (const int32_t *)(const void *)({q}));", late=False)
+        done = 0
+        for rows in (together, 1):
+            times = (y.shape[1] - done) // rows
+            if not times:
+                continue
+            code = Rows(variant, part, x, y, weight.shape[2:], sx, rows, low)
+            w = program.constant(code.arranged(weight, channels))
+            body = [f"for (long i = 0; i < {times}; i++) {{",
+                    f"const int8_t *x = x0 + i * {rows * sy * x.row};", f"int8_t *y = y0 + i * {rows * y.row};",
+                    *code.lines(), "}"]  # fmt: skip
+            name = program.function(
+                "depthwise", "const int8_t *x0, int8_t *y0, const int8_t *w, const int32_t *q", body
+            )
+            places = f"{x.at(done * sy - top, -left)} + {part.first * BYTES}, {y.at(done)} + {part.first * BYTES}"
+            program.call(f"{name}({places}, {w}, (const int32_t *)(const void *)({q}));", late=False)
+            done += times * rows
 
 
 def _channels(variant: Variant, part: Part, count: int) -> np.ndarray:
@@ -62,46 +75,96 @@ def _channels(variant: Variant, part: Part, count: int) -> np.ndarray:
     return np.where(used, channel, -1)
 
 
-def _arranged(weight: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """int8 [groups of four taps, 4, lanes, 4]."""
-    flat = weight.reshape(len(weight), -1)
-    taps = np.pad(flat, ((0, 1), (0, up(flat.shape[1], 4) - flat.shape[1])))
-    return taps[channels].reshape(*channels.shape, -1, 4).transpose(2, 0, 1, 3)
+@dataclass(frozen=True)
+class Rows:
+    """Code for `rows` neighbouring rows of outputs, whose taps are brought together once for all of them.
 
+    A column of the window holds the taps of all rows, in groups of four; an output row takes those of its own, and
+    the weights of the others are zero. Where it pays, columns that the next pixel needs again
+    are kept (`slide`).
+    """
 
-def _body(variant: Variant, op: Op, part: Part, x: Map, y: Map, kernel: tuple[int, ...]) -> list[str]:
-    sy, sx = op.attrs["stride"]
-    high, wide = y.shape[1:]
-    taps = [r * x.row + c * x.step for r in range(kernel[0]) for c in range(kernel[1])]
-    times, rest = divmod(wide, part.pixels)
-    lines = [f"for (long i = 0; i < {high}; i++) {{", f"const int8_t *x = x0 + i * {sy * x.row};",
-             f"int8_t *y = y0 + i * {y.row};"]  # fmt: skip
-    low = -127 if op.attrs["signed"] else 0
-    if times:
-        lines += [f"for (long k = 0; k < {times}; k++) {{",
-                  *_pixels(variant, part, x, y, taps, sx, part.pixels, low),
-                  f"x += {part.pixels * sx * x.step};", f"y += {part.pixels * y.step};", "}"]  # fmt: skip
-    if rest:
-        lines += ["{", *_pixels(variant, part, x, y, taps, sx, rest, low), "}"]
-    return [*lines, "}"]
+    variant: Variant
+    part: Part
+    x: Map
+    y: Map
+    kernel: tuple[int, int]
+    stride: int
+    rows: int
+    low: int
 
+    @property
+    def depth(self) -> int:
+        """Taps of a column: those of all rows."""
+        return self.kernel[0] + self.rows - 1
 
-def _pixels(
-    variant: Variant, part: Part, x: Map, y: Map, taps: list[int], sx: int, pixels: int, low: int
-) -> list[str]:
-    """The first `pixels` of the neighbours in a register."""
-    name = "dot_signed" if x.signed else "dot"
-    lines = [f"sums a{k} = load_sums(q + {4 * k * variant.lanes});" for k in range(4)]
-    for group in range(ceil(len(taps) / 4)):
-        some = [_load(part, x, tap, sx) for tap in taps[4 * group : 4 * group + 4]]
-        some += ["none()"] * (4 - len(some))
-        lines += ["{ bytes z[4];", f"zip({', '.join(some)}, z);"]
-        lines += [f"a{k} = {name}(a{k}, z[{k}], load(w + {(4 * group + k) * variant.chunk}));" for k in range(4)]
-        lines.append("}")
-    lines += [f"a{k} = {requantized(variant, f'a{k}', k)};" for k in range(4)]
-    places = [p * y.step + BYTES * b for p in range(pixels) for b in range(part.blocks)]
-    lines += stored(variant, [f"a{k}" for k in range(4)], places[: variant.blocks], low, "pack")
-    return lines
+    @property
+    def groups(self) -> int:
+        return ceil(self.depth / 4)
+
+    @property
+    def slide(self) -> bool:
+        return self.part.pixels == 1 and self.stride == 1 and self.groups == 1
+
+    def lines(self) -> list[str]:
+        pixels, wide = self.part.pixels, self.y.shape[2]
+        times, rest = divmod(wide, pixels)
+        ahead = [f"x += {pixels * self.stride * self.x.step};", f"y += {pixels * self.y.step};"]
+        lines = []
+        if self.slide:
+            columns = range(self.kernel[1] - 1)
+            lines += [f"bytes z{c}[4];" for c in range(self.kernel[1])] + [self._zip(c, 0) for c in columns]
+        if times:
+            lines += [f"for (long k = 0; k < {times}; k++) {{", *self._pixels(pixels), *ahead, "}"]
+        return lines + (["{", *self._pixels(rest), "}"] if rest else [])
+
+    def _zip(self, column: int, group: int) -> str:
+        """Four taps of a column side by side."""
+        taps = range(4 * group, min(4 * group + 4, self.depth))
+        some = [_load(self.part, self.x, r * self.x.row + column * self.x.step, self.stride) for r in taps]
+        name = f"z{column}" if self.slide else "z"
+        return f"zip({', '.join(some + ['none()'] * (4 - len(some)))}, {name});"
+
+    def _pixels(self, pixels: int) -> list[str]:
+        """The first `pixels` of the neighbours in a register."""
+        variant, columns = self.variant, self.kernel[1]
+        lines = [f"sums a{r}_{k} = load_sums(q + {4 * k * variant.lanes});"
+                 for r in range(self.rows) for k in range(4)]  # fmt: skip
+        if self.slide:
+            lines.append(self._zip(columns - 1, 0))
+        for column in range(columns):
+            for group in range(self.groups):
+                if self.slide:
+                    lines += self._products(column, group, f"z{column}")
+                else:
+                    lines += ["{ bytes z[4];", self._zip(column, group), *self._products(column, group, "z"), "}"]
+        if self.slide:
+            lines += [f"z{c}[{k}] = z{c + 1}[{k}];" for c in range(columns - 1) for k in range(4)]
+        places = [p * self.y.step + BYTES * b for p in range(pixels) for b in range(self.part.blocks)]
+        for r in range(self.rows):
+            names = [f"a{r}_{k}" for k in range(4)]
+            lines += [f"{name} = {requantized(variant, name, k)};" for k, name in enumerate(names)]
+            there = [r * self.y.row + place for place in places[: variant.blocks]]
+            lines += stored(variant, names, there, self.low, "pack")
+        return lines
+
+    def _products(self, column: int, group: int, taps: str) -> list[str]:
+        name, lines = "dot_signed" if self.x.signed else "dot", []
+        for r in range(self.rows):
+            for k in range(4):
+                number = ((r * self.kernel[1] + column) * self.groups + group) * 4 + k
+                weight = f"load(w + {number * self.variant.chunk})"
+                lines.append(f"a{r}_{k} = {name}(a{r}_{k}, {taps}[{k}], {weight});")
+        return lines
+
+    def arranged(self, weight: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """int8 [rows, columns, groups of four taps, 4, lanes, 4] of weights [C, 1, rows, columns]."""
+        moved = []
+        for r in range(self.rows):
+            after = 4 * self.groups - self.kernel[0] - r
+            taps = np.pad(weight[:, 0], ((0, 1), (r, after), (0, 0)))[channels]
+            moved.append(taps.reshape(*channels.shape, self.groups, 4, -1).transpose(4, 2, 0, 1, 3))
+        return np.stack(moved)
 
 
 def _load(part: Part, x: Map, tap: int, sx: int) -> str:

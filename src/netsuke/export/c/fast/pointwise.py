@@ -9,7 +9,7 @@ import numpy as np
 
 from netsuke.export.c.fast.layout import Map, up
 from netsuke.export.c.fast.program import Program
-from netsuke.export.c.fast.sums import channel_constants, spread, written
+from netsuke.export.c.fast.sums import channel_constants, spread, stored, written
 from netsuke.export.c.fast.variants import BYTES, Variant
 from netsuke.graph import Op, Tensors
 
@@ -229,11 +229,38 @@ def _cut_maxpool(step: Step) -> None:
 
 
 def qavgpool(step: Step) -> None:
-    count = _channels(step.y)
-    body = [_corner(step), f"int32_t sum[{count}] = {{0}};",
-            *_window(step, [_each("c", count), "sum[c] += p[c];", "}"]),
-            _each("c", count), f"{_at(step.y, 'y')} = {_requantized(step.op, 'sum[c]', -127)};", "}"]  # fmt: skip
-    step.emit(_per_pixel(step.y, body))
+    """Four registers of sums at a time: neighbours in a row where a pixel has fewer."""
+    variant, x, y = step.program.variant, step.x, step.y
+    registers = _channels(y) // variant.lanes
+    pixels = max(1, 4 // registers)
+    start = [_corner(step).replace("x + i", "xr + i"), f"int8_t *const y = yr + i * {y.row} + j * {y.step};"]
+    times, rest = divmod(y.shape[2], pixels)
+    lines = ["const int8_t *const xr = x;", "int8_t *const yr = y;", _each("i", y.shape[1])]
+    if times:
+        lines += [_each("l", times), f"const long j = l * {pixels};", *start, *_averages(step, registers, pixels), "}"]
+    if rest:
+        lines += [f"{{ const long j = {times * pixels};", *start, *_averages(step, registers, rest), "}"]
+    step.emit([*lines, "}"])
+
+
+def _averages(step: Step, registers: int, pixels: int) -> list[str]:
+    """The averages of some neighbours, whose first window starts at `o`."""
+    variant, x, y, attrs = step.program.variant, step.x, step.y, step.op.attrs
+    ahead = attrs["stride"][1] * x.step
+    m, s = attrs["multiplier"], attrs["shift"]
+    places = [(p, v) for p in range(pixels) for v in range(registers)]
+    lines = []
+    for start in range(0, len(places), 4):
+        group = places[start : start + 4]
+        names = [f"a{i}" for i in range(len(group))]
+        lines += ["{", *(f"sums {name} = splat(0);" for name in names)]
+        reads = [f"widen(p + {p * ahead + v * variant.lanes})" for p, v in group]
+        lines += _window(step, [f"{name} = add({name}, {read});" for name, read in zip(names, reads, strict=True)])
+        rounding = f"splat({(1 << s) >> 1})), splat({s}))"
+        lines += [f"{name} = shift(add(mul({name}, splat({m})), {rounding};" for name in names]
+        blocks = [p * y.step + v * variant.lanes for p, v in group[:: variant.per_block]]
+        lines += [*stored(variant, names, blocks, -127, "pack_rows"), "}"]
+    return lines
 
 
 def _over_channels(step: Step, start: int, body: str, result: str) -> None:

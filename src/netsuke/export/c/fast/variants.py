@@ -10,7 +10,7 @@ BYTES = 16  # channels are stored in blocks of these many bytes, and so is every
 
 @dataclass(frozen=True)
 class Variant:
-    """`lanes` sums of int32 to a register, `registers` of them to hold them and what they take; `unrolled` products
+    """`together` rows of a depthwise layer are computed at once. `lanes` sums of int32 to a register, `registers` of them to hold them and what they take; `unrolled` products
     make straight code, more a loop; `offset` is what `dot_signed` adds to activations."""
 
     name: str
@@ -18,6 +18,7 @@ class Variant:
     registers: int
     unrolled: int = 192
     offset: int = 0
+    together: int = 1
 
     @property
     def chunk(self) -> int:
@@ -42,9 +43,9 @@ class Variant:
 VARIANTS = {
     v.name: v
     for v in (
-        Variant("avx512", 16, 31, offset=128),
+        Variant("avx512", 16, 31, offset=128, together=2),
         Variant("avx2", 8, 14),
-        Variant("neon", 4, 30),
+        Variant("neon", 4, 30, together=2),
         Variant("simd128", 4, 14),
         Variant("portable", 4, 14, unrolled=24),
     )
