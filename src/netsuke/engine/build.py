@@ -44,7 +44,7 @@ def compiler() -> Compiler:
     if os.environ.get("NETSUKE_NATIVE") == "0":
         raise MissingExtra("native code is switched off: NETSUKE_NATIVE=0")
     named = os.environ.get("CC")
-    for name in [named] if named else ("cc", "gcc", "clang"):
+    for name in [named] if named else ("clang", "gcc", "cc"):
         path = shutil.which(name)
         found = _asked(path) if path else None
         if found:

@@ -14,7 +14,7 @@ import numpy as np
 
 from netsuke.export.c.fast.layout import Map, up
 from netsuke.export.c.fast.program import Program
-from netsuke.export.c.fast.sums import channel_constants, requantized, spread, stored
+from netsuke.export.c.fast.sums import channel_constants, preface, requantized, spread, stored, uniform
 from netsuke.export.c.fast.variants import BYTES, Variant
 from netsuke.graph import Op, Tensors
 
@@ -81,6 +81,7 @@ class Tile:
     signed: bool
     low: int
     wide: bool
+    alike: bool
 
     @property
     def sets(self) -> int:
@@ -161,7 +162,7 @@ class Tile:
                     place = self.writes[p] + 4 * v * self.variant.lanes
                     lines.append(f"store_sums((int32_t *)(void *)(y + {place}), a{p}_0_{v}_0);")
                 else:
-                    lines.append(f"a{p}_0_{v}_0 = {requantized(self.variant, values[-1], v)};")
+                    lines.append(f"a{p}_0_{v}_0 = {requantized(self.variant, values[-1], v, self.alike)};")
             blocks = self.registers // self.variant.per_block
             places += [self.writes[p] + BYTES * block for block in range(blocks)]
         if self.wide:
@@ -178,6 +179,7 @@ class Layer:
     y: Map
     weight: np.ndarray  # int8 [O, I, rows, columns]
     constants: np.ndarray
+    alike: bool
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     pool: tuple[int, int] = (1, 1)
@@ -194,7 +196,7 @@ def convolution(program: Program, op: Op, x: Map, y: Map, tensors: Tensors, pool
     offset = program.variant.offset if x.signed else 0
     top, left, *_ = attrs["padding"]
     constants = channel_constants(op, tensors, weight.reshape(len(weight), -1), offset)
-    layer = Layer(op, x, y, weight, constants, tuple(attrs["stride"]), (top, left), pool)
+    layer = Layer(op, x, y, weight, constants, uniform(op, tensors), tuple(attrs["stride"]), (top, left), pool)
     if attrs["groups"] == 1:
         _blocks(program, layer)
     else:
@@ -207,7 +209,7 @@ def dense(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
     offset = program.variant.offset if x.signed else 0
     weight = matrix.reshape(len(matrix), *x.shape)
     constants = channel_constants(op, tensors, matrix, offset)
-    _blocks(program, Layer(op, x, y, weight, constants, images=program.layout.each))
+    _blocks(program, Layer(op, x, y, weight, constants, uniform(op, tensors), images=program.layout.each))
 
 
 def _blocks(program: Program, layer: Layer) -> None:
@@ -281,6 +283,7 @@ def _body(variant: Variant, layer: Layer, inputs: int, registers: int) -> list[s
     rows, columns = layer.weight.shape[2:]
     view = window(x, rows, columns, inputs)
     low = -127 if layer.op.attrs.get("signed") else 0
+    start = preface(variant, layer.alike)
 
     def tile(pixels: int, step: int, out: int) -> list[str]:
         sy, sx = layer.stride
@@ -289,7 +292,7 @@ def _body(variant: Variant, layer: Layer, inputs: int, registers: int) -> list[s
             for p in range(pixels)
         )
         writes = tuple(p * out for p in range(pixels))
-        return Tile(variant, view, registers, reads, writes, x.signed, low, layer.wide).lines()
+        return Tile(variant, view, registers, reads, writes, x.signed, low, layer.wide, layer.alike).lines()
 
     most = max(1, min(WIDEST, (variant.registers - 1 - registers) // registers // (ph * pw)))
     if layer.images:
@@ -297,12 +300,12 @@ def _body(variant: Variant, layer: Layer, inputs: int, registers: int) -> list[s
         several = [f"for (; count >= {most}; count -= {most}) {{", *tile(most, step, step),
                    f"x += {most * step};", f"y += {most * step};", "}"]  # fmt: skip
         one = ["for (; count > 0; count--) {", *tile(1, step, step), f"x += {step};", f"y += {step};", "}"]
-        return ["const int8_t *x = x0;", "int8_t *y = y0;", *(several if most > 1 else []), *one]
+        return [*start, "const int8_t *x = x0;", "int8_t *y = y0;", *(several if most > 1 else []), *one]
     high, wide = y.shape[1:]
     if rows == columns == ph == pw == 1 and layer.stride == (1, 1) and x.dense and y.dense and high > 1:
         high, wide = 1, high * wide
     step, out = pw * layer.stride[1] * x.step, y.step
-    lines = [f"for (long i = 0; i < {high}; i++) {{", f"const int8_t *x = x0 + i * {ph * layer.stride[0] * x.row};",
+    lines = [*start, f"for (long i = 0; i < {high}; i++) {{", f"const int8_t *x = x0 + i * {ph * layer.stride[0] * x.row};",
              f"int8_t *y = y0 + i * {y.row};"]  # fmt: skip
     for times, pixels in _tiles(wide, most):
         lines += [f"for (long k = 0; k < {times}; k++) {{", *tile(pixels, step, out),

@@ -13,7 +13,7 @@ import numpy as np
 
 from netsuke.export.c.fast.layout import Map, up
 from netsuke.export.c.fast.program import Program
-from netsuke.export.c.fast.sums import channel_constants, requantized, spread, stored
+from netsuke.export.c.fast.sums import channel_constants, preface, requantized, spread, stored, uniform
 from netsuke.export.c.fast.variants import BYTES, Variant
 from netsuke.graph import Op, Tensors
 
@@ -43,7 +43,7 @@ def depthwise(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> Non
     constants = channel_constants(
         op, tensors, weight.reshape(len(weight), -1), variant.offset if x.signed else 0
     )
-    low = -127 if op.attrs["signed"] else 0
+    low, alike = -127 if op.attrs["signed"] else 0, uniform(op, tensors)
     together = variant.together if sy == 1 else 1
     for part in parts(variant, up(len(weight), BYTES) // BYTES):
         channels = _channels(variant, part, len(weight))
@@ -53,9 +53,9 @@ def depthwise(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> Non
             times = (y.shape[1] - done) // rows
             if not times:
                 continue
-            code = Rows(variant, part, x, y, weight.shape[2:], sx, rows, low)
+            code = Rows(variant, part, x, y, weight.shape[2:], sx, rows, low, alike)
             w = program.constant(code.arranged(weight, channels))
-            body = [f"for (long i = 0; i < {times}; i++) {{",
+            body = [*preface(variant, alike), f"for (long i = 0; i < {times}; i++) {{",
                     f"const int8_t *x = x0 + i * {rows * sy * x.row};", f"int8_t *y = y0 + i * {rows * y.row};",
                     *code.lines(), "}"]  # fmt: skip
             name = program.function(
@@ -92,6 +92,7 @@ class Rows:
     stride: int
     rows: int
     low: int
+    alike: bool
 
     @property
     def depth(self) -> int:
@@ -143,7 +144,7 @@ class Rows:
         places = [p * self.y.step + BYTES * b for p in range(pixels) for b in range(self.part.blocks)]
         for r in range(self.rows):
             names = [f"a{r}_{k}" for k in range(4)]
-            lines += [f"{name} = {requantized(variant, name, k)};" for k, name in enumerate(names)]
+            lines += [f"{name} = {requantized(variant, name, k, self.alike)};" for k, name in enumerate(names)]
             there = [r * self.y.row + place for place in places[: variant.blocks]]
             lines += stored(variant, names, there, self.low, "pack")
         return lines

@@ -26,9 +26,25 @@ def spread(constants: np.ndarray, channels: np.ndarray) -> np.ndarray:
     return padded[:, channels].transpose(1, 0, 2)
 
 
-def requantized(variant: Variant, value: str, register: int) -> str:
+def uniform(op: Op, tensors: Tensors) -> bool:
+    """Whether all channels shift alike, as most layers do: then rounding and shift stay in a register each."""
+    shift = tensors.get(op.tensor("shift"))
+    return shift is not None and bool((shift == shift[0]).all())
+
+
+def preface(variant: Variant, alike: bool) -> list[str]:
+    """C before the loops: what `requantized` needs where channels shift alike."""
+    if not alike:
+        return []
+    names = (("rounding", 2), ("shifts", 3))
+    return [f"const sums {name} = splat(q[{row * variant.lanes}]);" for name, row in names]
+
+
+def requantized(variant: Variant, value: str, register: int, alike: bool) -> str:
     """C for one register of sums at the next scale; `q` points at the constants of the first."""
     at = [f"load_sums(q + {(4 * register + row) * variant.lanes})" for row in (1, 2, 3)]
+    if alike:
+        at[1:] = ["rounding", "shifts"]
     return f"shift(add(mul({value}, {at[0]}), {at[1]}), {at[2]})"
 
 
