@@ -195,7 +195,9 @@ def batched(run: Run, images: np.ndarray) -> float:
     return (process_time() - start) / 3 / len(images) * 1e6
 
 
-def measure(net: str, forms: dict[str, Artifact], rounds: int, seconds: float, limit: Callable[[], float]) -> dict:
+def measure(
+    net: str, forms: dict[str, Artifact], rounds: int, seconds: float, limit: Callable[[], float]
+) -> dict:
     """Figures of one network: a row an engine, the peak beside them, and who is absent."""
     runs, absent = engines(forms)
     images = np.random.default_rng(2).integers(0, 256, (BATCH, *forms["float"].graph.input_shape), np.uint8)
@@ -248,7 +250,8 @@ def table(found: dict[str, Any]) -> str:
         f"{found['hardware']}; load {found['load_1min']}; "
         + ", ".join(f"{name} {number}" for name, number in found["versions"].items()),
         "",
-        "| net | engine | µs, one image | native is faster by | GMAC/s | of the peak | images/CPU-s at 256 | native is faster by | GMAC/s | of the peak |",
+        "| net | engine | µs, one image | native is faster by | GMAC/s | of the peak | "
+        "images/CPU-s at 256 | native is faster by | GMAC/s | of the peak |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     best = []
@@ -256,16 +259,19 @@ def table(found: dict[str, Any]) -> str:
         for row in net["rows"]:
             (low, high), (few, many) = row["faster_quartiles"], row["batch_faster_quartiles"]
             lines.append(
-                f"| {net['net']} | {row['engine']} | {row['latency_us']:.1f} | {row['faster']:.1f} ({low:.1f}–{high:.1f}) | "
+                f"| {net['net']} | {row['engine']} | {row['latency_us']:.1f} | "
+                f"{row['faster']:.1f} ({low:.1f}–{high:.1f}) | "
                 f"{row['gmacs']:.0f} | {row['share_of_peak']:.0%} | {row['images_per_cpu_s']:,.0f} | "
-                f"{row['batch_faster']:.1f} ({few:.1f}–{many:.1f}) | {row['batch_gmacs']:.0f} | {row['batch_share_of_peak']:.0%} |"
+                f"{row['batch_faster']:.1f} ({few:.1f}–{many:.1f}) | {row['batch_gmacs']:.0f} | "
+                f"{row['batch_share_of_peak']:.0%} |"
             )
         others = [row for row in net["rows"] if row["engine"] != NATIVE]
         if others:
             one, many = (min(others, key=lambda row, key=key: row[key]) for key in ("faster", "batch_faster"))
             best.append(
                 f"{net['net']}: {one['faster']:.1f} times as fast as {one['engine']} at one image, "
-                f"{many['batch_faster']:.1f} times as fast as {many['engine']} at {BATCH}; peak {net['peak_gmacs']:.0f} GMAC/s"
+                f"{many['batch_faster']:.1f} times as fast as {many['engine']} at {BATCH}; "
+                f"peak {net['peak_gmacs']:.0f} GMAC/s"
             )
         best += [f"{net['net']}, absent: {name}: {reason}" for name, reason in net["absent"].items()]
     return "\n".join([*lines, "", *best])
@@ -283,7 +289,11 @@ def main() -> None:
     nets = [net for net in chosen.nets.split(",") if net]
     unknown = sorted(set(nets) - set(NETS))
     if unknown or chosen.rounds < 1:
-        parser.error(f"no net {unknown[0]!r}; there are {', '.join(NETS)}" if unknown else "--rounds must be at least 1")
+        parser.error(
+            f"no net {unknown[0]!r}; there are {', '.join(NETS)}"
+            if unknown
+            else "--rounds must be at least 1"
+        )
     if os.environ.get("OMP_NUM_THREADS") != "1":  # NumPy reads it as it loads, so start again
         os.environ["OMP_NUM_THREADS"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])

@@ -203,7 +203,9 @@ def test_threads_may_share_an_engine(threads):
 def test_a_compiler_that_fails_is_passed_over(monkeypatch, tmp_path):
     real = build.compiler().path
     fake = tmp_path / "cc"
-    fake.write_text(f'#!/bin/sh\ncase "$*" in *-dM*) exec {real} "$@";; esac\necho "error: no room" >&2\nexit 1\n')
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *-dM*) exec {real} "$@";; esac\necho "error: no room" >&2\nexit 1\n'
+    )
     fake.chmod(0o755)
     monkeypatch.setenv("CC", str(fake))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -214,7 +216,9 @@ def test_a_compiler_that_fails_is_passed_over(monkeypatch, tmp_path):
 
 
 def test_bad_options():
-    with pytest.raises(OptionError, match="unknown backend 'tpu'; choose from auto, native, onnxruntime, numpy"):
+    with pytest.raises(
+        OptionError, match="unknown backend 'tpu'; choose from auto, native, onnxruntime, numpy"
+    ):
         Engine(small_artifact(), backend="tpu")
     with pytest.raises(OptionError, match="threads must be at least 1; got 0"):
         Engine(small_artifact(), threads=0)

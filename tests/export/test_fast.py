@@ -17,7 +17,11 @@ from netsuke import kernels
 from netsuke.errors import UnsupportedOp
 from netsuke.export.c.fast import VARIANTS, Source, build
 
-FLAGS = {"avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"), "avx2": ("-mavx2",), "portable": ()}
+FLAGS = {
+    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
+    "avx2": ("-mavx2",),
+    "portable": (),
+}
 NEEDS = {"avx512": {"avx512bw", "avx512vl", "avx512_vnni"}, "avx2": {"avx2"}, "portable": set()}
 
 
@@ -39,7 +43,9 @@ variants = pytest.mark.parametrize(
 compilers = pytest.mark.parametrize(
     "compiler",
     [
-        pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"needs {name}: apt install {name}"))
+        pytest.param(
+            name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"needs {name}: apt install {name}")
+        )
         for name in ("gcc", "clang")
     ],
 )
@@ -50,7 +56,9 @@ def numbered(source: Source, number: int) -> str:
     return re.sub(r"\b(run|[a-z0-9]+_\d+)\(", rf"\g<1>_g{number}(", source.body)
 
 
-def compiled(sources: Sequence[Source], variant: str, compiler: str, folder: Path, *flags: str) -> ctypes.CDLL:
+def compiled(
+    sources: Sequence[Source], variant: str, compiler: str, folder: Path, *flags: str
+) -> ctypes.CDLL:
     """A library with `run_g0`, `run_g1`, ..."""
     path = folder / "fast.c"
     path.write_text("\n".join([sources[0].prelude, *(numbered(s, i) for i, s in enumerate(sources))]))
@@ -76,7 +84,9 @@ def logits(library: ctypes.CDLL, number: int, source: Source, images: np.ndarray
     return out
 
 
-def assert_exact(pairs: Sequence[Pair], variant: str, compiler: str, folder: Path, *flags: str, n: int = 27) -> None:
+def assert_exact(
+    pairs: Sequence[Pair], variant: str, compiler: str, folder: Path, *flags: str, n: int = 27
+) -> None:
     """The same logits as the reference, for one image and for more than a block of them."""
     sources = [build(*pair, VARIANTS[variant]) for pair in pairs]
     library = compiled(sources, variant, compiler, folder, *flags)
@@ -84,7 +94,9 @@ def assert_exact(pairs: Sequence[Pair], variant: str, compiler: str, folder: Pat
         images = random_images(graph, n, seed=number)
         want = kernels.run(graph, tensors, images)
         np.testing.assert_array_equal(logits(library, number, source, images), want, f"graph {number}")
-        np.testing.assert_array_equal(logits(library, number, source, images[3:4]), want[3:4], f"graph {number}")
+        np.testing.assert_array_equal(
+            logits(library, number, source, images[3:4]), want[3:4], f"graph {number}"
+        )
 
 
 @variants

@@ -95,7 +95,9 @@ def library(text: str, using: Compiler, extra: Sequence[str] = ()) -> Path:
         _compile(text, using, extra, temporary)
         with temporary.open("ab") as file:
             file.write(sha256(temporary.read_bytes()).digest())
-        os.replace(temporary, target)  # several processes may compile at once: the last one wins, all are the same
+        os.replace(
+            temporary, target
+        )  # several processes may compile at once: the last one wins, all are the same
     finally:
         temporary.unlink(missing_ok=True)
     return target

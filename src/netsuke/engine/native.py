@@ -1,4 +1,4 @@
-"""Integer graphs as machine code: the fast C kernels, compiled at first use, called with as little as can be between."""
+"""Integer graphs as machine code: the fast C kernels, compiled at first use and called with little in between."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from netsuke.cache import cache_folder
 from netsuke.engine import build
 from netsuke.errors import GraphError
 from netsuke.export.c import fast
-from netsuke.measure.cost import macs
 
 Run = Callable[[np.ndarray], np.ndarray]
 BINDING = Path(__file__).with_name("binding.c")
@@ -57,8 +57,12 @@ class _Network:
     """The library with its weights; a call takes a workspace of its own, and gives Python's lock away."""
 
     def __init__(self, artifact: Artifact, source: fast.Source, path: Path):
-        self.shape, self.classes, self.work_bytes = artifact.graph.input_shape, source.classes, source.work_bytes
-        self.macs = sum(macs(artifact.graph, artifact.tensors).values())
+        self.shape, self.classes, self.work_bytes = (
+            artifact.graph.input_shape,
+            source.classes,
+            source.work_bytes,
+        )
+        self.macs = source.macs
         self.weights = _aligned(len(source.weights))
         self.weights[:] = np.frombuffer(source.weights, np.uint8)
         self.spare: deque[np.ndarray] = deque()
@@ -66,7 +70,13 @@ class _Network:
         if path.parent.parent != cache_folder():  # in memory now, and of no use to others
             shutil.rmtree(path.parent, ignore_errors=True)
         self._run = ctypes.CDLL(str(path), handle=self.library._handle).run
-        self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p]
+        self._run.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_long,
+            ctypes.c_void_p,
+        ]
         self._run.restype = None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -114,10 +124,7 @@ class _Threads:
         logits = np.empty((len(images), self.network.classes), np.int32)
         parts = min(self.threads, max(1, len(images) // LEAST))
         cuts = [len(images) * i // parts for i in range(parts + 1)]
-        jobs = [
-            self.pool.submit(self.network.into, images[a:b], logits[a:b])
-            for a, b in zip(cuts[1:-1], cuts[2:], strict=True)
-        ]
+        jobs = [self.pool.submit(self.network.into, images[a:b], logits[a:b]) for a, b in pairwise(cuts[1:])]
         self.network.into(images[: cuts[1]], logits[: cuts[1]])
         for job in jobs:
             job.result()

@@ -1,6 +1,6 @@
 """C for processors that have vectors: from any integer graph, exact, shaped for speed on a host.
 
-`build` gives the C and, apart from it, the weights: networks of one shape share their code, and it compiles in a moment.
+`build` gives the C and, apart from it, the weights: networks of one shape share their code.
 `kernels.py` is the definition that all variants meet, bit for bit. The C needs no libc.
 """
 
@@ -17,6 +17,7 @@ from netsuke.export.c.fast.pointwise import EMIT, Step, wide_dense
 from netsuke.export.c.fast.program import Program, indented
 from netsuke.export.c.fast.variants import VARIANTS, Variant
 from netsuke.graph import Graph, Op, Tensors
+from netsuke.measure.cost import macs
 
 __all__ = ["VARIANTS", "Source", "Variant", "build"]
 
@@ -58,7 +59,9 @@ INLINE void halve_eight(const uint8_t *image, int8_t *y)
 
 @dataclass(frozen=True)
 class Source:
-    """`body`, behind the `prelude` of its variant, defines `void run(const int8_t *w, const uint8_t *images, int32_t *logits, long n, int8_t *work)`.
+    """`body`, behind the `prelude` of its variant, defines
+
+    `void run(const int8_t *w, const uint8_t *images, int32_t *logits, long n, int8_t *work)`.
 
     `weights` are what `w` points at, `work_bytes` the size of `work`, both aligned to 64 bytes; `work` must be zero
     before its first use and may then be used again and again, by one thread at a time.
@@ -70,6 +73,7 @@ class Source:
     work_bytes: int
     input_bytes: int
     classes: int
+    macs: int
 
     @property
     def text(self) -> str:
@@ -93,7 +97,8 @@ def build(graph: Graph, tensors: Tensors, variant: Variant) -> Source:
     prelude = "\n".join([PRELUDE, variant.header, SCALAR])
     body = _body(program, found, channels * high * wide, classes, graph.output)
     work = found.shared + BLOCK * found.each
-    return Source(prelude, body, bytes(program.weights), work, channels * high * wide, classes)
+    products = sum(macs(graph, tensors).values())
+    return Source(prelude, body, bytes(program.weights), work, channels * high * wide, classes, products)
 
 
 def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> None:
@@ -113,7 +118,9 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
     elif op.kind in EMIT:
         EMIT[op.kind](Step(program, op, inputs, y, tensors))
     else:
-        raise UnsupportedOp(f"the fast C kernels do not know {op.kind!r}; they know {', '.join(sorted(EMIT))}")
+        raise UnsupportedOp(
+            f"the fast C kernels do not know {op.kind!r}; they know {', '.join(sorted(EMIT))}"
+        )
 
 
 def _body(program: Program, found: Layout, image: int, classes: int, output: str) -> str:

@@ -1,8 +1,8 @@
 """Convolutions and dense layers: four inputs of each channel at a time, for a tile of pixels by registers of channels.
 
-A function computes one block of output channels for all pixels. Its weights lie in the order in which the loops meet
-them: kernel row, kernel column, group of four inputs, register. A dense layer is a convolution whose kernel is the whole
-map, and whose pixels are the images of a block.
+A function computes one block of output channels for all pixels. Its weights lie in the order in which the loops
+meet them: kernel row, kernel column, group of four inputs, register. A dense layer is a convolution whose kernel is
+the whole map, and whose pixels are the images of a block.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def window(x: Map, rows: int, columns: int, channels: int) -> Window:
 
 def quadruples(x: Map, weight: np.ndarray) -> np.ndarray:
     """int8 weights [O, I, rows, columns] as [groups of four, O, 4], in the order of the window."""
-    out, channels, rows, columns = weight.shape
+    out, channels, _, columns = weight.shape
     if x.step == 1:
         spare = ((0, 0), (0, 0), (0, 0), (0, up(columns, 4) - columns))
         return np.pad(weight, spare).reshape(out, -1, 4).transpose(1, 0, 2)
@@ -139,7 +139,7 @@ class Tile:
         chunk, name = self.variant.chunk, "dot_signed" if self.signed else "dot"
         lines = ["{"]
         for v in range(self.registers):
-            lines.append(f"const bytes w{v} = load({w} + {(number * self.registers + v) * chunk});")
+            lines += [f"const bytes w{v} = load({w} + {(number * self.registers + v) * chunk});"]
         chosen = [item for item in self._sums() if item[3] == part]
         for at in dict.fromkeys(item[1] for item in chosen):
             lines.append(f"{{ const bytes b = four({x} + {at + place});")
@@ -149,25 +149,31 @@ class Tile:
 
     def _results(self) -> list[str]:
         lines, values, places = [], [], []
-        for p, windows in enumerate(self.reads):
+        for p in range(len(self.reads)):
             for v in range(self.registers):
-                for k in range(len(windows)):
-                    for part in range(1, self.sets):
-                        lines.append(f"a{p}_{k}_{v}_0 = add(a{p}_{k}_{v}_0, a{p}_{k}_{v}_{part});")
-                # A rising function of the largest sum is the largest activation: one requantisation, not one each.
-                for k in range(1, len(windows)):
-                    lines.append(f"a{p}_0_{v}_0 = larger(a{p}_0_{v}_0, a{p}_{k}_{v}_0);")
+                lines += self._whole(p, v)
                 values.append(f"a{p}_0_{v}_0")
-                if self.wide:
-                    place = self.writes[p] + 4 * v * self.variant.lanes
-                    lines.append(f"store_sums((int32_t *)(void *)(y + {place}), a{p}_0_{v}_0);")
-                else:
-                    lines.append(f"a{p}_0_{v}_0 = {requantized(self.variant, values[-1], v, self.alike)};")
+                if not self.wide:
+                    lines.append(f"{values[-1]} = {requantized(self.variant, values[-1], v, self.alike)};")
+                    continue
+                place = self.writes[p] + 4 * v * self.variant.lanes
+                lines.append(f"store_sums((int32_t *)(void *)(y + {place}), {values[-1]});")
             blocks = self.registers // self.variant.per_block
             places += [self.writes[p] + BYTES * block for block in range(blocks)]
-        if self.wide:
-            return lines
-        return lines + stored(self.variant, values, places, self.low, "pack_rows")
+        return lines if self.wide else lines + stored(self.variant, values, places, self.low, "pack_rows")
+
+    def _whole(self, p: int, v: int) -> list[str]:
+        """The sets of each sum together; the largest of the windows that are pooled.
+
+        Requantisation rises with the sum, so the largest sum gives the largest activation: once is enough.
+        """
+        windows = range(len(self.reads[p]))
+        lines = [
+            f"a{p}_{k}_{v}_0 = add(a{p}_{k}_{v}_0, a{p}_{k}_{v}_{part});"
+            for k in windows
+            for part in range(1, self.sets)
+        ]
+        return lines + [f"a{p}_0_{v}_0 = larger(a{p}_0_{v}_0, a{p}_{k}_{v}_0);" for k in windows[1:]]
 
 
 @dataclass(frozen=True)
@@ -190,13 +196,17 @@ class Layer:
         return self.op.kind == "qlogits"
 
 
-def convolution(program: Program, op: Op, x: Map, y: Map, tensors: Tensors, pool: tuple[int, int] = (1, 1)) -> None:
+def convolution(
+    program: Program, op: Op, x: Map, y: Map, tensors: Tensors, pool: tuple[int, int] = (1, 1)
+) -> None:
     """A convolution of any groups, and the max pool that alone reads it."""
     weight, attrs = tensors[op.tensor("weight")], op.attrs
     offset = program.variant.offset if x.signed else 0
     top, left, *_ = attrs["padding"]
     constants = channel_constants(op, tensors, weight.reshape(len(weight), -1), offset)
-    layer = Layer(op, x, y, weight, constants, uniform(op, tensors), tuple(attrs["stride"]), (top, left), pool)
+    layer = Layer(
+        op, x, y, weight, constants, uniform(op, tensors), tuple(attrs["stride"]), (top, left), pool
+    )
     if attrs["groups"] == 1:
         _blocks(program, layer)
     else:
@@ -268,7 +278,9 @@ def _block(
     top, left = layer.padding
     if layer.images:
         places = f"tails + {_origin(x)}, tails + {_origin(y) + skip}"
-        program.call(f"{name}({places}, {w}, (const int32_t *)(const void *)({q}), count);", late=True, block=True)
+        program.call(
+            f"{name}({places}, {w}, (const int32_t *)(const void *)({q}), count);", late=True, block=True
+        )
         return
     places = f"{x.at(-top, -left)} + {low}, {y.at()} + {skip}"
     program.call(f"{name}({places}, {w}, (const int32_t *)(const void *)({q}));", late=False)
@@ -305,8 +317,8 @@ def _body(variant: Variant, layer: Layer, inputs: int, registers: int) -> list[s
     if rows == columns == ph == pw == 1 and layer.stride == (1, 1) and x.dense and y.dense and high > 1:
         high, wide = 1, high * wide
     step, out = pw * layer.stride[1] * x.step, y.step
-    lines = [*start, f"for (long i = 0; i < {high}; i++) {{", f"const int8_t *x = x0 + i * {ph * layer.stride[0] * x.row};",
-             f"int8_t *y = y0 + i * {y.row};"]  # fmt: skip
+    lines = [*start, f"for (long i = 0; i < {high}; i++) {{",
+             f"const int8_t *x = x0 + i * {ph * layer.stride[0] * x.row};", f"int8_t *y = y0 + i * {y.row};"]  # fmt: skip
     for times, pixels in _tiles(wide, most):
         lines += [f"for (long k = 0; k < {times}; k++) {{", *tile(pixels, step, out),
                   f"x += {pixels * step};", f"y += {pixels * out};", "}"]  # fmt: skip

@@ -1,6 +1,6 @@
 """Depthwise convolutions: a register holds blocks of 16 channels of one pixel, or of neighbours where there are few.
 
-Four taps of a column are brought side by side in each channel, so that one product of the vector unit sums four of them.
+Four taps of a column are brought side by side in each channel, so that one product of the vector unit sums four.
 Two rows of 3x3 windows have four taps in a column: both are served by bringing them together once.
 """
 
@@ -61,7 +61,9 @@ def depthwise(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> Non
             name = program.function(
                 "depthwise", "const int8_t *x0, int8_t *y0, const int8_t *w, const int32_t *q", body
             )
-            places = f"{x.at(done * sy - top, -left)} + {part.first * BYTES}, {y.at(done)} + {part.first * BYTES}"
+            places = (
+                f"{x.at(done * sy - top, -left)} + {part.first * BYTES}, {y.at(done)} + {part.first * BYTES}"
+            )
             program.call(f"{name}({places}, {w}, (const int32_t *)(const void *)({q}));", late=False)
             done += times * rows
 
@@ -138,13 +140,20 @@ class Rows:
                 if self.slide:
                     lines += self._products(column, group, f"z{column}")
                 else:
-                    lines += ["{ bytes z[4];", self._zip(column, group), *self._products(column, group, "z"), "}"]
+                    lines += [
+                        "{ bytes z[4];",
+                        self._zip(column, group),
+                        *self._products(column, group, "z"),
+                        "}",
+                    ]
         if self.slide:
             lines += [f"z{c}[{k}] = z{c + 1}[{k}];" for c in range(columns - 1) for k in range(4)]
         places = [p * self.y.step + BYTES * b for p in range(pixels) for b in range(self.part.blocks)]
         for r in range(self.rows):
             names = [f"a{r}_{k}" for k in range(4)]
-            lines += [f"{name} = {requantized(variant, name, k, self.alike)};" for k, name in enumerate(names)]
+            lines += [
+                f"{name} = {requantized(variant, name, k, self.alike)};" for k, name in enumerate(names)
+            ]
             there = [r * self.y.row + place for place in places[: variant.blocks]]
             lines += stored(variant, names, there, self.low, "pack")
         return lines

@@ -178,9 +178,7 @@ def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tenso
             continue
         if user.kind == "maxpool" and x.dtype == "s8":
             continue  # a border of zeros would win there
-        kernel = (
-            user.attrs["kernel"] if user.kind != "qconv2d" else tensors[user.tensor("weight")].shape[2:]
-        )
+        kernel = user.attrs["kernel"] if user.kind != "qconv2d" else tensors[user.tensor("weight")].shape[2:]
         need.window(shape, user, kernel, types[user.name].shape)
     size = 4 if x.dtype == "i32" else 1
     step = up(shape[0], BYTES) * size

@@ -74,8 +74,9 @@ def halve(step: Step) -> None:
     channels, high, wide = step.y.shape
     if step.y.step == 1 and wide >= 8:  # eight at once; the last eight of a row overlap the ones before
         places = [*range(0, wide - 7, 8), *([wide - 8] if wide % 8 else [])]
-        lines = [_each("i", high), *(f"halve_eight(image + i * {wide} + {j}, y + i * {step.y.row} + {j});" for j in places),
-                 "}"]  # fmt: skip
+        row = step.y.row
+        words = [f"halve_eight(image + i * {wide} + {j}, y + i * {row} + {j});" for j in places]
+        lines = [_each("i", high), *words, "}"]
     else:
         inner = f"{_at(step.y, 'y')} = (int8_t)(image[(c * {high} + i) * {wide} + j] >> 1);"
         lines = [_each("i", high), _each("c", channels), _each("j", wide), inner, "}", "}", "}"]
@@ -123,7 +124,10 @@ def qadd(step: Step) -> None:
         else:
             value = f"pack_rows({', '.join(f'sum{v}' for v in range(4))})"
             for v in range(4):
-                parts = [f"mul(widen({name} + {v * variant.lanes}), splat({m}))" for name, m in (("p", ma), ("r", mb))]
+                parts = [
+                    f"mul(widen({name} + {v * variant.lanes}), splat({m}))"
+                    for name, m in (("p", ma), ("r", mb))
+                ]
                 total = f"add(add({parts[0]}, {parts[1]}), splat({(1 << s) >> 1}))"
                 start.append(f"const sums sum{v} = shift({total}, splat({s}));")
         lines = [*start, f"const bytes v = larger_bytes({value}, splat_byte({low}));",
@@ -209,10 +213,13 @@ def maxpool(step: Step) -> None:
             body += [f"{{ bytes v = {places[0]};",
                      *_window(step, [f"v = larger_bytes(v, load(p + {start}));"])]  # fmt: skip
         else:
-            body += [f"{{ bytes v = {places[0]};", *(f"v = larger_bytes(v, {place});" for place in places[1:])]
+            body += [
+                f"{{ bytes v = {places[0]};",
+                *(f"v = larger_bytes(v, {place});" for place in places[1:]),
+            ]
         blocks = [start + BYTES * b for b in range(min(variant.blocks, (count - start) // BYTES))]
         body += [*written(variant, "v", blocks), "}"]
-    body.append("y += {};".format(step.y.step))
+    body.append(f"y += {step.y.step};")
     skip = step.y.row - step.y.shape[2] * step.y.step
     lines = [_each("i", step.y.shape[1]), _each("j", step.y.shape[2]), *body, "}", f"y += {skip};", "}"]
     step.emit(lines)
@@ -235,14 +242,20 @@ def _cut_maxpool(step: Step) -> None:
 
 def qavgpool(step: Step) -> None:
     """Four registers of sums at a time: neighbours in a row where a pixel has fewer."""
-    variant, x, y = step.program.variant, step.x, step.y
+    variant, y = step.program.variant, step.y
     registers = _channels(y) // variant.lanes
     pixels = max(1, 4 // registers)
     start = [_corner(step).replace("x + i", "xr + i"), f"int8_t *const y = yr + i * {y.row} + j * {y.step};"]
     times, rest = divmod(y.shape[2], pixels)
     lines = ["const int8_t *const xr = x;", "int8_t *const yr = y;", _each("i", y.shape[1])]
     if times:
-        lines += [_each("l", times), f"const long j = l * {pixels};", *start, *_averages(step, registers, pixels), "}"]
+        lines += [
+            _each("l", times),
+            f"const long j = l * {pixels};",
+            *start,
+            *_averages(step, registers, pixels),
+            "}",
+        ]
     if rest:
         lines += [f"{{ const long j = {times * pixels};", *start, *_averages(step, registers, rest), "}"]
     step.emit([*lines, "}"])
@@ -260,7 +273,9 @@ def _averages(step: Step, registers: int, pixels: int) -> list[str]:
         names = [f"a{i}" for i in range(len(group))]
         lines += ["{", *(f"sums {name} = splat(0);" for name in names)]
         reads = [f"widen(p + {p * ahead + v * variant.lanes})" for p, v in group]
-        lines += _window(step, [f"{name} = add({name}, {read});" for name, read in zip(names, reads, strict=True)])
+        lines += _window(
+            step, [f"{name} = add({name}, {read});" for name, read in zip(names, reads, strict=True)]
+        )
         rounding = f"splat({(1 << s) >> 1})), splat({s}))"
         lines += [f"{name} = shift(add(mul({name}, splat({m})), {rounding};" for name in names]
         blocks = [p * y.step + v * variant.lanes for p, v in group[:: variant.per_block]]

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-BYTES = 16  # channels are stored in blocks of these many bytes, and so is every vector register made up of them
+BYTES = (
+    16  # channels are stored in blocks of these many bytes, and so is every vector register made up of them
+)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """`together` rows of a depthwise layer are computed at once. `lanes` sums of int32 to a register, `registers` of them to hold them and what they take; `unrolled` products
-    make straight code, more a loop; `offset` is what `dot_signed` adds to activations."""
+    """`lanes` sums of int32 to a register; `registers` of them hold the sums of a tile and what they take.
+
+    `unrolled` products make straight code, more of them a loop; `offset` is what `dot_signed` adds to activations;
+    `together` rows of a depthwise layer are computed at once.
+    """
 
     name: str
     lanes: int
