@@ -318,7 +318,8 @@ def _body(variant: Variant, layer: Layer, inputs: int, registers: int) -> list[s
         high, wide = 1, high * wide
     step, out = pw * layer.stride[1] * x.step, y.step
     lines = [*start, f"for (long i = 0; i < {high}; i++) {{",
-             f"const int8_t *x = x0 + i * {ph * layer.stride[0] * x.row};", f"int8_t *y = y0 + i * {y.row};"]  # fmt: skip
+             f"const int8_t *x = x0 + i * {ph * layer.stride[0] * x.row};",
+             f"int8_t *y = y0 + i * {y.row};"]  # fmt: skip
     for times, pixels in _tiles(wide, most):
         lines += [f"for (long k = 0; k < {times}; k++) {{", *tile(pixels, step, out),
                   f"x += {pixels * step};", f"y += {pixels * out};", "}"]  # fmt: skip
