@@ -116,6 +116,62 @@ def test_small_network_at_every_level(variant, level, tmp_path):
     assert_exact([(artifact.graph, artifact.tensors)], variant, compiler, tmp_path, level)
 
 
+MAIN = """
+#include <stdio.h>
+#include <stdlib.h>
+static void *read_all(const char *name, long size) /* of its exact size, so that no byte beyond it is read unseen */
+{{
+    void *p = aligned_alloc(64, size);
+    FILE *f = fopen(name, "rb");
+    return p && f && fread(p, 1, size, f) == (size_t)size ? p : (exit(9), p);
+}}
+int main(int argc, char **argv)
+{{
+    int32_t *logits = malloc({n} * {classes} * 4);
+    void *work = aligned_alloc(64, {work});
+    if (argc != 3 || !work || !logits) {{ return 8; }}
+    for (long i = 0; i < {work}; i++) {{ ((char *)work)[i] = 0; }}
+    run(read_all(argv[1], {weights}), read_all(argv[2], {images}), logits, {n}, work);
+    for (int i = 0; i < {n} * {classes}; i++) {{ printf("%d\\n", logits[i]); }}
+    return 0;
+}}
+"""
+
+
+@variants
+@pytest.mark.skipif(not shutil.which("clang"), reason="needs clang: apt install clang libclang-rt-14-dev")
+@pytest.mark.parametrize("seed", [1003, 1011])
+def test_sanitizers(variant, seed, tmp_path):
+    graph, tensors = random_graph(seed, extended=True)
+    source, images = build(graph, tensors, VARIANTS[variant]), random_images(graph, 26)
+    weights = source.weights + bytes(-len(source.weights) % 64)
+    main = MAIN.format(
+        n=len(images), classes=source.classes, work=-(-source.work_bytes // 64) * 64, weights=len(weights),
+        images=images.nbytes,
+    )  # fmt: skip
+    (tmp_path / "main.c").write_text(source.text + main)
+    (tmp_path / "weights").write_bytes(weights)
+    (tmp_path / "images").write_bytes(images.tobytes())
+    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+    command = [
+        "clang",
+        "-std=gnu11",
+        *FLAGS[variant],
+        *sanitize,
+        str(tmp_path / "main.c"),
+        "-o",
+        str(tmp_path / "main"),
+    ]
+    subprocess.run(command, check=True)
+    done = subprocess.run(
+        [str(tmp_path / "main"), str(tmp_path / "weights"), str(tmp_path / "images")],
+        capture_output=True, text=True, check=False, env={"ASAN_OPTIONS": "detect_leaks=0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[:2000]
+    want = kernels.run(graph, tensors, images)
+    np.testing.assert_array_equal(np.array(done.stdout.split(), int).reshape(want.shape), want)
+
+
 def test_float_graphs_are_refused():
     artifact = small_artifact(integer=False)
     with pytest.raises(UnsupportedOp, match="take integer graphs: quantise the model first"):
