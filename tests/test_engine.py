@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from graphs import artifact_of, random_graph, random_images, small_artifact
+from netsuke import zoo
 from netsuke.artifact import Artifact
-from netsuke.engine import BACKENDS, Engine
+from netsuke.engine import BACKENDS, Engine, build
 from netsuke.errors import GraphError, MissingExtra, OptionError, UnsupportedOp
 
 FLOAT_ONLY = {"openvino"}
 PEERS = {"openvino": "openvino", "litert": "ai_edge_litert"}  # and the module of each
+needs_cc = pytest.mark.skipif(
+    not any(map(shutil.which, ("clang", "gcc", "cc"))), reason="needs a C compiler: apt install gcc"
+)
 
 
 def engine(backend: str, artifact: Artifact, threads: int = 1) -> Engine:
@@ -30,8 +38,12 @@ def test_every_backend_meets_the_reference(backend, integer):
     artifact = small_artifact(integer=integer)
     if integer and backend in FLOAT_ONLY:
         with pytest.raises(
-            UnsupportedOp, match=f"{backend} takes no integer graphs.*choose onnxruntime or numpy"
+            UnsupportedOp, match=f"{backend} takes no integer graphs.*choose native, onnxruntime or numpy"
         ):
+            Engine(artifact, backend=backend)
+        return
+    if not integer and backend == "native":
+        with pytest.raises(UnsupportedOp, match="take integer graphs: quantise the model first"):
             Engine(artifact, backend=backend)
         return
     run = engine(backend, artifact, threads=2).run
@@ -74,18 +86,140 @@ def test_a_missing_peer_is_named(backend, module, monkeypatch):
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
 def test_a_missing_runtime_is_named_or_passed_over(missing, monkeypatch):
+    monkeypatch.setenv("NETSUKE_NATIVE", "0")
     monkeypatch.setitem(sys.modules, missing, None)  # an import of it now fails
-    assert Engine(small_artifact()).backend == "numpy"
+    made = Engine(small_artifact())
+    assert made.backend == "numpy"
+    assert [note.partition(":")[0] for note in made.notes] == ["native", "onnxruntime"]
     with pytest.raises(MissingExtra, match=r"pip install 'netsuke\[onnx\]'"):
         Engine(small_artifact(), backend="onnxruntime")
 
 
-def test_auto_takes_the_first():
-    assert Engine(small_artifact()).backend == "onnxruntime"
+@needs_cc
+def test_auto_takes_the_first_that_can():
+    made = Engine(small_artifact())
+    assert (made.backend, made.notes) == ("native", ())
+    other = Engine(small_artifact(integer=False))
+    assert other.backend in ("onnxruntime", "numpy")
+    assert other.notes[0] == "native: the fast C kernels take integer graphs: quantise the model first"
+
+
+def test_no_compiler_is_one_clear_note(monkeypatch, tmp_path):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made = Engine(small_artifact())
+    assert made.backend in ("onnxruntime", "numpy")
+    assert made.notes[0] == "native: no C compiler: install gcc or clang (apt install gcc)"
+    with pytest.raises(MissingExtra, match="install gcc or clang"):
+        Engine(small_artifact(), backend="native")
+    monkeypatch.setenv("CC", "no-such-cc")
+    with pytest.raises(MissingExtra, match=r"no C compiler 'no-such-cc' \(\$CC\)"):
+        Engine(small_artifact(), backend="native")
+
+
+def exact(made: Engine, artifact: Artifact, n: int = 5) -> bool:
+    images = random_images(artifact.graph, n)
+    return bool((made.run(images) == artifact.logits(images)).all())
+
+
+def _in_a_process(folder: str) -> bool:
+    os.environ["XDG_CACHE_HOME"] = folder
+    artifact = small_artifact()
+    return exact(Engine(artifact, backend="native"), artifact)
+
+
+@needs_cc
+def test_processes_that_compile_at_once_share_one_file(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert all(pool.map(_in_a_process, [str(tmp_path)] * 3))
+    assert len(list((tmp_path / "netsuke" / "engine").iterdir())) == 1, "no temporary file may stay"
+
+
+@needs_cc
+def test_the_cache_is_used_and_a_damaged_file_is_made_anew(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    artifact = small_artifact()
+    Engine(artifact, backend="native")
+    (file,) = (tmp_path / "netsuke" / "engine").iterdir()
+    whole = file.read_bytes()
+    # Never in place: this process has it mapped.
+    for damaged in (whole[: len(whole) // 2], b"", whole[:-40] + bytes(40)):
+        file.unlink()
+        file.write_bytes(damaged)
+        assert exact(Engine(artifact, backend="native"), artifact)
+        assert len(file.read_bytes()) == len(whole)
+    monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert exact(Engine(artifact, backend="native"), artifact)
+    other = Artifact(
+        artifact.graph,
+        {name: -array if name.endswith("weight") else array for name, array in artifact.tensors.items()},
+        artifact.manifest,
+    )
+    assert exact(Engine(other, backend="native"), other), "networks of one shape share their code"
+
+
+@needs_cc
+def test_without_a_cache_it_compiles_for_itself(monkeypatch, tmp_path):
+    (tmp_path / "netsuke").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    artifact = small_artifact()
+    assert exact(Engine(artifact, backend="native"), artifact)
+
+
+@needs_cc
+def test_without_headers_it_runs_through_ctypes(monkeypatch):
+    monkeypatch.setattr(build, "python_flags", lambda: ())
+    artifact = small_artifact()
+    made = Engine(artifact, backend="native")
+    assert exact(made, artifact, 30)
+    with pytest.raises(GraphError, match="needs uint8 images"):
+        made.run(np.zeros((1, 1, 12, 9), np.uint8))
+
+
+@needs_cc
+def test_any_memory_order_will_do():
+    artifact = small_artifact()
+    made, images = Engine(artifact, backend="native"), random_images(artifact.graph, 8)
+    turned = np.ascontiguousarray(images[..., ::-1])[..., ::-1]
+    for given in (turned, np.asfortranarray(images), images[::2], images.view(np.memmap)):
+        np.testing.assert_array_equal(made.run(given), artifact.logits(np.ascontiguousarray(given)))
+    with pytest.raises(TypeError):
+        made._run(images, images)  # type: ignore[call-arg]
+
+
+@needs_cc
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_may_share_an_engine(threads):
+    artifact = Artifact.load(zoo.path("digit-small"))
+    made = Engine(artifact, backend="native", threads=threads)
+    images = random_images(artifact.graph, 64)
+    want = artifact.logits(images)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(made.run, images[: 1 + i % 64]) for i in range(200)]
+        for i, job in enumerate(jobs):
+            np.testing.assert_array_equal(job.result(), want[: 1 + i % 64])
+
+
+@needs_cc
+def test_a_compiler_that_fails_is_passed_over(monkeypatch, tmp_path):
+    real = build.compiler().path
+    fake = tmp_path / "cc"
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *-dM*) exec {real} "$@";; esac\necho "error: no room" >&2\nexit 1\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CC", str(fake))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = Engine(small_artifact())
+    assert made.backend != "native"
+    assert "cannot compile the network: error: no room" in made.notes[0]
+    assert not list((tmp_path / "netsuke" / "engine").iterdir())
 
 
 def test_bad_options():
-    with pytest.raises(OptionError, match="unknown backend 'tpu'; choose from auto, onnxruntime, numpy"):
+    with pytest.raises(
+        OptionError, match="unknown backend 'tpu'; choose from auto, native, onnxruntime, numpy"
+    ):
         Engine(small_artifact(), backend="tpu")
     with pytest.raises(OptionError, match="threads must be at least 1; got 0"):
         Engine(small_artifact(), threads=0)

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from netsuke.cache import cache_folder
 from netsuke.data.catalogue import CATALOGUE, File
 from netsuke.errors import DataError
 
@@ -19,12 +20,6 @@ Report = Callable[[str, int, int], None]  # name of the file, bytes there, bytes
 TIMEOUT_S = 20.0
 ATTEMPTS = 4  # at one mirror, each going on where the last one broke off
 PIECE = 1 << 16
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/netsuke, or ~/.cache/netsuke (a relative XDG_CACHE_HOME counts as unset)."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "netsuke"
 
 
 def locate(name: str, file: File) -> Path | None:

@@ -1,4 +1,4 @@
-"""Run an artifact by the fastest runtime that is installed."""
+"""The general runtimes, and NumPy: each a function from images to logits."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any
 import numpy as np
 
 from netsuke.artifact import Artifact
-from netsuke.errors import GraphError, MissingExtra, OptionError, UnsupportedOp
+from netsuke.errors import GraphError, MissingExtra, UnsupportedOp
 from netsuke.export import onnx, tflite
 
 Run = Callable[[np.ndarray], np.ndarray]
 BATCH = 256
 
 
-def _onnxruntime(artifact: Artifact, threads: int) -> Run:
+def onnxruntime(artifact: Artifact, threads: int) -> Run:
     session = onnx.session(onnx.encode(artifact), threads=threads)
     return lambda images: onnx.predict(session, images)
 
 
-def _numpy(artifact: Artifact, threads: int) -> Run:
+def numpy(artifact: Artifact, threads: int) -> Run:
     return artifact.logits  # NumPy's BLAS has threads of its own, set before it loads
 
 
-def _litert(artifact: Artifact, threads: int) -> Run:
+def litert(artifact: Artifact, threads: int) -> Run:
     if artifact.graph.integer and (ops := tflite.unproved(artifact)):
         raise UnsupportedOp(
-            f"litert is not proved to round {', '.join(ops[:5])} as the graph says; choose onnxruntime or numpy"
+            f"litert is not proved to round {', '.join(ops[:5])} as the graph says; choose native, onnxruntime or numpy"
         )
     return tflite.runner(tflite.encode(artifact), threads=threads)
 
 
-def _openvino(artifact: Artifact, threads: int) -> Run:
+def openvino(artifact: Artifact, threads: int) -> Run:
     # Seen in 2026.4: other logits, and a crash of the process at a Clip with one limit.
     if artifact.graph.integer:
         raise UnsupportedOp(
             "openvino takes no integer graphs: it does not compute the exact integer ONNX file bit for bit; "
-            "choose onnxruntime or numpy"
+            "choose native, onnxruntime or numpy"
         )
     return _OpenVino(onnx.encode(artifact), artifact.graph.input_shape, threads)
 
@@ -89,48 +89,3 @@ class _OpenVino:
     def _logits(self, images: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self.many.infer([np.ascontiguousarray(images)])[0]
         return logits
-
-
-# "auto" takes the first of AUTO that is installed; the others run when named. Each raises MissingExtra where it is
-# not installed, UnsupportedOp where it cannot keep to what the graph says.
-BACKENDS: dict[str, Callable[[Artifact, int], Run]] = {
-    "onnxruntime": _onnxruntime,
-    "numpy": _numpy,
-    "openvino": _openvino,
-    "litert": _litert,
-}
-AUTO = ("onnxruntime", "numpy")
-
-
-class Engine:
-    """An artifact ready to run; integer logits are the same on every backend, float ones agree to 1e-4.
-
-    `backend` is "auto" or a name in BACKENDS; afterwards it tells which one runs. `threads` goes to all
-    but NumPy. Raises OptionError for another name, MissingExtra where the named backend is not installed,
-    UnsupportedOp where it has no faithful form of the graph (OpenVINO takes float graphs only).
-    """
-
-    def __init__(self, artifact: Artifact, *, backend: str = "auto", threads: int = 1):
-        if backend not in ("auto", *BACKENDS):
-            raise OptionError(f"unknown backend {backend!r}; choose from auto, {', '.join(BACKENDS)}")
-        if threads < 1:
-            raise OptionError(f"threads must be at least 1; got {threads}")
-        self.backend, self._run = _first(artifact, backend, threads)
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits [n, classes], float32 or int32, of raw uint8 images [n, C, H, W].
-
-        Raises GraphError where the images are of another shape or type.
-        """
-        return self._run(images)
-
-
-def _first(artifact: Artifact, backend: str, threads: int) -> tuple[str, Run]:
-    if backend != "auto":
-        return backend, BACKENDS[backend](artifact, threads)
-    for name in AUTO:
-        try:
-            return name, BACKENDS[name](artifact, threads)
-        except MissingExtra:
-            continue
-    raise AssertionError("numpy is always there")

@@ -1,0 +1,85 @@
+/* AVX-512 with VNNI: 16 sums of int32, 64 activations in a register. */
+#include <immintrin.h>
+#define LANES 16
+typedef __m512i sums;
+typedef __m512i bytes;
+
+INLINE sums load_sums(const int32_t *p) { return _mm512_loadu_si512(p); }
+INLINE void store_sums(int32_t *p, sums v) { _mm512_storeu_si512(p, v); }
+INLINE sums splat(int32_t v) { return _mm512_set1_epi32(v); }
+INLINE sums add(sums a, sums b) { return _mm512_add_epi32(a, b); }
+INLINE sums mul(sums a, sums b) { return _mm512_mullo_epi32(a, b); }
+INLINE sums larger(sums a, sums b) { return _mm512_max_epi32(a, b); }
+INLINE sums shift(sums a, sums s) { return _mm512_srav_epi32(a, s); }
+INLINE sums widen(const int8_t *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+
+INLINE bytes load(const int8_t *p) { return _mm512_loadu_si512(p); }
+INLINE void store(int8_t *p, bytes v) { _mm512_storeu_si512(p, v); }
+INLINE bytes none(void) { return _mm512_setzero_si512(); }
+INLINE bytes splat_byte(int v) { return _mm512_set1_epi8((char)v); }
+INLINE bytes larger_bytes(bytes a, bytes b) { return _mm512_max_epi8(a, b); }
+INLINE bytes add_bytes(bytes a, bytes b) { return _mm512_adds_epi8(a, b); }
+
+/* The same four activations for every channel. */
+INLINE bytes four(const int8_t *p)
+{
+    int32_t v;
+    __builtin_memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+}
+
+/* Lanes of 16 bytes, `step` apart. */
+INLINE bytes gather(const int8_t *p, long step)
+{
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(p + step)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(p + 2 * step)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(p + 3 * step)), 3);
+}
+
+/* Pairs of lanes, `step` apart. */
+INLINE bytes gather_pairs(const int8_t *p, long step)
+{
+    const __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)(p + step)), 1);
+}
+
+INLINE void store_lane(int8_t *p, bytes v, int lane)
+{
+    switch (lane) {
+    case 0: _mm_storeu_si128((__m128i *)p, _mm512_castsi512_si128(v)); break;
+    case 1: _mm_storeu_si128((__m128i *)p, _mm512_extracti32x4_epi32(v, 1)); break;
+    case 2: _mm_storeu_si128((__m128i *)p, _mm512_extracti32x4_epi32(v, 2)); break;
+    default: _mm_storeu_si128((__m128i *)p, _mm512_extracti32x4_epi32(v, 3));
+    }
+}
+
+INLINE sums dot(sums acc, bytes x, bytes w) { return _mm512_dpbusd_epi32(acc, x, w); }
+/* Signed activations as x + 128: the bias holds what that adds. */
+INLINE sums dot_signed(sums acc, bytes x, bytes w)
+{
+    return _mm512_dpbusd_epi32(acc, _mm512_xor_si512(x, _mm512_set1_epi8(-128)), w);
+}
+
+/* Four activations of a channel side by side, in the order that `pack` takes back. */
+INLINE void zip(bytes a, bytes b, bytes c, bytes d, bytes *o)
+{
+    const __m512i ab0 = _mm512_unpacklo_epi8(a, b), ab1 = _mm512_unpackhi_epi8(a, b);
+    const __m512i cd0 = _mm512_unpacklo_epi8(c, d), cd1 = _mm512_unpackhi_epi8(c, d);
+    o[0] = _mm512_unpacklo_epi16(ab0, cd0);
+    o[1] = _mm512_unpackhi_epi16(ab0, cd0);
+    o[2] = _mm512_unpacklo_epi16(ab1, cd1);
+    o[3] = _mm512_unpackhi_epi16(ab1, cd1);
+}
+
+INLINE bytes pack(sums a, sums b, sums c, sums d)
+{
+    return _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+}
+
+/* All of `a`, then all of `b`, ... */
+INLINE bytes pack_rows(sums a, sums b, sums c, sums d)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, pack(a, b, c, d));
+}

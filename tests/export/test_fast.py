@@ -1,0 +1,178 @@
+"""Fast C kernels against the NumPy reference, on every vector unit that this machine runs."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphs import Pair, random_graph, random_images, small_artifact
+from netsuke import kernels
+from netsuke.errors import UnsupportedOp
+from netsuke.export.c.fast import VARIANTS, Source, build
+
+FLAGS = {
+    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
+    "avx2": ("-mavx2",),
+    "portable": (),
+}
+NEEDS = {"avx512": {"avx512bw", "avx512vl", "avx512_vnni"}, "avx2": {"avx2"}, "portable": set()}
+
+
+def _flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return set(re.findall(r"\w+", next((line for line in text.splitlines() if line.startswith("flags")), "")))
+
+
+variants = pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(not NEEDS[name] <= _flags(), reason=f"no {name} here"))
+        for name in FLAGS
+    ],
+)
+compilers = pytest.mark.parametrize(
+    "compiler",
+    [
+        pytest.param(
+            name, marks=pytest.mark.skipif(not shutil.which(name), reason=f"needs {name}: apt install {name}")
+        )
+        for name in ("gcc", "clang")
+    ],
+)
+
+
+def numbered(source: Source, number: int) -> str:
+    """The body with names of its own, so that many lie in one file."""
+    return re.sub(r"\b(run|[a-z0-9]+_\d+)\(", rf"\g<1>_g{number}(", source.body)
+
+
+def compiled(
+    sources: Sequence[Source], variant: str, compiler: str, folder: Path, *flags: str
+) -> ctypes.CDLL:
+    """A library with `run_g0`, `run_g1`, ..."""
+    path = folder / "fast.c"
+    path.write_text("\n".join([sources[0].prelude, *(numbered(s, i) for i, s in enumerate(sources))]))
+    command = [compiler, "-std=gnu11", "-Wall", "-Werror", *FLAGS[variant], *flags, "-shared", "-fPIC"]
+    subprocess.run([*command, str(path), "-o", str(path.with_suffix(".so"))], check=True)
+    return ctypes.CDLL(str(path.with_suffix(".so")))
+
+
+def aligned(size: int) -> np.ndarray:
+    block = np.zeros(size + 64, np.uint8)
+    return block[-block.ctypes.data % 64 :][:size]
+
+
+def logits(library: ctypes.CDLL, number: int, source: Source, images: np.ndarray) -> np.ndarray:
+    weights, work = aligned(len(source.weights)), aligned(source.work_bytes)
+    weights[:] = np.frombuffer(source.weights, np.uint8)
+    out = np.zeros((len(images), source.classes), np.int32)
+    run = library[f"run_g{number}"]
+    run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long, ctypes.c_void_p]
+    for _ in range(2):  # a workspace serves again and again
+        pointers = [a.ctypes.data for a in (weights, images, out)]
+        run(*pointers, len(images), work.ctypes.data)
+    return out
+
+
+def assert_exact(
+    pairs: Sequence[Pair], variant: str, compiler: str, folder: Path, *flags: str, n: int = 27
+) -> None:
+    """The same logits as the reference, for one image and for more than a block of them."""
+    sources = [build(*pair, VARIANTS[variant]) for pair in pairs]
+    library = compiled(sources, variant, compiler, folder, *flags)
+    for number, ((graph, tensors), source) in enumerate(zip(pairs, sources, strict=True)):
+        images = random_images(graph, n, seed=number)
+        want = kernels.run(graph, tensors, images)
+        np.testing.assert_array_equal(logits(library, number, source, images), want, f"graph {number}")
+        np.testing.assert_array_equal(
+            logits(library, number, source, images[3:4]), want[3:4], f"graph {number}"
+        )
+
+
+@variants
+@compilers
+@pytest.mark.parametrize("extended", [False, True])
+def test_random_graphs(variant, compiler, extended, tmp_path):
+    start = 1000 * extended
+    pairs = [random_graph(seed, extended=extended) for seed in range(start, start + 12)]
+    assert_exact(pairs, variant, compiler, tmp_path, "-O1")
+
+
+@variants
+@pytest.mark.parametrize("level", ["-O0", "-Os", "-O3"])
+def test_small_network_at_every_level(variant, level, tmp_path):
+    artifact = small_artifact()
+    compiler = "gcc" if shutil.which("gcc") else "cc"
+    assert_exact([(artifact.graph, artifact.tensors)], variant, compiler, tmp_path, level)
+
+
+MAIN = """
+#include <stdio.h>
+#include <stdlib.h>
+static void *read_all(const char *name, long size) /* of its exact size, so that no byte beyond it is read unseen */
+{{
+    void *p = aligned_alloc(64, size);
+    FILE *f = fopen(name, "rb");
+    return p && f && fread(p, 1, size, f) == (size_t)size ? p : (exit(9), p);
+}}
+int main(int argc, char **argv)
+{{
+    int32_t *logits = malloc({n} * {classes} * 4);
+    void *work = aligned_alloc(64, {work});
+    if (argc != 3 || !work || !logits) {{ return 8; }}
+    for (long i = 0; i < {work}; i++) {{ ((char *)work)[i] = 0; }}
+    run(read_all(argv[1], {weights}), read_all(argv[2], {images}), logits, {n}, work);
+    for (int i = 0; i < {n} * {classes}; i++) {{ printf("%d\\n", logits[i]); }}
+    return 0;
+}}
+"""
+
+
+@variants
+@pytest.mark.skipif(not shutil.which("clang"), reason="needs clang: apt install clang libclang-rt-14-dev")
+@pytest.mark.parametrize("seed", [1003, 1011])
+def test_sanitizers(variant, seed, tmp_path):
+    graph, tensors = random_graph(seed, extended=True)
+    source, images = build(graph, tensors, VARIANTS[variant]), random_images(graph, 26)
+    weights = source.weights + bytes(-len(source.weights) % 64)
+    main = MAIN.format(
+        n=len(images), classes=source.classes, work=-(-source.work_bytes // 64) * 64, weights=len(weights),
+        images=images.nbytes,
+    )  # fmt: skip
+    (tmp_path / "main.c").write_text(source.text + main)
+    (tmp_path / "weights").write_bytes(weights)
+    (tmp_path / "images").write_bytes(images.tobytes())
+    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+    command = [
+        "clang",
+        "-std=gnu11",
+        *FLAGS[variant],
+        *sanitize,
+        str(tmp_path / "main.c"),
+        "-o",
+        str(tmp_path / "main"),
+    ]
+    subprocess.run(command, check=True)
+    done = subprocess.run(
+        [str(tmp_path / "main"), str(tmp_path / "weights"), str(tmp_path / "images")],
+        capture_output=True, text=True, check=False, env={"ASAN_OPTIONS": "detect_leaks=0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[:2000]
+    want = kernels.run(graph, tensors, images)
+    np.testing.assert_array_equal(np.array(done.stdout.split(), int).reshape(want.shape), want)
+
+
+def test_float_graphs_are_refused():
+    artifact = small_artifact(integer=False)
+    with pytest.raises(UnsupportedOp, match="take integer graphs: quantise the model first"):
+        build(artifact.graph, artifact.tensors, VARIANTS["portable"])
