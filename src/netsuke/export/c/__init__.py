@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import secrets
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, MissingExtra, OptionError
 from netsuke.export.c.header import Style, header, identifier
 from netsuke.export.c.source import check_supported, source
+from netsuke.export.placing import place
 
 STANDARD = ("-std=c99",)
 WORKSPACES = ("static", "caller")
@@ -42,21 +41,8 @@ def write(
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
     texts = {f"{name}.h": header(artifact, name, style), f"{name}.c": source(artifact, name, style)}
     for file, text in texts.items():
-        _place(Path(folder) / file, text)
+        place(Path(folder) / file, text.encode("ascii"))
     return Path(folder) / f"{name}.c"
-
-
-def _place(path: Path, text: str) -> None:
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="ascii", newline="\n")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def run(

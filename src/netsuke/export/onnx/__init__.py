@@ -7,19 +7,18 @@ Runtime is slow on int8 activations.
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 
 from netsuke.artifact import Artifact
-from netsuke.errors import ArtifactError, MissingExtra, OptionError, UnsupportedOp
+from netsuke.errors import MissingExtra, OptionError, UnsupportedOp
 from netsuke.export.onnx.floats import FLOATS
 from netsuke.export.onnx.integers import INTEGERS, as_int32, rounding_scales
 from netsuke.export.onnx.net import FLOAT, At, Net
 from netsuke.export.onnx.rounded import INT4_OPSET, ROUNDED
 from netsuke.export.onnx.runtime import predict, session
+from netsuke.export.placing import place
 from netsuke.graph import INPUT, Graph
 from netsuke.graph.floats import WEIGHT_ONLY
 from netsuke.packing import pack
@@ -42,17 +41,7 @@ def write(
     """
     path = Path(folder) / f"{name or artifact.manifest.get('name') or 'model'}.onnx"
     data = encode(artifact, opset=opset)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from None
+    place(path, data)
     return path
 
 

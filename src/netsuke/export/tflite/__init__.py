@@ -7,14 +7,13 @@ them.
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 
 from netsuke.artifact import Artifact
-from netsuke.errors import ArtifactError, UnsupportedOp
+from netsuke.errors import UnsupportedOp
+from netsuke.export.placing import place
 from netsuke.export.tflite.floats import FLOATS, FUSES
 from netsuke.export.tflite.integers import INTEGERS, concat
 from netsuke.export.tflite.net import At, Net, dims
@@ -37,16 +36,7 @@ def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, ex
     """
     path = Path(folder) / f"{name or artifact.manifest.get('name') or 'model'}.tflite"
     data = encode(artifact, exact=exact)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from None
+    place(path, data)
     return path
 
 

@@ -7,8 +7,6 @@ logits are equal. `docs/wasm.md` tells how to use the files.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +19,7 @@ from netsuke.errors import ArtifactError, GraphError, OptionError
 from netsuke.export import c
 from netsuke.export.c.header import identifier
 from netsuke.export.c.source import check_supported
+from netsuke.export.placing import place
 from netsuke.export.wasm import simd as vectors
 from netsuke.export.wasm.build import linked, memory_bytes
 from netsuke.export.wasm.node import Node
@@ -64,7 +63,7 @@ def write(
     made[f"{name}.d.ts"] = _data("types.d.ts")
     made[f"{name}.js"] = _script(artifact, name, simd)
     for file, data in made.items():
-        _place(Path(folder) / file, data)
+        place(Path(folder) / file, data)
     return Path(folder) / f"{name}.js"
 
 
@@ -127,17 +126,3 @@ def _script(artifact: Artifact, name: str, simd: bool) -> bytes:
 
 def _data(name: str) -> bytes:
     return files(__package__).joinpath(name).read_bytes()
-
-
-def _place(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path`, then rename it."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
