@@ -67,7 +67,7 @@ def measured(model: Artifact, dataset: Dataset, split: str) -> dict[str, Any]:
     from netsuke.measure import accuracy, cost
 
     part = getattr(dataset, split)
-    logits = Engine(model, backend="auto").run(part.images)
+    logits = Engine(model, backend="packaged").run(part.images)
     return {
         "data": dataset.name,
         "split": split,

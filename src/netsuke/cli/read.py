@@ -29,7 +29,7 @@ def read(
     from netsuke.cli import console
     from netsuke.reader import Reader
 
-    reader = Reader(_artifact(model))
+    reader = Reader(_artifact(model), backend="packaged")
     document = []
     for file in files:
         entry = _entry(reader, file)

@@ -13,7 +13,7 @@ from netsuke.errors import ArtifactError, MissingExtra, OptionError, Unsupported
 
 Run = Callable[[np.ndarray], np.ndarray]
 
-# "auto" takes the first of AUTO that works; the others run when named. Each raises MissingExtra where it is not
+# A choice takes the first of its backends that works; the others run when named. Each raises MissingExtra where it is not
 # installed, UnsupportedOp where it cannot keep to what the graph says.
 BACKENDS: dict[str, Callable[[Artifact, int], Run]] = {
     "native": native,
@@ -22,13 +22,16 @@ BACKENDS: dict[str, Callable[[Artifact, int], Run]] = {
     "openvino": runtimes.openvino,
     "litert": runtimes.litert,
 }
-AUTO = ("native", "onnxruntime", "numpy")
+CHOICES = {
+    "auto": ("native", "onnxruntime", "numpy"),
+    "packaged": ("onnxruntime", "numpy"),  # nothing is compiled, which takes seconds
+}
 
 
 class Engine:
     """An artifact ready to run; integer logits are the same on every backend, float ones agree to 1e-4.
 
-    `backend` is "auto" or a name in BACKENDS; afterwards it tells which one runs, and `notes` why faster ones do
+    `backend` is a name in BACKENDS, "auto", or "packaged" where too few images come for a compiler to pay; afterwards it tells which one runs, and `notes` why faster ones do
     not. "native" is C for this very processor, compiled at the first use and kept in the user's cache
     (docs/engine.md); it takes integer graphs. `threads` goes to all but NumPy. Several threads may call one engine.
     Raises OptionError for another name, MissingExtra where the named backend is not installed, UnsupportedOp
@@ -36,8 +39,8 @@ class Engine:
     """
 
     def __init__(self, artifact: Artifact, *, backend: str = "auto", threads: int = 1):
-        if backend not in ("auto", *BACKENDS):
-            raise OptionError(f"unknown backend {backend!r}; choose from auto, {', '.join(BACKENDS)}")
+        if backend not in (*CHOICES, *BACKENDS):
+            raise OptionError(f"unknown backend {backend!r}; choose from {', '.join((*CHOICES, *BACKENDS))}")
         if threads < 1:
             raise OptionError(f"threads must be at least 1; got {threads}")
         self.backend, self._run, self.notes = _first(artifact, backend, threads)
@@ -51,10 +54,10 @@ class Engine:
 
 
 def _first(artifact: Artifact, backend: str, threads: int) -> tuple[str, Run, tuple[str, ...]]:
-    if backend != "auto":
+    if backend in BACKENDS:
         return backend, BACKENDS[backend](artifact, threads), ()
     notes: list[str] = []
-    for name in AUTO:
+    for name in CHOICES[backend]:
         try:
             return name, BACKENDS[name](artifact, threads), tuple(notes)
         except (MissingExtra, UnsupportedOp, ArtifactError) as error:

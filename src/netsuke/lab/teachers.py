@@ -25,7 +25,7 @@ class Answers(nn.Module):
 
     exact = True  # an engine knows nothing of bf16
 
-    def __init__(self, artifact: Artifact, backend: str = "auto"):
+    def __init__(self, artifact: Artifact, backend: str = "packaged"):
         super().__init__()
         self.engine = Engine(artifact, backend=backend)
         last = artifact.graph.ops[-1]

@@ -25,7 +25,7 @@ def figures(artifact: Artifact, data: Dataset) -> dict[str, Any]:
     median of single images on the engine that `backend` names, one thread.
     """
     graph, tensors = artifact.graph, artifact.tensors
-    engine = Engine(artifact)
+    engine = Engine(artifact, backend="packaged")
     weights = [tensors[name] for name, (_, role) in graph.roles().items() if role == "weight"]
     count = sum(w.size for w in weights)
     if artifact.coding:
