@@ -119,16 +119,22 @@ def test_small_network_at_every_level(variant, level, tmp_path):
 MAIN = """
 #include <stdio.h>
 #include <stdlib.h>
+int posix_memalign(void **, size_t, size_t);
+static void *aligned(size_t size) /* aligned_alloc takes whole multiples of 64 only */
+{{
+    void *p;
+    return posix_memalign(&p, 64, size) ? NULL : p;
+}}
 static void *read_all(const char *name, long size) /* of its exact size, so that no byte beyond it is read unseen */
 {{
-    void *p = aligned_alloc(64, size);
+    void *p = aligned(size);
     FILE *f = fopen(name, "rb");
     return p && f && fread(p, 1, size, f) == (size_t)size ? p : (exit(9), p);
 }}
 int main(int argc, char **argv)
 {{
     int32_t *logits = malloc({n} * {classes} * 4);
-    void *work = aligned_alloc(64, {work});
+    void *work = aligned({work});
     if (argc != 3 || !work || !logits) {{ return 8; }}
     for (long i = 0; i < {work}; i++) {{ ((char *)work)[i] = 0; }}
     run(read_all(argv[1], {weights}), read_all(argv[2], {images}), logits, {n}, work);
