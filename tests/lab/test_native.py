@@ -63,7 +63,8 @@ def both(graph: QuantGraph, x: torch.Tensor, labels: torch.Tensor, monkeypatch) 
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool((a - b).norm() <= 2e-3 * b.norm() + 1e-5)
+    # Sums in another order may put one activation on the other side of a rounding: seen 1.6e-5, and 2e-4 in a variance.
+    return bool((a - b).norm() <= 2e-3 * b.norm() + 5e-5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -88,7 +89,7 @@ def test_a_step_equals_torch(conv, depthwise, frozen, seed):
     for name, gradient in wanted.items():
         assert close(gradients[name], gradient), name
     for name, buffer in kept.items():
-        torch.testing.assert_close(state[name], buffer, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(state[name], buffer, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
