@@ -218,7 +218,7 @@ def test_a_compiler_that_fails_is_passed_over(monkeypatch, tmp_path):
 
 def test_bad_options():
     with pytest.raises(
-        OptionError, match="unknown backend 'tpu'; choose from auto, native, onnxruntime, numpy"
+        OptionError, match="unknown backend 'tpu'; choose from auto, packaged, native, onnxruntime, numpy"
     ):
         Engine(small_artifact(), backend="tpu")
     with pytest.raises(OptionError, match="threads must be at least 1; got 0"):

@@ -328,7 +328,7 @@ def test_writes_the_same_bytes_twice(tmp_path: Path) -> None:
 
 
 def test_float_graph_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedOp, match=r"cannot emit 'normalize': quantise .* it knows .*qconv2d"):
+    with pytest.raises(UnsupportedOp, match=r"takes integer graphs: quantise the model first.*--bits 8"):
         c.write(small_artifact(integer=False), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

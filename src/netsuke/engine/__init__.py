@@ -13,8 +13,8 @@ from netsuke.errors import ArtifactError, MissingExtra, OptionError, Unsupported
 
 Run = Callable[[np.ndarray], np.ndarray]
 
-# A choice takes the first of its backends that works; the others run when named. Each raises MissingExtra where it is not
-# installed, UnsupportedOp where it cannot keep to what the graph says.
+# A choice takes the first of its backends that works; the others run when named. Each raises MissingExtra where it is
+# not installed, UnsupportedOp where it cannot keep to what the graph says.
 BACKENDS: dict[str, Callable[[Artifact, int], Run]] = {
     "native": native,
     "onnxruntime": runtimes.onnxruntime,
@@ -31,9 +31,10 @@ CHOICES = {
 class Engine:
     """An artifact ready to run; integer logits are the same on every backend, float ones agree to 1e-4.
 
-    `backend` is a name in BACKENDS, "auto", or "packaged" where too few images come for a compiler to pay; afterwards it tells which one runs, and `notes` why faster ones do
-    not. "native" is C for this very processor, compiled at the first use and kept in the user's cache
-    (docs/engine.md); it takes integer graphs. `threads` goes to all but NumPy. Several threads may call one engine.
+    `backend` is a name in BACKENDS, "auto", or "packaged" where too few images come for a compiler to pay; afterwards
+    it tells which one runs, and `notes` why faster ones do not. "native" is C for this very processor, compiled at the
+    first use and kept in the user's cache (docs/engine.md); it takes integer graphs. `threads` goes to all but NumPy.
+    Several threads may call one engine.
     Raises OptionError for another name, MissingExtra where the named backend is not installed, UnsupportedOp
     where it has no faithful form of the graph (OpenVINO takes float graphs only, native none).
     """
