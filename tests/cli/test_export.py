@@ -123,6 +123,7 @@ def test_one_wrong_byte_in_c_is_noticed(place: Path, netsuke_cli: Any) -> None:
     assert "the logits of c differ from the reference" in done.stderr
 
 
+@pytest.mark.slow
 @needs_web
 def test_one_wrong_byte_in_wasm_is_noticed(place: Path, netsuke_cli: Any) -> None:
     """A linker that changes a byte of the module: of its data, then of its head."""
@@ -147,6 +148,7 @@ def test_images_of_another_size_are_refused_before_anything_is_written(
     assert not (place / "out").exists()
 
 
+@pytest.mark.slow
 @needs_cc
 def test_verifying_adapts_images_as_training_did(place: Path, netsuke_cli: Any, mnist: object) -> None:
     from netsuke.artifact import Artifact
