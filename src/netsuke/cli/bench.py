@@ -42,15 +42,17 @@ def bench(
 
     with ExitStack() as stack:
         entries, absent = entered([path for path in (artifact, beside) if path], names_of(only), stack)
-        for row in absent:
-            console.note(f"{row['backend']}: {row['reason']}")
+        reasons = [f"{row['backend']}: {row['reason']}" for row in absent]
+        if not entries:
+            raise NetsukeError(f"nothing can run this here; {'; '.join(reasons)}")
+        chosen_baseline(baseline, list(entries))  # a misspelt one is told at once
+        for reason in reasons:
+            console.note(reason)
         found, cold, stopped = timed(entries, seconds)
     names = list(dict.fromkeys(name for name, _ in found if found[name, "latency"].rounds))
     if stopped:
         console.note("stopped: the rounds until then")
     if not names:
-        if not stopped:
-            raise NetsukeError("none of them can run this model here")
         raise typer.Exit(INTERRUPTED)
     rows = results(found, names, entries, cold, chosen_baseline(baseline, names))
     if json:
@@ -67,7 +69,7 @@ def names_of(only: str | None) -> tuple[str, ...]:
     from netsuke.bench.contenders import NAMES
     from netsuke.errors import OptionError
 
-    names = tuple(dict.fromkeys(part.strip() for part in only.split(","))) if only else NAMES
+    names = tuple(dict.fromkeys(part.strip() for part in only.split(","))) if only is not None else NAMES
     for name in names:
         if name not in NAMES:
             raise OptionError(f"unknown contender {name!r}; choose from {', '.join(NAMES)}")

@@ -104,5 +104,6 @@ def compiled(path: Path, target: Path, compiler: str, flags: Sequence[str]) -> N
             f"no C compiler {compiler!r}: install gcc or clang, or name another one"
         ) from error
     if done.returncode:
-        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+        lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
+        complaint = next((line for line in lines if "error" in line), lines[0])
         raise ArtifactError(f"{compiler} cannot compile {path.name}: {complaint}")

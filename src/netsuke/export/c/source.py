@@ -24,16 +24,17 @@ from netsuke.memory.streams import STATE, counter_bytes, direct
 EMIT = {**ROWS, **POINTWISE, **WEIGHTED}
 
 
-def check_supported(graph: Graph) -> None:
+def check_supported(graph: Graph, target: str = "c") -> None:
     """Raise UnsupportedOp for a graph that is not in the integer contract."""
     known = ", ".join(sorted({*EMIT, "flatten"}))
     if not graph.integer:
         raise UnsupportedOp(
-            "c takes integer graphs: quantise the model first, weights and activations (netsuke compress --bits 8)"
+            f"{target} takes integer graphs: quantise the model first, weights and activations"
+            " (netsuke compress --bits 8)"
         )
     for op in graph.ops:
         if op.kind not in EMIT and op.kind != "flatten":
-            raise UnsupportedOp(f"c cannot emit {op.kind!r}; it knows {known}")
+            raise UnsupportedOp(f"{target} cannot emit {op.kind!r}; it knows {known}")
 
 
 def source(artifact: Artifact, name: str, style: Style) -> str:

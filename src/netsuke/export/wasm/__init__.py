@@ -55,7 +55,7 @@ def write(
     Raises UnsupportedOp for a float graph, MissingExtra without clang or wasm-ld, ArtifactError where the folder
     cannot be written.
     """
-    check_supported(artifact.graph)
+    check_supported(artifact.graph, "wasm")
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
     made = {f"{name}.wasm": linked(_portable(artifact), SCALAR_FLAGS, clang, linker)}
     if simd:

@@ -67,7 +67,9 @@ class Model {
     if (logits.length !== this.classes.length) throw new TypeError("classify takes one image");
     const index = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
     const terms = Array.from(logits, (v) => Math.exp((v - logits[index]) * MODEL.scale));
-    const confidence = MODEL.scale ? 1 / terms.reduce((a, b) => a + b) : null;
-    return { class: this.classes[index], index, confidence, logits };
+    const total = terms.reduce((a, b) => a + b);
+    const probabilities = MODEL.scale ? terms.map((v) => v / total) : null;
+    const confidence = probabilities && probabilities[index];
+    return { class: this.classes[index], index, confidence, probabilities, logits };
   }
 }

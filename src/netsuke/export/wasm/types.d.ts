@@ -19,6 +19,8 @@ export interface Classification {
   index: number;
   /** The softmax of its logit; null where the model does not tell the scale of its logits. */
   confidence: number | null;
+  /** The softmax of all logits, or null. */
+  probabilities: number[] | null;
   logits: Int32Array;
 }
 
