@@ -1,0 +1,360 @@
+"""Are the exports exact? Every build of an artifact against the NumPy reference, logit by logit.
+
+    python benchmarks/exactness.py --graphs 1000 *.netsuke --json found.json   # hours; may be stopped and started again
+    python benchmarks/exactness.py --graphs 20 --first 340                     # the graphs 340 to 359 alone
+
+Artifacts run on all test images of --data. The portable C by gcc and clang at five levels, its row by row entry, its
+form with the caller's workspace, the native engine in each variant that this machine runs, both WebAssembly modules in
+Node.js, and the exact ONNX file in ONNX Runtime must be equal. TFLite in LiteRT is measured, with and without the XNNPACK
+delegate: the largest difference in steps of an int8 output (the largest logit over 127), and how often the class is equal.
+
+Random graphs are those of tests/graphs.py, each made from its number: `random_graph(340, extended=True)`. Six images
+each: black, white, noise, noise of 0 and 255, strokes. They meet the same C compilers (by image and by row), variants
+(by clang and gcc), modules and ONNX. Every object file is compiled under strict warnings and may need no symbol; one for
+a Cortex-M0 nothing but quotients of 32-bit integers. Every tenth graph runs under the address and undefined-behaviour
+sanitizers.
+
+With --json, what is finished is kept in that file, in the form of a record, and not done again; a file that was begun
+by other code is refused. Exits with 1 where something that must be equal is not, and names the graph (m340 is number
+340). Needs gcc, clang, wasm-ld, Node.js, arm-none-eabi-gcc and `pip install 'netsuke[onnx,tflite]' hypothesis`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
+
+import checks  # noqa: E402
+import netsuke  # noqa: E402
+from graphs import artifact_of, random_graph, random_images  # noqa: E402
+from netsuke import data  # noqa: E402
+from netsuke.artifact import Artifact  # noqa: E402
+from netsuke.errors import MissingExtra, NetsukeError  # noqa: E402
+from netsuke.export.placing import place  # noqa: E402
+from netsuke.measure.cost import macs  # noqa: E402
+from netsuke.measure.latency import hardware  # noqa: E402
+from peers import versions  # noqa: E402
+from programs import Case  # noqa: E402
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+BATCH = 20  # graphs whose files share their compilers and programs
+TENTH = 10
+CODE = ("kernels.py", "packing.py", "graph", "memory", "export", "engine")  # what results are of
+TOOLS = ("gcc", "clang", "node", "wasm-ld", "arm-none-eabi-gcc")
+OVERHEAD = 300_000  # what starting a check costs, in multiply-accumulates an image
+
+
+class Results:
+    """The record that grows; with a file, it is read from there and kept there."""
+
+    def __init__(self, file: Path | None, command: str):
+        self.file = file
+        self.record: Row = {
+            "title": "Every export against the NumPy reference, logit by logit",
+            "kind": "benchmark",
+            "command": command,
+            "note": "differ counts images with any logit that is not the reference's; document is what --json keeps.",
+            "document": {
+                "hardware": hardware(),
+                "versions": versions() | tools(),
+                "code": code(),
+                "artifacts": [],
+            },
+        }
+        if file and file.exists():
+            self.record = json.loads(file.read_text(encoding="utf-8")) | {"command": command}
+            if self.document["code"] != code():
+                raise NetsukeError(f"{file} was begun by other code: delete it, or take another file")
+        empty = {"done": [], "images": 0, "alive": 0, "ops": {}, "helpers": [], "checks": {}, "failures": []}
+        self.document.setdefault("graphs", empty)
+
+    @property
+    def document(self) -> Row:
+        return self.record["document"]
+
+    def save(self) -> None:
+        if self.file:
+            place(self.file, (json.dumps(self.record, indent=1) + "\n").encode())
+
+    def artifact(self, path: Path) -> Row:
+        """The row of an artifact, by its bytes."""
+        key = sha256(path.read_bytes()).hexdigest()
+        for row in self.document["artifacts"]:
+            if row["sha256"] == key:
+                return row
+        self.document["artifacts"].append({"artifact": path.stem, "sha256": key, "checks": {}})
+        return self.document["artifacts"][-1]
+
+    def add(self, batch: Row) -> None:
+        """What a batch of graphs found."""
+        total = self.document["graphs"]
+        total["done"] = sorted({*total["done"], *batch["seeds"]})
+        for key in ("images", "alive"):
+            total[key] += batch[key]
+        total["ops"] = dict(sorted((Counter(total["ops"]) + Counter(batch["ops"])).items()))
+        total["helpers"] = sorted({*total["helpers"], *batch["helpers"]})
+        total["failures"] += batch["failures"]
+        for name, found in batch["checks"].items():
+            old = total["checks"].get(name, {})
+            total["checks"][name] = {key: old.get(key, 0) + value for key, value in found.items()}
+
+    def failures(self) -> list[str]:
+        """What must be equal and is not, and what did not run."""
+        found = [
+            f"{row['artifact']}: {name}: {told(check)}"
+            for row in self.document["artifacts"]
+            for name, check in row["checks"].items()
+            if "broken" in check or (check.get("differ") and not name.startswith("LiteRT"))
+        ]
+        return found + self.document["graphs"]["failures"]
+
+
+class Pace:
+    """How long the rest takes, from what the work so far took."""
+
+    def __init__(self, work: float):
+        self.left, self.done, self.start = work, 0.0, monotonic()
+
+    def after(self, work: float) -> str:
+        self.left -= work
+        self.done += work
+        seconds = (monotonic() - self.start) / self.done * self.left
+        return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{max(seconds, 0):.0f} s left"
+
+
+# --- artifacts ---------------------------------------------------------------------------------------
+
+
+def run_artifacts(paths: Sequence[Path], images: np.ndarray, found: Results) -> None:
+    """Every check that is not done yet, one after the other."""
+    todo = []
+    for path in paths:
+        artifact, row = Artifact.load(path), found.artifact(path)
+        none = np.zeros((0, len(artifact.classes)), np.int32)
+        names = [n for n in checks.of_artifact(Case("net", artifact, images, none)) if n not in row["checks"]]
+        work = sum(macs(artifact.graph, artifact.tensors).values()) + OVERHEAD
+        todo.append((path, artifact, row, names, work))
+    pace = Pace(sum(work * len(names) for *_, names, work in todo))
+    for path, artifact, row, names, work in todo:
+        if not names:
+            continue
+        say(f"{path.stem}: the reference on {len(images)} images")
+        every = checks.of_artifact(Case("net", artifact, images, artifact.logits(images)))
+        for name in names:
+            start = monotonic()
+            row["checks"][name] = attempted(every[name]) | {"seconds": round(monotonic() - start, 1)}
+            found.save()
+            say(f"{path.stem}: {name}: {told(row['checks'][name])} · {pace.after(work)}")
+
+
+def attempted(check: Callable[[], Row]) -> Row:
+    """The row of a check, or why there is none."""
+    try:
+        return check()
+    except MissingExtra as error:
+        return {"absent": str(error)}
+    except (NetsukeError, subprocess.TimeoutExpired) as error:
+        return {"broken": str(error)}
+
+
+# --- graphs ------------------------------------------------------------------------------------------
+
+
+def run_graphs(seeds: Iterable[int], jobs: int, found: Results) -> None:
+    """Batches that are not done yet, `jobs` of them side by side."""
+    left = [seed for seed in seeds if seed not in set(found.document["graphs"]["done"])]
+    batches = [left[i : i + BATCH] for i in range(0, len(left), BATCH)]
+    pace = Pace(len(left))
+    with ThreadPoolExecutor(jobs) as pool:
+        for job in as_completed([pool.submit(run_batch, batch) for batch in batches]):
+            batch = job.result()
+            found.add(batch)
+            found.save()
+            for failure in batch["failures"]:
+                say(f"DIFFERS {failure}")
+            first, last = batch["seeds"][0], batch["seeds"][-1]
+            failed = len(found.document["graphs"]["failures"])
+            done = len(found.document["graphs"]["done"])
+            say(
+                f"graphs {first} to {last}: {done} done, {failed} failures · {pace.after(len(batch['seeds']))}"
+            )
+
+
+def run_batch(seeds: Sequence[int]) -> Row:
+    """All checks of some graphs."""
+    cases = [case_of(seed) for seed in seeds]
+    batch: Row = {
+        "seeds": list(seeds),
+        "images": sum(len(case.images) for case in cases),
+        "alive": sum(bool((case.want != case.want[0]).any()) for case in cases),
+        "ops": Counter(op.kind for case in cases for op in case.artifact.graph.ops),
+        "helpers": [],
+        "checks": {},
+        "failures": [],
+    }
+    tenth = [case for case, seed in zip(cases, seeds, strict=True) if seed % TENTH == 0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part, every in (
+            (cases, checks.of_graphs(cases, folder)),
+            (tenth, checks.sanitized(tenth, folder)),
+        ):
+            for title, check in every.items() if part else ():
+                compare(batch, title, part, check)
+    try:
+        batch["helpers"] = checks.cortex_m0_helpers(cases)
+    except NetsukeError as error:
+        batch["failures"].append(f"Cortex-M0: {error}")
+    return batch
+
+
+def compare(batch: Row, title: str, cases: Sequence[Case], check: Callable[[], list[int]]) -> None:
+    """One check of a batch; a graph that breaks it is named."""
+    try:
+        wrong = check()
+    except (NetsukeError, subprocess.TimeoutExpired) as error:
+        batch["failures"].append(f"{title}: {error}")
+        return
+    images = sum(len(case.images) for case in cases)
+    batch["checks"][title] = {"graphs": len(cases), "images": images, "differ": sum(wrong)}
+    for case, differ in zip(cases, wrong, strict=True):
+        if differ:
+            batch["failures"].append(f"{title}: {case.name}: {differ} of {len(case.images)} images")
+
+
+def case_of(seed: int) -> Case:
+    """A graph and its six images, by its number."""
+    artifact = artifact_of(random_graph(seed, extended=True))
+    images = random_images(artifact.graph, 6, seed)  # black, white, noise
+    images[4] = np.where(images[4] < 128, 0, 255)
+    images[5] *= images[5] > 200  # sparse, as strokes are
+    return Case(f"m{seed}", artifact, images, artifact.logits(images))
+
+
+# --- what is said ------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def told(check: Row) -> str:
+    for key in ("broken", "absent"):
+        if key in check:
+            return f"{key}: {check[key]}"
+    if "helpers" in check:
+        return f"needs {', '.join(check['helpers']) or 'nothing'}"
+    text = f"{check['differ']} of {check['images']} images differ"
+    if "quanta" in check:
+        text += f", by at most {check['quanta']:.2f} steps; class the same {check['same_top1']:.2%}"
+    return text
+
+
+def table(document: Row) -> str:
+    """Markdown: a row an artifact, and the graphs."""
+    lines = [
+        "| artifact | builds that must be equal | images | images that differ | LiteRT, XNNPACK | LiteRT, built-in |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for row in document["artifacts"]:
+        exact = [c for n, c in row["checks"].items() if "differ" in c and not n.startswith("LiteRT")]
+        images = max((c["images"] for c in exact), default=0)
+        tail = [
+            f"{c['differ']}, {c['quanta']:.2f} steps, class {c['same_top1']:.2%}"
+            if "quanta" in c
+            else "absent"
+            for c in (row["checks"].get(f"LiteRT, {how}", {}) for how in ("XNNPACK", "built-in"))
+        ]
+        cells = [row["artifact"], len(exact), images, sum(c["differ"] for c in exact), *tail]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    graphs = document["graphs"]
+    if graphs["done"]:
+        differ = sum(check["differ"] for check in graphs["checks"].values())
+        cells = [
+            f"{len(graphs['done'])} random graphs",
+            len(graphs["checks"]),
+            graphs["images"],
+            differ,
+            "",
+            "",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def tools() -> dict[str, str]:
+    """The first line that each compiler says of itself."""
+    found = {}
+    for tool in TOOLS:
+        if shutil.which(tool):
+            text = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False).stdout
+            found[tool] = text.splitlines()[0] if text else ""
+    return found
+
+
+def code() -> str:
+    """A hash of the sources that results are of."""
+    folder = Path(netsuke.__file__).parent
+    files = [
+        f for part in CODE for f in ([folder / part] if part.endswith(".py") else (folder / part).rglob("*"))
+    ]
+    made_of = b"".join(f.read_bytes() for f in sorted(files) if f.is_file() and f.suffix != ".pyc")
+    return sha256(made_of).hexdigest()[:16]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("artifacts", nargs="*", type=Path, help=".netsuke files in the integer contract")
+    parser.add_argument("--data", default="mnist", help="their test images: a name or a folder")
+    parser.add_argument("--images", type=int, default=10_000, help="how many of them, at most")
+    parser.add_argument("--graphs", type=int, default=0, help="how many random graphs")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first graph")
+    parser.add_argument("--jobs", type=int, default=1, help="batches of graphs side by side")
+    parser.add_argument("--json", type=Path, help="keep what is finished in this file, and go on from it")
+    chosen = parser.parse_args()
+    if not chosen.artifacts and not chosen.graphs:
+        parser.error("name artifacts, or ask for --graphs N")
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # NumPy reads it as it loads, so start again
+        os.environ["OMP_NUM_THREADS"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    names = [path.name for path in chosen.artifacts]
+    command = " ".join(
+        ["python benchmarks/exactness.py", f"--graphs {chosen.graphs}", *names, "--json found.json"]
+    )
+    try:
+        found = Results(chosen.json, command)
+        if chosen.artifacts:
+            images = data.load(chosen.data).require("test").test.images[: chosen.images]
+            run_artifacts(chosen.artifacts, images, found)
+        run_graphs(range(chosen.first, chosen.first + chosen.graphs), chosen.jobs, found)
+    except NetsukeError as error:
+        parser.exit(2, f"{error}\n")
+    print(table(found.document))
+    failures = found.failures()
+    if failures:
+        parser.exit(1, "\n".join(["must be equal, and is not:", *failures, ""]))
+
+
+if __name__ == "__main__":
+    main()
