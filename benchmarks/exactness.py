@@ -5,14 +5,15 @@
 
 Artifacts run on all test images of --data. The portable C by gcc and clang at five levels, its row by row entry, its
 form with the caller's workspace, the native engine in each variant that this machine runs, both WebAssembly modules in
-Node.js, and the exact ONNX file in ONNX Runtime must be equal. TFLite in LiteRT is measured, with and without the XNNPACK
-delegate: the largest difference in steps of an int8 output (the largest logit over 127), and how often the class is equal.
+Node.js, and the exact ONNX file in ONNX Runtime must be equal. TFLite in LiteRT is measured, with and without the
+XNNPACK delegate: the largest difference in steps of an int8 output (the largest logit over 127), and how often the
+class is the same.
 
 Random graphs are those of tests/graphs.py, each made from its number: `random_graph(340, extended=True)`. Six images
 each: black, white, noise, noise of 0 and 255, strokes. They meet the same C compilers (by image and by row), variants
-(by clang and gcc), modules and ONNX. Every object file is compiled under strict warnings and may need no symbol; one for
-a Cortex-M0 nothing but quotients of 32-bit integers. Every tenth graph runs under the address and undefined-behaviour
-sanitizers.
+(by clang and gcc), modules and ONNX. Every object file is compiled under strict warnings and may need no symbol; one
+for a Cortex-M0 nothing but quotients of 32-bit integers. Every tenth graph runs under the address and
+undefined-behaviour sanitizers.
 
 With --json, what is finished is kept in that file, in the form of a record, and not done again; a file that was begun
 by other code is refused. Exits with 1 where something that must be equal is not, and names the graph (m340 is number
