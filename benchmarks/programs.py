@@ -222,7 +222,7 @@ def _ran(folder: Path, given: bytes, entry: str) -> np.ndarray:
     )  # fmt: skip
     if done.returncode:
         at = (done.stdout.split() or ["the start"])[-1]
-        said = next((line for line in done.stderr.splitlines() if "rror" in line), "")
+        said = next((line for line in done.stderr.splitlines() if "error" in line.lower()), "")
         raise Broken(f"at {at} the program ended with {done.returncode} {said[:200]}".strip())
     return np.fromfile(folder / "logits", np.int32)
 
