@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ CORTEX_M0 = ("arm-none-eabi-gcc", ("-mcpu=cortex-m0", "-mthumb", "-Os"))
 DIVISIONS = ("__aeabi_idiv", "__aeabi_idivmod", "__aeabi_uidiv", "__aeabi_uidivmod")
 # What stops a compiler, which the engine aims at this very processor, short of it: the last -march counts.
 STOPS = {"avx512": "", "avx2": "-march=x86-64-v3", "portable": "-march=x86-64"}
+# NEON on another processor, where both tools are installed.
+NEON = ("aarch64-linux-gnu-gcc", ("-O3", "-march=armv8.2-a+dotprod", "-static"), "qemu-aarch64")
 VARIANTS = tuple(name for name in FLAGS if runs_here(name))
 REPEATED = 30  # images for the fast kernels, whose dense layers take 24 at a time
 
@@ -54,6 +57,7 @@ def of_artifact(case: Case) -> dict[str, Check]:
 def of_graphs(cases: Sequence[Case], folder: Path) -> dict[str, Callable[[], list[int]]]:
     """Every check of a batch of graphs; each gives the number of images that differ, a case."""
     checks: dict[str, Callable[[], list[int]]] = {}
+    programs.written(cases, folder)
     for compiler in COMPILERS:
         for level in LEVELS:
             name = f"C, {compiler} {' '.join(level)}"
@@ -61,6 +65,8 @@ def of_graphs(cases: Sequence[Case], folder: Path) -> dict[str, Callable[[], lis
     for compiler in COMPILERS:
         for name in VARIANTS:
             checks[f"engine {name}, {compiler}"] = lambda c=compiler, n=name: _fast(cases, folder, c, n)
+    if shutil.which(NEON[0]) and shutil.which(NEON[2]):
+        checks[f"engine neon, {NEON[0]}, {NEON[2]}"] = lambda: _neon(cases, folder)
     checks["WASM scalar"] = lambda: [_wasm(case, simd=False)["differ"] for case in cases]
     checks["WASM SIMD"] = lambda: [_wasm(case, simd=True)["differ"] for case in cases]
     checks["ONNX Runtime"] = lambda: [_counted(_onnx(case), case)["differ"] for case in cases]
@@ -70,10 +76,11 @@ def of_graphs(cases: Sequence[Case], folder: Path) -> dict[str, Callable[[], lis
 def sanitized(cases: Sequence[Case], folder: Path) -> dict[str, Callable[[], list[int]]]:
     """The same under the address and undefined-behaviour sanitizers; whatever they say ends a program."""
     checks: dict[str, Callable[[], list[int]]] = {}
-    for compiler in COMPILERS:
-        for space in ("static", "caller"):
+    for space in ("static", "caller"):
+        programs.written(cases, folder / space, space)
+        for compiler in COMPILERS:
             checks[f"C, {space} workspace, sanitized, {compiler}"] = lambda c=compiler, s=space: _both(
-                cases, folder, c, SANITIZE, s
+                cases, folder / s, c, SANITIZE, s
             )
     for name in VARIANTS:
         checks[f"engine {name}, sanitized, clang"] = lambda n=name: _fast(cases, folder, "clang", n, SANITIZE)
@@ -108,22 +115,30 @@ def _both(
     cases: Sequence[Case], folder: Path, compiler: str, flags: Sequence[str], workspace: str = "static"
 ) -> list[int]:
     """By whole images and row by row: the worse of the two, a case."""
-    sources = programs.written(cases, folder, workspace)
-    found = programs.portable(
-        cases, sources, sources, compiler, flags, entries=("run", "rows"), workspace=workspace
-    )
+    entries = ("run", "rows")
+    found = programs.portable(cases, folder, folder, compiler, flags, entries=entries, workspace=workspace)
     return [max(pair) for pair in zip(*found.values(), strict=True)]
 
 
 def _fast(
     cases: Sequence[Case], folder: Path, compiler: str, name: str, flags: Sequence[str] = ("-O3",)
 ) -> list[int]:
+    found = programs.fast(_repeated(cases), folder, compiler, name, (*flags, *FLAGS[name]))
+    return [min(wrong, len(case.images)) for wrong, case in zip(found, cases, strict=True)]
+
+
+def _neon(cases: Sequence[Case], folder: Path) -> list[int]:
+    compiler, flags, emulator = NEON
+    found = programs.fast(_repeated(cases), folder, compiler, "neon", flags, (emulator,))
+    return [min(wrong, len(case.images)) for wrong, case in zip(found, cases, strict=True)]
+
+
+def _repeated(cases: Sequence[Case]) -> list[Case]:
     many = []
     for case in cases:
         turns = np.resize(np.arange(len(case.images)), REPEATED)
         many.append(Case(case.name, case.artifact, case.images[turns], case.want[turns]))
-    found = programs.fast(many, folder, compiler, name, (*flags, *FLAGS[name]))
-    return [min(wrong, len(case.images)) for wrong, case in zip(found, cases, strict=True)]
+    return many
 
 
 def _cortex_m0(cases: Sequence[Case]) -> Row:

@@ -13,7 +13,7 @@ Random graphs are those of tests/graphs.py, each made from its number: `random_g
 each: black, white, noise, noise of 0 and 255, strokes. They meet the same C compilers (by image and by row), variants
 (by clang and gcc), modules and ONNX. Every object file is compiled under strict warnings and may need no symbol; one
 for a Cortex-M0 nothing but quotients of 32-bit integers. Every tenth graph runs under the address and
-undefined-behaviour sanitizers.
+undefined-behaviour sanitizers. With aarch64-linux-gnu-gcc and qemu-aarch64 the engine's NEON kernels run as well.
 
 With --json, what is finished is kept in that file, in the form of a record, and not done again; a file that was begun
 by other code is refused. Exits with 1 where something that must be equal is not, and names the graph (m340 is number
@@ -60,7 +60,7 @@ Row = dict[str, Any]
 BATCH = 20  # graphs whose files share their compilers and programs
 TENTH = 10
 CODE = ("kernels.py", "packing.py", "graph", "memory", "export", "engine")  # what results are of
-TOOLS = ("gcc", "clang", "node", "wasm-ld", "arm-none-eabi-gcc")
+TOOLS = ("gcc", "clang", "node", "wasm-ld", "arm-none-eabi-gcc", checks.NEON[0], checks.NEON[2])
 OVERHEAD = 300_000  # what starting a check costs, in multiply-accumulates an image
 
 
@@ -85,6 +85,7 @@ class Results:
             self.record = json.loads(file.read_text(encoding="utf-8")) | {"command": command}
             if self.document["code"] != code():
                 raise NetsukeError(f"{file} was begun by other code: delete it, or take another file")
+        self.document["versions"] |= versions() | tools()
         empty = {"done": [], "images": 0, "alive": 0, "ops": {}, "helpers": [], "checks": {}, "failures": []}
         self.document.setdefault("graphs", empty)
 

@@ -160,7 +160,14 @@ def portable(
     return {entry: _wrong(_ran(folder, given, entry), cases) for entry in entries}
 
 
-def fast(cases: Sequence[Case], folder: Path, compiler: str, variant: str, flags: Sequence[str]) -> list[int]:
+def fast(
+    cases: Sequence[Case],
+    folder: Path,
+    compiler: str,
+    variant: str,
+    flags: Sequence[str],
+    emulator: Sequence[str] = (),
+) -> list[int]:
     """The same of the engine's kernels: images that differ in a batch or alone. `flags` aim at the variant."""
     built = [build(case.artifact.graph, case.artifact.tensors, VARIANTS[variant]) for case in cases]
     weights = [source.weights + bytes(-len(source.weights) % 64) for source in built]
@@ -174,7 +181,7 @@ def fast(cases: Sequence[Case], folder: Path, compiler: str, variant: str, flags
     twice = [
         Case(case.name, case.artifact, case.images, np.concatenate([case.want, case.want])) for case in cases
     ]
-    return _wrong(_ran(folder, given, "run"), twice)
+    return _wrong(_ran(folder, given, "run", emulator), twice)
 
 
 def objects(
@@ -215,11 +222,10 @@ int main(int argc, char **argv)
 """
 
 
-def _ran(folder: Path, given: bytes, entry: str) -> np.ndarray:
+def _ran(folder: Path, given: bytes, entry: str, emulator: Sequence[str] = ()) -> np.ndarray:
     (folder / "images").write_bytes(given)
-    done = subprocess.run(
-        [str(folder / "main"), entry], cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-    )  # fmt: skip
+    command = [*emulator, str(folder / "main"), entry]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     if done.returncode:
         at = (done.stdout.split() or ["the start"])[-1]
         said = next((line for line in done.stderr.splitlines() if "error" in line.lower()), "")
