@@ -76,7 +76,7 @@ class Results:
             "note": "differ counts images with any logit that is not the reference's; document is what --json keeps.",
             "document": {
                 "hardware": hardware(),
-                "versions": versions() | tools(),
+                "versions": {},
                 "code": code(),
                 "artifacts": [],
             },
