@@ -23,7 +23,6 @@ by other code is refused. Exits with 1 where something that must be equal is not
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -32,10 +31,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -43,104 +41,22 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
 
 import checks  # noqa: E402
-import netsuke  # noqa: E402
 from graphs import artifact_of, random_graph, random_images  # noqa: E402
 from netsuke import data  # noqa: E402
 from netsuke.artifact import Artifact  # noqa: E402
 from netsuke.errors import MissingExtra, NetsukeError  # noqa: E402
-from netsuke.export.placing import place  # noqa: E402
 from netsuke.measure.cost import macs  # noqa: E402
-from netsuke.measure.latency import hardware  # noqa: E402
-from peers import versions  # noqa: E402
 from programs import Case  # noqa: E402
+from results import Pace, Results, table, told  # noqa: E402
 
-T = TypeVar("T")
 Row = dict[str, Any]
 
 BATCH = 20  # graphs whose files share their compilers and programs
 TENTH = 10
-CODE = ("kernels.py", "packing.py", "graph", "memory", "export", "engine")  # what results are of
-TOOLS = ("gcc", "clang", "node", "wasm-ld", "arm-none-eabi-gcc", checks.NEON[0], checks.NEON[2])
+NEEDED = {
+    "gcc": "gcc", "clang": "clang", "wasm-ld": "lld", "node": "nodejs", "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+}  # fmt: skip
 OVERHEAD = 300_000  # what starting a check costs, in multiply-accumulates an image
-
-
-class Results:
-    """The record that grows; with a file, it is read from there and kept there."""
-
-    def __init__(self, file: Path | None, command: str):
-        self.file = file
-        self.record: Row = {
-            "title": "Every export against the NumPy reference, logit by logit",
-            "kind": "benchmark",
-            "command": command,
-            "note": "differ counts images with any logit that is not the reference's; document is what --json keeps.",
-            "document": {
-                "hardware": hardware(),
-                "versions": {},
-                "code": code(),
-                "artifacts": [],
-            },
-        }
-        if file and file.exists():
-            self.record = json.loads(file.read_text(encoding="utf-8")) | {"command": command}
-            if self.document["code"] != code():
-                raise NetsukeError(f"{file} was begun by other code: delete it, or take another file")
-        self.document["versions"] |= versions() | tools()
-        empty = {"done": [], "images": 0, "alive": 0, "ops": {}, "helpers": [], "checks": {}, "failures": []}
-        self.document.setdefault("graphs", empty)
-
-    @property
-    def document(self) -> Row:
-        return self.record["document"]
-
-    def save(self) -> None:
-        if self.file:
-            place(self.file, (json.dumps(self.record, indent=1) + "\n").encode())
-
-    def artifact(self, path: Path) -> Row:
-        """The row of an artifact, by its bytes."""
-        key = sha256(path.read_bytes()).hexdigest()
-        for row in self.document["artifacts"]:
-            if row["sha256"] == key:
-                return row
-        self.document["artifacts"].append({"artifact": path.stem, "sha256": key, "checks": {}})
-        return self.document["artifacts"][-1]
-
-    def add(self, batch: Row) -> None:
-        """What a batch of graphs found."""
-        total = self.document["graphs"]
-        total["done"] = sorted({*total["done"], *batch["seeds"]})
-        for key in ("images", "alive"):
-            total[key] += batch[key]
-        total["ops"] = dict(sorted((Counter(total["ops"]) + Counter(batch["ops"])).items()))
-        total["helpers"] = sorted({*total["helpers"], *batch["helpers"]})
-        total["failures"] += batch["failures"]
-        for name, found in batch["checks"].items():
-            old = total["checks"].get(name, {})
-            total["checks"][name] = {key: old.get(key, 0) + value for key, value in found.items()}
-
-    def failures(self) -> list[str]:
-        """What must be equal and is not, and what did not run."""
-        found = [
-            f"{row['artifact']}: {name}: {told(check)}"
-            for row in self.document["artifacts"]
-            for name, check in row["checks"].items()
-            if "broken" in check or (check.get("differ") and not name.startswith("LiteRT"))
-        ]
-        return found + self.document["graphs"]["failures"]
-
-
-class Pace:
-    """How long the rest takes, from what the work so far took."""
-
-    def __init__(self, work: float):
-        self.left, self.done, self.start = work, 0.0, monotonic()
-
-    def after(self, work: float) -> str:
-        self.left -= work
-        self.done += work
-        seconds = (monotonic() - self.start) / self.done * self.left
-        return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{max(seconds, 0):.0f} s left"
 
 
 # --- artifacts ---------------------------------------------------------------------------------------
@@ -152,7 +68,8 @@ def run_artifacts(paths: Sequence[Path], images: np.ndarray, found: Results) -> 
     for path in paths:
         artifact, row = Artifact.load(path), found.artifact(path)
         none = np.zeros((0, len(artifact.classes)), np.int32)
-        names = [n for n in checks.of_artifact(Case("net", artifact, images, none)) if n not in row["checks"]]
+        every = checks.of_artifact(Case("net", artifact, images, none))
+        names = [name for name in every if not answered(row["checks"].get(name, {}))]
         work = sum(macs(artifact.graph, artifact.tensors).values()) + OVERHEAD
         todo.append((path, artifact, row, names, work))
     pace = Pace(sum(work * len(names) for *_, names, work in todo))
@@ -166,6 +83,10 @@ def run_artifacts(paths: Sequence[Path], images: np.ndarray, found: Results) -> 
             row["checks"][name] = attempted(every[name]) | {"seconds": round(monotonic() - start, 1)}
             found.save()
             say(f"{path.stem}: {name}: {told(row['checks'][name])} · {pace.after(work)}")
+
+
+def answered(row: Row) -> bool:
+    return bool(row) and not {"absent", "broken"} & row.keys()
 
 
 def attempted(check: Callable[[], Row]) -> Row:
@@ -259,70 +180,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def told(check: Row) -> str:
-    for key in ("broken", "absent"):
-        if key in check:
-            return f"{key}: {check[key]}"
-    if "helpers" in check:
-        return f"needs {', '.join(check['helpers']) or 'nothing'}"
-    text = f"{check['differ']} of {check['images']} images differ"
-    if "quanta" in check:
-        text += f", by at most {check['quanta']:.2f} steps; class the same {check['same_top1']:.2%}"
-    return text
-
-
-def table(document: Row) -> str:
-    """Markdown: a row an artifact, and the graphs."""
-    lines = [
-        "| artifact | builds that must be equal | images | images that differ | LiteRT, XNNPACK | LiteRT, built-in |"
-    ]
-    lines.append("|---|---|---|---|---|---|")
-    for row in document["artifacts"]:
-        exact = [c for n, c in row["checks"].items() if "differ" in c and not n.startswith("LiteRT")]
-        images = max((c["images"] for c in exact), default=0)
-        tail = [
-            f"{c['differ']}, {c['quanta']:.2f} steps, class {c['same_top1']:.2%}"
-            if "quanta" in c
-            else "absent"
-            for c in (row["checks"].get(f"LiteRT, {how}", {}) for how in ("XNNPACK", "built-in"))
-        ]
-        cells = [row["artifact"], len(exact), images, sum(c["differ"] for c in exact), *tail]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    graphs = document["graphs"]
-    if graphs["done"]:
-        differ = sum(check["differ"] for check in graphs["checks"].values())
-        cells = [
-            f"{len(graphs['done'])} random graphs",
-            len(graphs["checks"]),
-            graphs["images"],
-            differ,
-            "",
-            "",
-        ]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
-def tools() -> dict[str, str]:
-    """The first line that each compiler says of itself."""
-    found = {}
-    for tool in TOOLS:
-        if shutil.which(tool):
-            text = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False).stdout
-            found[tool] = text.splitlines()[0] if text else ""
-    return found
-
-
-def code() -> str:
-    """A hash of the sources that results are of."""
-    folder = Path(netsuke.__file__).parent
-    files = [
-        f for part in CODE for f in ([folder / part] if part.endswith(".py") else (folder / part).rglob("*"))
-    ]
-    made_of = b"".join(f.read_bytes() for f in sorted(files) if f.is_file() and f.suffix != ".pyc")
-    return sha256(made_of).hexdigest()[:16]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -340,6 +197,9 @@ def main() -> None:
     if os.environ.get("OMP_NUM_THREADS") != "1":  # NumPy reads it as it loads, so start again
         os.environ["OMP_NUM_THREADS"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])
+    absent = [tool for tool in NEEDED if not shutil.which(tool)]
+    if absent:
+        parser.exit(2, f"no {absent[0]!r}: apt install {' '.join(NEEDED[tool] for tool in absent)}\n")
     names = [path.name for path in chosen.artifacts]
     command = " ".join(
         ["python benchmarks/exactness.py", f"--graphs {chosen.graphs}", *names, "--json found.json"]

@@ -33,6 +33,11 @@ def exactness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def results(exactness: ModuleType) -> ModuleType:
+    return importlib.import_module("results")
+
+
+@pytest.fixture
 def programs(exactness: ModuleType) -> ModuleType:
     return importlib.import_module("programs")
 
@@ -118,17 +123,17 @@ def only(exactness: ModuleType, monkeypatch: pytest.MonkeyPatch, *names: str) ->
 
 
 def test_it_goes_on_where_it_stopped(
-    exactness: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    exactness: ModuleType, results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install 'netsuke[onnx]'")
     only(exactness, monkeypatch, "ONNX Runtime")
     path, file = zoo.path("digit-small"), tmp_path / "found.json"
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), np.uint8)
-    found = exactness.Results(file, "python benchmarks/exactness.py")
+    found = results.Results(file, "python benchmarks/exactness.py")
     exactness.run_artifacts([path], images, found)
     exactness.run_graphs(range(30, 33), 1, found)
     assert found.failures() == []
-    again = exactness.Results(file, "python benchmarks/exactness.py --graphs 4")
+    again = results.Results(file, "python benchmarks/exactness.py --graphs 4")
     assert again.document == json.loads(json.dumps(found.document))
     monkeypatch.setattr(exactness, "attempted", lambda check: pytest.fail("asked twice"))
     exactness.run_artifacts([path], images, again)
@@ -138,17 +143,19 @@ def test_it_goes_on_where_it_stopped(
     assert graphs["checks"] == {"ONNX Runtime": {"graphs": 4, "images": 24, "differ": 0}}
     assert graphs["images"] == 24
     assert graphs["ops"]["halve"] == 4
-    lines = exactness.table(again.document).splitlines()
+    lines = results.table(again.document).splitlines()
     assert lines[2:] == [
         "| digit-small | 1 | 5 | 0 | absent | absent |",
         "| 4 random graphs | 1 | 24 | 0 |  |  |",
     ]
-    monkeypatch.setattr(exactness, "code", lambda: "other")
+    monkeypatch.setattr(results, "code", lambda: "other")
     with pytest.raises(NetsukeError, match=r"found\.json was begun by other code: delete it"):
-        exactness.Results(file, "")
+        results.Results(file, "")
 
 
-def test_failures_have_names(exactness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_have_names(
+    exactness: ModuleType, results: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install 'netsuke[onnx]'")
     only(exactness, monkeypatch, "ONNX Runtime", "WASM scalar")
     right = exactness.case_of
@@ -160,7 +167,7 @@ def test_failures_have_names(exactness: ModuleType, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         exactness, "case_of", lambda seed: one_logit_off(right(seed)) if seed == 31 else right(seed)
     )
-    found = exactness.Results(None, "")
+    found = results.Results(None, "")
     exactness.run_graphs(range(30, 33), 1, found)
     assert found.failures() == ["WASM scalar: clang ended", "ONNX Runtime: m31: 1 of 6 images"]
 
