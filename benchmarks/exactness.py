@@ -15,9 +15,9 @@ each: black, white, noise, noise of 0 and 255, strokes. They meet the same C com
 for a Cortex-M0 nothing but quotients of 32-bit integers. Every tenth graph runs under the address and
 undefined-behaviour sanitizers. With aarch64-linux-gnu-gcc and qemu-aarch64 the engine's NEON kernels run as well.
 
-With --json, what is finished is kept in that file, in the form of a record, and not done again; a file that was begun
-by other code is refused. Exits with 1 where something that must be equal is not, and names the graph (m340 is number
-340). Needs gcc, clang, wasm-ld, Node.js, arm-none-eabi-gcc and `pip install 'netsuke[onnx,tflite]' hypothesis`.
+With --json, what is finished is kept in that file, in the form of a record, and not done again, unless the sources that
+it is a result of have changed. Exits with 1 where something that must be equal is not, and names the graph: m340 is
+number 340. Needs gcc, clang, wasm-ld, Node.js, arm-none-eabi-gcc and `pip install 'netsuke[onnx,tflite]' hypothesis`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from netsuke.artifact import Artifact  # noqa: E402
 from netsuke.errors import MissingExtra, NetsukeError  # noqa: E402
 from netsuke.measure.cost import macs  # noqa: E402
 from programs import Case  # noqa: E402
-from results import Pace, Results, table, told  # noqa: E402
+from results import Pace, Results, code, part, table, told  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -69,7 +69,7 @@ def run_artifacts(paths: Sequence[Path], images: np.ndarray, found: Results) -> 
         artifact, row = Artifact.load(path), found.artifact(path)
         none = np.zeros((0, len(artifact.classes)), np.int32)
         every = checks.of_artifact(Case("net", artifact, images, none))
-        names = [name for name in every if not answered(row["checks"].get(name, {}))]
+        names = [name for name in every if not answered(name, row["checks"].get(name, {}))]
         work = sum(macs(artifact.graph, artifact.tensors).values()) + OVERHEAD
         todo.append((path, artifact, row, names, work))
     pace = Pace(sum(work * len(names) for *_, names, work in todo))
@@ -80,13 +80,15 @@ def run_artifacts(paths: Sequence[Path], images: np.ndarray, found: Results) -> 
         every = checks.of_artifact(Case("net", artifact, images, artifact.logits(images)))
         for name in names:
             start = monotonic()
-            row["checks"][name] = attempted(every[name]) | {"seconds": round(monotonic() - start, 1)}
+            row["checks"][name] = attempted(every[name])
+            row["checks"][name] |= {"seconds": round(monotonic() - start, 1), "code": code(part(name))}
             found.save()
             say(f"{path.stem}: {name}: {told(row['checks'][name])} · {pace.after(work)}")
 
 
-def answered(row: Row) -> bool:
-    return bool(row) and not {"absent", "broken"} & row.keys()
+def answered(name: str, row: Row) -> bool:
+    """Whether there is a result, and of the code as it is now."""
+    return row.get("code") == code(part(name)) and not {"absent", "broken"} & row.keys()
 
 
 def attempted(check: Callable[[], Row]) -> Row:
