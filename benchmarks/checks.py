@@ -21,6 +21,7 @@ from programs import Broken, Case
 
 COMPILERS = ("gcc", "clang")
 LEVELS = (("-O0",), ("-O2",), ("-Os",), ("-O3",), ("-O3", "-march=native"))
+OBJECT = "C, object for Cortex-M0"
 CORTEX_M0 = ("arm-none-eabi-gcc", ("-mcpu=cortex-m0", "-mthumb", "-Os"))
 DIVISIONS = ("__aeabi_idiv", "__aeabi_idivmod", "__aeabi_uidiv", "__aeabi_uidivmod")
 # What stops a compiler, which the engine aims at this very processor, short of it: the last -march counts.
@@ -42,7 +43,7 @@ def of_artifact(case: Case) -> dict[str, Check]:
             checks[f"C, {compiler} {' '.join(level)}"] = lambda c=compiler, o=level: _c(case, c, o)
     checks["C row by row, gcc -O2"] = lambda: _c(case, "gcc", ("-O2",), entry="rows")
     checks["C, the caller's workspace, gcc -O2"] = lambda: _c(case, "gcc", ("-O2",), workspace="caller")
-    checks["C, object for Cortex-M0"] = lambda: _cortex_m0([case])
+    checks[OBJECT] = lambda: _cortex_m0(case)
     for compiler in COMPILERS:
         for name in VARIANTS:
             checks[f"engine {name}, {compiler}"] = lambda c=compiler, n=name: _engine(case, c, n)
@@ -70,6 +71,7 @@ def of_graphs(cases: Sequence[Case], folder: Path) -> dict[str, Callable[[], lis
     checks["WASM scalar"] = lambda: [_wasm(case, simd=False)["differ"] for case in cases]
     checks["WASM SIMD"] = lambda: [_wasm(case, simd=True)["differ"] for case in cases]
     checks["ONNX Runtime"] = lambda: [_counted(_onnx(case), case)["differ"] for case in cases]
+    checks[OBJECT] = lambda: [0 * len(_helpers(cases, folder))] * len(cases)
     return checks
 
 
@@ -85,15 +87,6 @@ def sanitized(cases: Sequence[Case], folder: Path) -> dict[str, Callable[[], lis
     for name in VARIANTS:
         checks[f"engine {name}, sanitized, clang"] = lambda n=name: _fast(cases, folder, "clang", n, SANITIZE)
     return checks
-
-
-def cortex_m0_helpers(cases: Sequence[Case]) -> list[str]:
-    """The helpers of the compiler that the object files need; Broken where one is no quotient of 32 bits."""
-    compiler, flags = CORTEX_M0
-    with tempfile.TemporaryDirectory() as name:
-        sources = programs.written(cases, Path(name))
-        files = [sources / f"{case.name}.c" for case in cases]
-        return programs.objects(files, sources, compiler, flags, DIVISIONS)
 
 
 def _counted(got: np.ndarray, case: Case) -> Row:
@@ -141,8 +134,15 @@ def _repeated(cases: Sequence[Case]) -> list[Case]:
     return many
 
 
-def _cortex_m0(cases: Sequence[Case]) -> Row:
-    return {"helpers": cortex_m0_helpers(cases)}
+def _cortex_m0(case: Case) -> Row:
+    with tempfile.TemporaryDirectory() as name:
+        return {"helpers": _helpers([case], programs.written([case], Path(name)))}
+
+
+def _helpers(cases: Sequence[Case], folder: Path) -> list[str]:
+    """The helpers of the compiler that the object files need; Broken where one is no quotient of 32 bits."""
+    compiler, flags = CORTEX_M0
+    return programs.objects([folder / f"{case.name}.c" for case in cases], folder, compiler, flags, DIVISIONS)
 
 
 def _engine(case: Case, compiler: str, name: str) -> Row:

@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from time import monotonic
@@ -104,66 +104,66 @@ def attempted(check: Callable[[], Row]) -> Row:
 # --- graphs ------------------------------------------------------------------------------------------
 
 
-def run_graphs(seeds: Iterable[int], jobs: int, found: Results) -> None:
-    """Batches that are not done yet, `jobs` of them side by side."""
-    left = [seed for seed in seeds if seed not in set(found.document["graphs"]["done"])]
-    batches = [left[i : i + BATCH] for i in range(0, len(left), BATCH)]
-    pace = Pace(len(left))
+def run_graphs(seeds: Sequence[int], jobs: int, found: Results) -> None:
+    """Checks that graphs have not met yet, in batches, `jobs` of them side by side."""
+    nowhere = Path(os.devnull)
+    left = {
+        name: found.left(name, seeds)
+        for name in {**checks.of_graphs([], nowhere), **checks.sanitized([], nowhere)}
+    }
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for seed in seeds:
+        groups.setdefault(tuple(name for name in left if seed in left[name]), []).append(seed)
+    groups.pop((), None)
+    batches = [(g[i : i + BATCH], names) for names, g in groups.items() for i in range(0, len(g), BATCH)]
+    pace = Pace(sum(len(batch) * len(names) for batch, names in batches))
     with ThreadPoolExecutor(jobs) as pool:
-        for job in as_completed([pool.submit(run_batch, batch) for batch in batches]):
+        for job in as_completed([pool.submit(run_batch, *batch) for batch in batches]):
             batch = job.result()
             found.add(batch)
             found.save()
-            for failure in batch["failures"]:
+            failures = [
+                f"{name}: {text}" for name, row in batch["checks"].items() for text in row["failures"]
+            ]
+            for failure in failures:
                 say(f"DIFFERS {failure}")
-            first, last = batch["seeds"][0], batch["seeds"][-1]
-            failed = len(found.document["graphs"]["failures"])
-            done = len(found.document["graphs"]["done"])
-            say(
-                f"graphs {first} to {last}: {done} done, {failed} failures · {pace.after(len(batch['seeds']))}"
-            )
+            span = f"{batch['seeds'][0]} to {batch['seeds'][-1]}"
+            rest = pace.after(len(batch["seeds"]) * len(batch["checks"]))
+            say(f"graphs {span}: {len(batch['checks'])} checks, {len(failures)} failures · {rest}")
 
 
-def run_batch(seeds: Sequence[int]) -> Row:
-    """All checks of some graphs."""
+def run_batch(seeds: Sequence[int], names: Sequence[str]) -> Row:
+    """Some checks of some graphs."""
     cases = [case_of(seed) for seed in seeds]
+    tenth = [case for case, seed in zip(cases, seeds, strict=True) if seed % TENTH == 0]
     batch: Row = {
         "seeds": list(seeds),
         "images": sum(len(case.images) for case in cases),
         "alive": sum(bool((case.want != case.want[0]).any()) for case in cases),
         "ops": Counter(op.kind for case in cases for op in case.artifact.graph.ops),
-        "helpers": [],
         "checks": {},
-        "failures": [],
     }
-    tenth = [case for case, seed in zip(cases, seeds, strict=True) if seed % TENTH == 0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part, every in (
+        for some, every in (
             (cases, checks.of_graphs(cases, folder)),
             (tenth, checks.sanitized(tenth, folder)),
         ):
-            for title, check in every.items() if part else ():
-                compare(batch, title, part, check)
-    try:
-        batch["helpers"] = checks.cortex_m0_helpers(cases)
-    except NetsukeError as error:
-        batch["failures"].append(f"Cortex-M0: {error}")
+            for title in [title for title in names if title in every]:
+                batch["checks"][title] = compared(some, every[title])
     return batch
 
 
-def compare(batch: Row, title: str, cases: Sequence[Case], check: Callable[[], list[int]]) -> None:
-    """One check of a batch; a graph that breaks it is named."""
+def compared(cases: Sequence[Case], check: Callable[[], list[int]]) -> Row:
+    """One check of a batch: its counts, and what failed by name."""
     try:
-        wrong = check()
+        wrong = check() if cases else []
     except (NetsukeError, subprocess.TimeoutExpired) as error:
-        batch["failures"].append(f"{title}: {error}")
-        return
+        return {"graphs": 0, "images": 0, "differ": 0, "failures": [str(error)]}
+    pairs = list(zip(cases, wrong, strict=True))
+    failures = [f"{case.name}: {differ} of {len(case.images)} images" for case, differ in pairs if differ]
     images = sum(len(case.images) for case in cases)
-    batch["checks"][title] = {"graphs": len(cases), "images": images, "differ": sum(wrong)}
-    for case, differ in zip(cases, wrong, strict=True):
-        if differ:
-            batch["failures"].append(f"{title}: {case.name}: {differ} of {len(case.images)} images")
+    return {"graphs": len(cases), "images": images, "differ": sum(wrong), "failures": failures}
 
 
 def case_of(seed: int) -> Case:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -51,11 +52,10 @@ class Results:
         if file and file.exists():
             self.record = json.loads(file.read_text(encoding="utf-8")) | {"command": command}
         self.document["versions"] |= versions() | tools()
-        if self.document.get("graphs", {}).get("code") != code(*SOURCES):
-            self.document["graphs"] = {
-                "code": code(*SOURCES), "done": [], "images": 0, "alive": 0, "ops": {}, "helpers": [], "checks": {},
-                "failures": [],
-            }  # fmt: skip
+        empty = {"seeds": "", "images": 0, "alive": 0, "ops": {}, "checks": {}}
+        checks = self.document.setdefault("graphs", empty)["checks"]
+        for name in [name for name, row in checks.items() if row["code"] != code(part(name))]:
+            del checks[name]
 
     @property
     def document(self) -> Row:
@@ -74,18 +74,31 @@ class Results:
         self.document["artifacts"].append({"artifact": path.stem, "sha256": key, "checks": {}})
         return self.document["artifacts"][-1]
 
+    def left(self, name: str, seeds: Sequence[int]) -> set[int]:
+        """The graphs that a check has not met."""
+        return set(seeds) - numbers(self.document["graphs"]["checks"].get(name, {}).get("seeds", ""))
+
     def add(self, batch: Row) -> None:
         """What a batch of graphs found."""
-        total = self.document["graphs"]
-        total["done"] = sorted({*total["done"], *batch["seeds"]})
-        for key in ("images", "alive"):
-            total[key] += batch[key]
-        total["ops"] = dict(sorted((Counter(total["ops"]) + Counter(batch["ops"])).items()))
-        total["helpers"] = sorted({*total["helpers"], *batch["helpers"]})
-        total["failures"] += batch["failures"]
+        total, seeds = self.document["graphs"], set(batch["seeds"])
+        if not seeds & numbers(total["seeds"]):
+            total["seeds"] = spans(seeds | numbers(total["seeds"]))
+            for key in ("images", "alive"):
+                total[key] += batch[key]
+            total["ops"] = dict(sorted((Counter(total["ops"]) + Counter(batch["ops"])).items()))
         for name, found in batch["checks"].items():
-            old = total["checks"].get(name, {})
-            total["checks"][name] = {key: old.get(key, 0) + value for key, value in found.items()}
+            empty = {
+                "code": code(part(name)),
+                "seeds": "",
+                "graphs": 0,
+                "images": 0,
+                "differ": 0,
+                "failures": [],
+            }
+            row = total["checks"].setdefault(name, empty)
+            row["seeds"] = spans(seeds | numbers(row["seeds"]))
+            for key, value in found.items():
+                row[key] += value
 
     def failures(self) -> list[str]:
         """What must be equal and is not, and what did not run."""
@@ -95,7 +108,8 @@ class Results:
             for name, check in row["checks"].items()
             if "broken" in check or (check.get("differ") and not name.startswith("LiteRT"))
         ]
-        return found + self.document["graphs"]["failures"]
+        rows = self.document["graphs"]["checks"].items()
+        return found + [f"{name}: {failure}" for name, row in rows for failure in row["failures"]]
 
 
 class Pace:
@@ -141,10 +155,11 @@ def table(document: Row) -> str:
         cells = [row["artifact"], len(exact), images, sum(c["differ"] for c in exact), *tail]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     graphs = document["graphs"]
-    if graphs["done"]:
+    if graphs["checks"]:
         differ = sum(check["differ"] for check in graphs["checks"].values())
+        met = min(len(numbers(check["seeds"])) for check in graphs["checks"].values())
         cells = [
-            f"{len(graphs['done'])} random graphs",
+            f"{met} random graphs",
             len(graphs["checks"]),
             graphs["images"],
             differ,
@@ -176,6 +191,19 @@ def code(*parts: str) -> str:
             if file.is_file() and file.suffix != ".pyc":
                 made_of.update(file.read_bytes())
     return made_of.hexdigest()[:16]
+
+
+def numbers(text: str) -> set[int]:
+    """The set that `spans` wrote."""
+    ends = [span.split("-") for span in text.split(", ") if span]
+    return {number for end in ends for number in range(int(end[0]), int(end[-1]) + 1)}
+
+
+def spans(found: set[int]) -> str:
+    """Numbers in a few words: 0-19, 40-59."""
+    firsts = sorted(n for n in found if n - 1 not in found)
+    lasts = sorted(n for n in found if n + 1 not in found)
+    return ", ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in zip(firsts, lasts, strict=True))
 
 
 def part(check: str) -> str:
