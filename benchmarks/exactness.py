@@ -10,10 +10,11 @@ XNNPACK delegate: the largest difference in steps of an int8 output (the largest
 class is the same.
 
 Random graphs are those of tests/graphs.py, each made from its number: `random_graph(340, extended=True)`, and odd ones
-without the later ops, `random_graph(341)`. Six images each: black, white, noise, noise of 0 and 255, strokes. They meet the same C compilers (by image and by row), variants
-(by clang and gcc), modules and ONNX. Every object file is compiled under strict warnings and may need no symbol; one
-for a Cortex-M0 nothing but quotients of 32-bit integers. Every tenth graph runs under the address and
-undefined-behaviour sanitizers. With aarch64-linux-gnu-gcc and qemu-aarch64 the engine's NEON kernels run as well.
+without the later ops, `random_graph(341)`. Six images each: black, white, noise, noise of 0 and 255, strokes. They meet
+the same C compilers (by image and by row), variants (by clang and gcc), modules and ONNX. Every object file is compiled
+under strict warnings and may need no symbol; one for a Cortex-M0 nothing but quotients of 32-bit integers. Every tenth
+graph runs under the address and undefined-behaviour sanitizers. With aarch64-linux-gnu-gcc and qemu-aarch64 the
+engine's NEON kernels run as well.
 
 With --json, what is finished is kept in that file, in the form of a record, and not done again, unless the sources that
 it is a result of have changed. Exits with 1 where something that must be equal is not, and names the graph: m340 is
