@@ -65,6 +65,11 @@ def test_benchmark_names_its_command_and_its_means_are_those_of_its_runs(path):
     assert (ROOT / script).is_file()
     document = record["document"]
     assert document["hardware"]
+    for row in document.get("artifacts", ()):  # builds that must be equal are
+        exact = [check for name, check in row["checks"].items() if "LiteRT" not in name]
+        assert not any(check.get("differ") or "broken" in check for check in exact)
+    for row in document.get("graphs", {}).get("checks", {}).values():
+        assert (row["differ"], row["failures"]) == (0, [])
     for net in document.get("nets", ()):  # clocks have no seeds
         own = net["rows"][0]
         assert (own["engine"], own["faster"], own["batch_faster"]) == ("native int8", 1, 1)
