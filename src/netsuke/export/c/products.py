@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from netsuke import packing
-from netsuke.export.c import kernels, prelude
+from netsuke.export.c import kernels, prelude, windows
 from netsuke.export.c.constants import DEEP, arranged, blocked, ctype, uniform, zero
 from netsuke.export.c.ops import Layer, indented, times
 from netsuke.graph import Op, Tensors, Type
@@ -135,9 +135,9 @@ class Product:
             found += [prelude.TOTAL] if zero(self.bits) else []
             found += [kernels.dot4(self.bits)]
         if self.blocks and self.kind == "depth":
-            found += [kernels.depth4(self.bits)]
+            found += [windows.depth4(self.bits)]
         one = {"dense": kernels.dot1(self.bits), "wide": kernels.dot1(self.bits, "int32_t"),
-               "depth": kernels.depth1(self.bits)}[self.kind]  # fmt: skip
+               "depth": windows.depth1(self.bits)}[self.kind]  # fmt: skip
         reads = [kernels.weight(self.bits)] if f"weight_{self.bits}(" in one else []
         requantize = [prelude.REQUANTIZE[self.finish.out]] if self.finish.out != "i32" else []
         return [*requantize, *reads, *found, one]
