@@ -21,6 +21,13 @@ class Style:
     """Choices of whoever exports."""
 
     workspace: str = "static"  # or "caller": every function takes a pointer to it, so that it is re-entrant
+    multiply: str = (
+        "instruction"  # or "shifts": products by shifting and adding, for chips without a multiplier
+    )
+
+    @property
+    def adds(self) -> bool:
+        return self.multiply == "shifts"
 
 
 def identifier(name: str) -> str:

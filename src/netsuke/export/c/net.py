@@ -49,6 +49,7 @@ class Net:
             self.views[stage.output],
             rings[self.layout.owners[stage.output]],
             self.tensors,
+            self.style,
             i in self.layout.reversed,
         )
 

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from netsuke import packing
-from netsuke.export.c import kernels, prelude, windows
+from netsuke.export.c import kernels, prelude, shifts, windows
 from netsuke.export.c.constants import DEEP, arranged, blocked, ctype, uniform, zero
 from netsuke.export.c.ops import Layer, indented, times
 from netsuke.graph import Op, Tensors, Type
@@ -24,6 +24,7 @@ class Finish:
     multiplier: str = ""
     shifts: str = ""  # an array, a shift a channel
     exponent: bool = False  # zero bits of the biases that are not stored
+    adds: bool = False  # products by shifting and adding
 
     @property
     def name(self) -> str:
@@ -40,7 +41,9 @@ class Finish:
 
     def store(self, acc: str, o: str) -> list[str]:
         bias = f"(int32_t)flash_{self.bias}(bias + {o})"
-        bias += " * ((int32_t)1 << exponent)" if self.exponent else ""
+        if self.exponent:
+            power = "(int32_t)1 << exponent"
+            bias = f"product({bias}, {power})" if self.adds else f"{bias} * ({power})"
         if self.out == "i32":
             return [f"out[{o}] = {acc} + {bias};"]
         shift = f"flash_{self.shifts}(shift + {o})" if self.shifts else "shift"
@@ -48,14 +51,14 @@ class Finish:
         return [f"out[{o}] = requantize_{self.out}({acc} + {bias}, {m}, {shift});"]
 
 
-def finish(op: Op, y: Type, tensors: Tensors) -> Finish:
+def finish(op: Op, y: Type, tensors: Tensors, adds: bool) -> Finish:
     bias, exponent = packing.shortened(tensors[op.tensor("bias")])
     if op.kind == "qlogits":
-        return Finish("i32", ctype(bias), exponent=exponent > 0)
+        return Finish("i32", ctype(bias), exponent=exponent > 0, adds=adds)
     m, s = (tensors[op.tensor(role)] for role in ("multiplier", "shift"))
     m = m.astype(packing.storage_dtype(m))
     shifts = "" if uniform(s) else f"{packing.storage_dtype(s).name}_t"
-    return Finish(y.dtype, ctype(bias), ctype(m), shifts, exponent > 0)
+    return Finish(y.dtype, ctype(bias), ctype(m), shifts, exponent > 0, adds)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Product:
     def name(self) -> str:
         largest = f"_max{self.many}" if self.many > 1 else ""
         return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}"
+
+    @property
+    def zero(self) -> int:
+        """What four codes side by side are too large by; ternary ones are taken apart where nothing is multiplied."""
+        return 0 if self.finish.adds and self.bits == 2 else zero(self.bits)
 
     def text(self) -> str:
         x = {"dense": "const int8_t *x", "wide": "const int32_t *x", "depth": "const int8_t *const *tap"}[
@@ -99,9 +107,10 @@ class Product:
         if self.many == 1:
             lines += [f"const int32_t sum = {call};"]
         else:
-            other = call.replace("(x,", "(x + k * n,")
-            lines += [f"int32_t sum = {call};", "for (place k = 1; k < count; k++) {",
-                      f"const int32_t other = {other};", "sum = other > sum ? other : sum;", "}"]  # fmt: skip
+            other = call.replace("(x,", "(v,")
+            lines += ["const int8_t *v = x + n;", f"int32_t sum = {call};",
+                      "for (place k = 1; k < count; k++, v += n) {", f"const int32_t other = {other};",
+                      "sum = other > sum ? other : sum;", "}"]  # fmt: skip
         return indented([*lines, *self.finish.store("sum", "o"), "}", "}"])
 
     def _blocks(self) -> list[str]:
@@ -110,18 +119,19 @@ class Product:
             lines = ["int32_t acc[4];", "w = depth4_{bits}(tap, o, w, n, acc);"]
         elif self.many > 1:
             lines = ["int32_t acc[4];", "const {stream} *next = dot4_{bits}(x, w, n, {base}, acc);",
-                     "for (place k = 1; k < count; k++) {", "int32_t other[4];",
-                     "next = dot4_{bits}(x + k * n, w, n, {bases}, other);",
+                     "const int8_t *v = x + n;", "for (place k = 1; k < count; k++, v += n) {", "int32_t other[4];",
+                     "next = dot4_{bits}(v, w, n, {bases}, other);",
                      *(f"acc[{i}] = other[{i}] > acc[{i}] ? other[{i}] : acc[{i}];" for i in range(4)),
                      "}", "w = next;"]  # fmt: skip
         else:
             lines = ["int32_t acc[4];", "w = dot4_{bits}(x, w, n, {base}, acc);"]
         start, base, bases = [], "0", "0"
-        if self.kind == "dense" and zero(self.bits):
-            start, base = [f"const int32_t base = {-zero(self.bits)} * total(x, n);"], "base"
+        if self.kind == "dense" and self.zero:
+            start, base = [f"const int32_t base = {-self.zero} * total(x, n);"], "base"
             if self.many > 1:
-                start = [f"int32_t base[{self.many}];", "for (place k = 0; k < count; k++) {",
-                         f"base[k] = {-zero(self.bits)} * total(x + k * n, n);", "}"]  # fmt: skip
+                start = [f"int32_t base[{self.many}];", "const int8_t *v = x;",
+                         "for (place k = 0; k < count; k++, v += n) {", f"base[k] = {-self.zero} * total(v, n);",
+                         "}"]  # fmt: skip
                 base, bases = "base[0]", "base[k]"
         names = {"bits": self.bits, "stream": kernels.stream(self.bits), "base": base, "bases": bases}
         fours = [line.format(**names) if "_{" in line or "{stream}" in line else line for line in lines]
@@ -130,16 +140,17 @@ class Product:
 
     def needs(self) -> list[str]:
         """The kernels it calls, as text."""
+        dots, depths, common = (shifts, shifts, shifts) if self.finish.adds else (kernels, windows, prelude)
         found = []
         if self.blocks and self.kind == "dense":
-            found += [prelude.TOTAL] if zero(self.bits) else []
-            found += [kernels.dot4(self.bits)]
+            found += [common.TOTAL] if self.zero else []
+            found += [dots.dot4(self.bits)]
         if self.blocks and self.kind == "depth":
-            found += [windows.depth4(self.bits)]
-        one = {"dense": kernels.dot1(self.bits), "wide": kernels.dot1(self.bits, "int32_t"),
-               "depth": windows.depth1(self.bits)}[self.kind]  # fmt: skip
+            found += [depths.depth4(self.bits)]
+        one = {"dense": dots.dot1(self.bits), "wide": dots.dot1(self.bits, "int32_t"),
+               "depth": depths.depth1(self.bits)}[self.kind]  # fmt: skip
         reads = [kernels.weight(self.bits)] if f"weight_{self.bits}(" in one else []
-        requantize = [prelude.REQUANTIZE[self.finish.out]] if self.finish.out != "i32" else []
+        requantize = [common.REQUANTIZE[self.finish.out]] if self.finish.out != "i32" else []
         return [*requantize, *reads, *found, one]
 
 
@@ -169,7 +180,7 @@ def product(layer: Layer, op: Op) -> Product:
     """The function that computes an op of this stage."""
     weight, bits = layer.tensors[op.tensor("weight")], op.attrs["bits"]
     many = pooled(layer) if op is layer.op else 1
-    ends = finish(op, layer.types[op.name], layer.tensors)
+    ends = finish(op, layer.types[op.name], layer.tensors, layer.style.adds)
     if is_depth(layer, op):
         return Product("depth", bits, bits in DEEP and len(weight) >= 4, ends)
     if weight.ndim == 2:

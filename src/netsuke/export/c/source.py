@@ -10,7 +10,7 @@ import numpy as np
 from netsuke import packing
 from netsuke.artifact import Artifact
 from netsuke.errors import UnsupportedOp
-from netsuke.export.c import prelude
+from netsuke.export.c import prelude, shifts
 from netsuke.export.c.constants import literal, stored
 from netsuke.export.c.convolutions import WEIGHTED
 from netsuke.export.c.flow import flow
@@ -46,17 +46,19 @@ def _text(net: Net) -> str:
     stages = "\n".join(_function(net, layer) for layer in net.layers)
     shared = _unique(p.text() for layer in net.layers for p in products(layer))
     needs = _unique(text for layer in net.layers for p in products(layer) for text in p.needs())
-    requantize = [t for k, t in prelude.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs]
-    called = "".join([*needs, *shared, stages])
+    common = shifts if net.style.adds else prelude
+    requantize = [t for k, t in common.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs]
+    called = "".join([*requantize, *needs, *shared, stages])
     parts = [
         f'#include "{net.name}.h"\n',
         prelude.APART,
         prelude.FLASH,
         f"typedef {net.place()} place;\n",
-        *([prelude.DSP] if "PAIRS" in called + "".join(requantize) else []),
+        *([prelude.DSP] if "PAIRS" in called else []),
         *_constants(net),
         *([prelude.COPY] if "copy(" in called else []),
         *([prelude.CLEAR] if "clear(" in called else []),
+        *(text for name, text in shifts.HELPERS.items() if f"{name}(" in called),
         *requantize,
         *needs,
         *shared,
