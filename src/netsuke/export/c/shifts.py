@@ -226,6 +226,20 @@ def plain(text: str) -> str:
     return text.replace("acc * multiplier", "product(acc, multiplier)")
 
 
+def placed(text: str) -> str:
+    """Stages whose places are found without a multiplication, by gcc -Os too.
+
+    It shifts and adds for factors of up to three digits in base 2, counting -1 as one; for others it calls __mulsi3.
+    """
+
+    def put(found: re.Match[str]) -> str:
+        place, factor = found[1], int(found[2])
+        digits = ((3 * factor) ^ factor).bit_count()  # of the non-adjacent form (Reitwiesner, 1960)
+        return found[0] if digits <= 3 else f"(place)product((int32_t){place}, {factor})"
+
+    return re.sub(r"(\((?:[^()]|\([^()]*\))*\)|\b[a-z]\w*) \* (\d+)\b", put, text)
+
+
 HELPERS = {"product": PRODUCT, "times": SMALL, "times_4": NIBBLE}
 REQUANTIZE = {kind: plain(text) for kind, text in prelude.REQUANTIZE.items()}
 TOTAL = plain(prelude.TOTAL)

@@ -46,6 +46,7 @@ def _text(net: Net) -> str:
     stages = "\n".join(_function(net, layer) for layer in net.layers)
     shared = _unique(p.text() for layer in net.layers for p in products(layer))
     needs = _unique(text for layer in net.layers for p in products(layer) for text in p.needs())
+    stages = shifts.placed(stages) if net.style.adds else stages
     common = shifts if net.style.adds else prelude
     requantize = [t for k, t in common.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs]
     called = "".join([*requantize, *needs, *shared, stages])
