@@ -17,11 +17,16 @@ import numpy as np
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, MissingExtra, OptionError
 from netsuke.export.c.header import Style, header, identifier
+from netsuke.export.c.net import Net
 from netsuke.export.c.source import check_supported, source
 from netsuke.export.placing import place
 
 STANDARD = ("-std=c99",)
-CHOICES = {"workspace": ("static", "caller"), "multiply": ("instruction", "shifts")}
+CHOICES = {
+    "workspace": ("static", "caller"),
+    "weights": ("packed", "coded", "coded-dense"),
+    "multiply": ("instruction", "shifts"),
+}
 
 
 def write(
@@ -30,6 +35,7 @@ def write(
     name: str | None = None,
     *,
     workspace: str = "static",
+    weights: str = "packed",
     multiply: str = "instruction",
 ) -> Path:
     """Write NAME.h and NAME.c into `folder` and return the path of NAME.c.
@@ -41,12 +47,13 @@ def write(
     be written.
     """
     check_supported(artifact.graph)
-    style = Style(workspace, multiply)
+    style = Style(workspace, weights, multiply)
     for option, known in CHOICES.items():
         if (value := getattr(style, option)) not in known:
             raise OptionError(f"no {option} {value!r}; choose from {', '.join(known)}")
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
-    texts = {f"{name}.h": header(artifact, name, style), f"{name}.c": source(artifact, name, style)}
+    net = Net(artifact, name, style)
+    texts = {f"{name}.h": header(artifact, name, style, net.layout, net.coded), f"{name}.c": source(net)}
     for file, text in texts.items():
         place(Path(folder) / file, text.encode("ascii"))
     return Path(folder) / f"{name}.c"

@@ -12,11 +12,13 @@ def flow(net: Net) -> str:
     name, high = net.name, net.graph.input_shape[1]
     counter = {1: "uint8_t", 2: "uint16_t"}[counter_bytes(net.layout.stages)]
     caller = net.style.workspace == "caller"
+    loads = net.coded is not None and net.coded.ram_bytes > 0
     steps = [
         f"{counter} *const done = ({counter} *)(void *)((int8_t *)w->words + {net.layout.offsets[STATE]});"
     ]
     lines = [
         *([] if caller else [f"static {name}_workspace workspace;", ""]),
+        *([*loading(net), ""] if loads else []),
         "/* done[0] rows have come, and stage i has made done[i + 1] of its own. */",
         f"static void begin({name}_workspace *w)",
         "{",
@@ -36,6 +38,7 @@ def flow(net: Net) -> str:
         f"static int push({name}_workspace *w, const uint8_t *row, int32_t *logits)",
         "{",
         *steps,
+        *(["if (loaded == 0) {", f"{name}_load();", "}"] if loads else []),
         "done[0]++;",
         "for (;;) {",
         *_choices(net),
@@ -51,6 +54,18 @@ def flow(net: Net) -> str:
         *_public(net),
     ]
     return indented(lines)
+
+
+def loading(net: Net) -> list[str]:
+    """The function that decodes the weights of convolutions, and the note that it was called."""
+    coded = net.coded
+    assert coded is not None
+    lines = ["static uint8_t loaded;", "", f"void {net.name}_load(void)", "{", "coded s;"]
+    for op, at in coded.ram.items():
+        count = net.tensors[f"{op}.weight"].size
+        lines += [f"begin_coded(&s, coded_weights + {coded.at[op]});",
+                  f"decode{coded.unit(op)}(&s, weights + {at}, {count});"]  # fmt: skip
+    return [*lines, "loaded = 1;", "}"]
 
 
 def _choices(net: Net) -> list[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from netsuke.artifact import Artifact
+from netsuke.export.c.coded import Coded, plan
+from netsuke.export.c.decoder import sources
 from netsuke.export.c.header import Style, identifier
 from netsuke.export.c.ops import ROWS, Layer, View
 from netsuke.graph import INPUT, Op, Type
@@ -17,11 +21,18 @@ class Net:
         self.artifact, self.name, self.style = artifact, name, style
         self.graph, self.tensors = artifact.graph, artifact.tensors
         self.types = self.graph.types(self.tensors)
-        self.layout = layout(self.graph, self.tensors)
         self.direct = direct(self.graph, self.types)
-        self.number = {stage.output: i for i, stage in enumerate(self.layout.stages)}
         self.symbols = {op.name: f"op{i}_{identifier(op.name)}" for i, op in enumerate(self.graph.ops)}
         self.views = self._views()
+        self.coded: Coded | None = None
+        self._lay_out()
+        if style.weights != "packed":
+            self.coded = plan(sources(self.layers, style.weights == "coded-dense"))
+            self._lay_out(self.coded.scratch)
+        self.number = {stage.output: i for i, stage in enumerate(self.layout.stages)}
+
+    def _lay_out(self, scratch: Mapping[str, int] = {}) -> None:
+        self.layout = layout(self.graph, self.tensors, scratch)
         self.layers = [self._layer(i) for i in range(len(self.layout.stages))]
 
     def _views(self) -> dict[str, View]:
@@ -51,6 +62,7 @@ class Net:
             self.tensors,
             self.style,
             i in self.layout.reversed,
+            self.coded,
         )
 
     def place(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from netsuke.export.c.coded import Coded
 from netsuke.export.c.header import Style
 from netsuke.graph import Op, Tensors, Type
 from netsuke.memory import Ring, Stage
@@ -57,6 +58,7 @@ class Layer:
     tensors: Tensors
     style: Style
     reversed: bool = False  # from the last pixel to the first
+    coded: Coded | None = None
 
     @property
     def op(self) -> Op:

@@ -69,12 +69,14 @@ class Product:
     bits: int
     blocks: bool
     finish: Finish
+    unit: int | None = None  # of the coded weights, which are decoded as they are needed
     many: int = 1  # vectors, one behind the other, of which the largest sums count
 
     @property
     def name(self) -> str:
         largest = f"_max{self.many}" if self.many > 1 else ""
-        return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}"
+        unit = "" if self.unit is None else f"_coded{self.unit}"
+        return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}{unit}"
 
     @property
     def zero(self) -> int:
@@ -85,22 +87,16 @@ class Product:
         x = {"dense": "const int8_t *x", "wide": "const int32_t *x", "depth": "const int8_t *const *tap"}[
             self.kind
         ]
-        stream = kernels.stream(self.bits)
-        first = (
-            [] if self.blocks else ["place at"]
-        )  # the number of the first weight: a group may begin within a byte
         count = ["place count"] if self.many > 1 else []
-        parameters = [
-            x,
-            "place n",
-            *count,
-            f"const {stream} *w",
-            *first,
-            "place outputs",
-            *self.finish.parameters(),
-        ]
+        parameters = [x, "place n", *count, *self._weights(), "place outputs", *self.finish.parameters()]
         lines = [f"APART void {self.name}({', '.join(parameters)})", "{", "place o = 0;"]
-        lines += [*self._blocks(), "place at = 0;"] if self.blocks else []
+        if self.unit is not None:
+            lines += [f"const {kernels.stream(self.bits)} *const w = (const {kernels.stream(self.bits)} *)few;",
+                      "coded s;", "begin_coded(&s, stream);"]  # fmt: skip
+        lines += self._blocks() if self.blocks else []
+        if self.unit is not None:
+            return indented([*lines, *self._decoded_ones()])
+        lines += ["place at = 0;"] if self.blocks else []
         call = {"dense": f"dot1_{self.bits}(x, w, at, n)", "wide": f"wide_{self.bits}(x, w, at, n)",
                 "depth": f"depth1_{self.bits}(tap, o, w, at, n)"}[self.kind]  # fmt: skip
         lines += ["for (; o < outputs; o++, at += n) {"]
@@ -113,6 +109,20 @@ class Product:
                       "sum = other > sum ? other : sum;", "}"]  # fmt: skip
         return indented([*lines, *self.finish.store("sum", "o"), "}", "}"])
 
+    def _weights(self) -> list[str]:
+        """Packed ones, and the number of the first where a group may begin within a byte; or a stream, and where to
+        decode a few of its weights to.
+        """
+        if self.unit is not None:
+            return ["const uint8_t *stream", "uint8_t *few"]
+        return [f"const {kernels.stream(self.bits)} *w", *([] if self.blocks else ["place at"])]
+
+    def _decoded_ones(self) -> list[str]:
+        """The outputs that are left over, whose weights are decoded one output after another."""
+        dot = {"dense": "dot1", "wide": "wide"}[self.kind]
+        lines = [f"decode{self.unit}(&s, few, n);", f"const int32_t sum = {dot}_{self.bits}(x, w, 0, n);"]
+        return ["for (; o < outputs; o++) {", *lines, *self.finish.store("sum", "o"), "}", "}"]
+
     def _blocks(self) -> list[str]:
         """Four outputs at a time; of several vectors, one behind the other, the largest sums."""
         if self.kind == "depth":
@@ -123,6 +133,12 @@ class Product:
                      "next = dot4_{bits}(v, w, n, {bases}, other);",
                      *(f"acc[{i}] = other[{i}] > acc[{i}] ? other[{i}] : acc[{i}];" for i in range(4)),
                      "}", "w = next;"]  # fmt: skip
+        elif self.unit is not None:
+            lines = [
+                "int32_t acc[4];",
+                f"decode{self.unit}(&s, few, 4 * n);",
+                "dot4_{bits}(x, w, n, {base}, acc);",
+            ]
         else:
             lines = ["int32_t acc[4];", "w = dot4_{bits}(x, w, n, {base}, acc);"]
         start, base, bases = [], "0", "0"
@@ -184,12 +200,13 @@ def product(layer: Layer, op: Op) -> Product:
     if is_depth(layer, op):
         return Product("depth", bits, bits in DEEP and len(weight) >= 4, ends)
     if weight.ndim == 2:
+        unit = layer.coded.unit(op.name) if layer.coded else None
         if layer.x.ctype == "int32_t":
-            return Product("wide", bits, False, ends)
-        return Product("dense", bits, blocked(bits, *weight.shape), ends)
+            return Product("wide", bits, False, ends, unit)
+        return Product("dense", bits, blocked(bits, *weight.shape), ends, unit)
     groups = op.attrs["groups"]
     return Product(
-        "dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many
+        "dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many=many
     )
 
 
@@ -207,12 +224,25 @@ def products(layer: Layer) -> list[Product]:
     ]
 
 
+def weights_of(layer: Layer, op: Op) -> str:
+    """Where the weights of an op of this stage lie, packed or as a stream."""
+    coded = layer.coded
+    if coded is None or coded.unit(op.name) is None:
+        return layer.array("weight", op)
+    if op.name in coded.scratch:
+        return f"coded_weights + {coded.at[op.name]}"
+    kind = "(const int8_t *)" if op.attrs["bits"] == 8 else ""
+    return f"{kind}(weights + {coded.ram[op.name]})"
+
+
 def call(layer: Layer, op: Op, x: str, n: int, outputs: int, out: str, group: int = 1) -> str:
     """A call for all outputs, or for those of group `g`."""
     bits, first = op.attrs["bits"], f" + {times('g', outputs)}" if group > 1 else ""
     array, tensors = (lambda role: layer.array(role, op)), layer.tensors
-    weights = array("weight")
-    if not product(layer, op).blocks:
+    weights = weights_of(layer, op)
+    if product(layer, op).unit is not None:
+        weights += ", (uint8_t *)scratch"
+    elif not product(layer, op).blocks:
         weights += f", {times('g', outputs * n) if group > 1 else 0}"
     elif group > 1:
         weights += f" + {times('g', outputs * n * bits // 8)}"

@@ -7,14 +7,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from netsuke import packing
 from netsuke.artifact import Artifact
 from netsuke.errors import UnsupportedOp
-from netsuke.export.c import prelude, shifts
+from netsuke.export.c import decoder, prelude, shifts
 from netsuke.export.c.constants import literal, stored
 from netsuke.export.c.convolutions import WEIGHTED
 from netsuke.export.c.flow import flow
-from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment
+from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment, flash_bytes
 from netsuke.export.c.net import Net
 from netsuke.export.c.ops import ROWS, Layer, at_row, each, indented
 from netsuke.export.c.pointwise import POINTWISE, symbol
@@ -36,19 +35,16 @@ def check_supported(graph: Graph) -> None:
             raise UnsupportedOp(f"c cannot emit {op.kind!r}; it knows {known}")
 
 
-def source(artifact: Artifact, name: str, style: Style) -> str:
-    """The text of NAME.c. Raises UnsupportedOp for anything but a graph in the integer contract."""
-    check_supported(artifact.graph)
-    return _text(Net(artifact, name, style))
-
-
-def _text(net: Net) -> str:
+def source(net: Net) -> str:
+    """The text of NAME.c."""
     stages = "\n".join(_function(net, layer) for layer in net.layers)
     shared = _unique(p.text() for layer in net.layers for p in products(layer))
     needs = _unique(text for layer in net.layers for p in products(layer) for text in p.needs())
     stages = shifts.placed(stages) if net.style.adds else stages
     common = shifts if net.style.adds else prelude
     requantize = [t for k, t in common.REQUANTIZE.items() if f"requantize_{k}(" in stages and t not in needs]
+    if net.coded:
+        needs = [decoder.read_plainly(text) for text in needs]
     called = "".join([*requantize, *needs, *shared, stages])
     parts = [
         f'#include "{net.name}.h"\n',
@@ -57,6 +53,7 @@ def _text(net: Net) -> str:
         f"typedef {net.place()} place;\n",
         *([prelude.DSP] if "PAIRS" in called else []),
         *_constants(net),
+        *([decoder.text(net.coded)] if net.coded else []),
         *([prelude.COPY] if "copy(" in called else []),
         *([prelude.CLEAR] if "clear(" in called else []),
         *(text for name, text in shifts.HELPERS.items() if f"{name}(" in called),
@@ -74,10 +71,15 @@ def _constants(net: Net) -> list[str]:
     texts, total = [], 0
     for layer in net.layers:
         for op in layer.stage.ops:
-            lines, size = stored(op, net.tensors, net.symbols[op.name], reading(layer, op))
-            texts += lines
+            coded = net.coded is not None and net.coded.unit(op.name) is not None
+            weight = None if coded else reading(layer, op)
+            lines, size = stored(op, net.tensors, net.symbols[op.name], weight)
+            texts += [
+                line.replace(" FLASH", "", 1) if net.coded and "_weight[" in line else line for line in lines
+            ]
             total += size
-    assert total == packing.size_bytes(net.graph, net.tensors), f"emits {total} bytes of constants"
+    total += net.coded.size if net.coded else 0
+    assert total == flash_bytes(net.graph, net.tensors, net.coded), f"emits {total} bytes of constants"
     return texts
 
 
