@@ -17,7 +17,7 @@ from netsuke.coding import huffman
 from netsuke.errors import OptionError
 
 # Code of the decoder at -Os for a Cortex-M0, without and with gaps; tests/export compile it anew.
-DECODER_BYTES = {False: 200, True: 250}
+DECODER_BYTES = {False: 220, True: 270}
 WINDOW = 16  # bits looked at to find a code, which has at most 15
 PAD = 2  # bytes behind the last stream that the window may look into
 
@@ -38,11 +38,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Unit:
-    """Ops that share their tables: one of values or, for pruned layers, one of gaps and one of values."""
+    """Ops that share their tables: one of values or, for pruned layers, one of gaps and one of values.
+
+    Those that are decoded at once share a stream, too.
+    """
 
     bits: int
     tables: tuple[huffman.Table, ...]
-    streams: Mapping[str, bytes]
+    streams: Mapping[tuple[str, ...], bytes]
 
     @property
     def sparse(self) -> bool:
@@ -59,22 +62,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class Coded:
-    """What is coded, by units; `at` is where the stream of an op begins, `ram` where its weights are decoded to."""
+    """What is coded, by units; `ram` is where weights of a convolution are decoded to, in a block of `ram_bytes`."""
 
     units: tuple[Unit, ...]
-    at: Mapping[str, int]
+    at: Mapping[tuple[str, ...], int]  # where the stream of ops begins
     ram: Mapping[str, int]
     ram_bytes: int
     scratch: Mapping[str, int]  # bytes that a dense layer decodes into, by op
     packed: Mapping[str, int]  # bytes that were packed, by op
 
     def unit(self, op: str) -> int | None:
-        return next((i for i, unit in enumerate(self.units) if op in unit.streams), None)
-
-    @property
-    def streams(self) -> dict[str, int]:
-        """Bytes by op."""
-        return {op: len(stream) for unit in self.units for op, stream in unit.streams.items()}
+        return next((i for i, unit in enumerate(self.units) for ops in unit.streams if op in ops), None)
 
     @property
     def size(self) -> int:
@@ -88,31 +86,27 @@ def plan(sources: Sequence[Source]) -> Coded:
         kind = [source for source in sources if source.bits == bits]
         choices = [_smaller([kind]), _smaller([[source] for source in kind])]
         units += max(choices, key=lambda choice: choice[1])[0]
-    packed = {source.op: source.packed_bytes for source in sources}
+    coded = _placed(tuple(units), {source.op: source for source in sources})
+    packed = sum(source.packed_bytes for source in sources)
     decoder = DECODER_BYTES[any(unit.sparse for unit in units)]
-    left = sum(packed.values()) - sum(packed[op] for unit in units for op in unit.streams)
-    size = left + PAD + sum(unit.size for unit in units) + decoder
-    if not units or size >= sum(packed.values()):
-        what = "these weights" if units else "any layer"
-        raise OptionError(
-            f"coding does not pay for {what}: {sum(packed.values())} bytes packed, "
-            + (f"{size} coded, {decoder} of them the decoder" if units else "and no fewer coded")
-            + "; leave weights=packed"
-        )
-    return _placed(tuple(units), {source.op: source for source in sources})
+    size = packed - sum(coded.packed.values()) + coded.size + decoder
+    if not units or size >= packed:
+        result = f"{size} coded, {decoder} of them the decoder" if units else "and no fewer coded"
+        raise OptionError(f"coding does not pay: {packed} bytes packed, {result}; leave weights=packed")
+    return coded
 
 
 def _placed(units: tuple[Unit, ...], sources: Mapping[str, Source]) -> Coded:
-    at, ram, scratch, stream_end, ram_end = {}, {}, {}, 0, 0
+    at, ram, scratch, packed, stream_end, ram_end = {}, {}, {}, {}, 0, 0
     for unit in units:
-        for op, stream in unit.streams.items():
-            at[op], stream_end = stream_end, stream_end + len(stream)
-            source = sources[op]
-            if source.block:
-                scratch[op] = (source.block * source.bits + 7) // 8
-            else:
-                ram[op], ram_end = ram_end, ram_end + source.packed_bytes
-    packed = {op: sources[op].packed_bytes for op in at}
+        for ops, stream in unit.streams.items():
+            at[ops], stream_end = stream_end, stream_end + len(stream)
+            for source in (sources[op] for op in ops):
+                packed[source.op] = source.packed_bytes
+                if source.block:
+                    scratch[source.op] = (source.block * source.bits + 7) // 8
+                else:
+                    ram[source.op], ram_end = ram_end, ram_end + source.packed_bytes
     return Coded(units, at, ram, ram_end, scratch, packed)
 
 
@@ -130,17 +124,21 @@ def _smaller(groups: list[list[Source]]) -> tuple[list[Unit], int]:
 
 def _tried(group: list[Source]) -> list[Unit]:
     """A group without gaps, and with gaps of every width."""
-    bits, found = group[0].bits, []
-    table = huffman.Table.of(np.concatenate([source.values for source in group]))
-    streams = {source.op: huffman.written([(table, source.values)]) for source in group}
-    found.append(Unit(bits, (table,), streams))
-    some = all(source.values.any() for source in group)
-    for width in huffman.SKIPS if some else ():
-        pairs = [huffman.gaps_of(source.values, 1 << width) for source in group]
-        tables = tuple(huffman.Table.of(np.concatenate(part)) for part in zip(*pairs, strict=True))
-        streams = {source.op: huffman.written(list(zip(tables, pair, strict=True)))
-                   for source, pair in zip(group, pairs, strict=True)}  # fmt: skip
-        found.append(Unit(bits, tables, streams))
+    together = [source for source in group if not source.block]
+    parts = [[source] for source in group if source.block] + ([together] if together else [])
+    values = {tuple(s.op for s in part): np.concatenate([s.values for s in part]) for part in parts}
+    choices: list[dict[tuple[str, ...], tuple[np.ndarray, ...]]]
+    choices = [{ops: (array,) for ops, array in values.items()}]
+    if all(array.any() for array in values.values()):
+        choices += [{ops: huffman.gaps_of(array, 1 << width) for ops, array in values.items()}
+                    for width in huffman.SKIPS]  # fmt: skip
+    found = []
+    for choice in choices:
+        tables = tuple(
+            huffman.Table.of(np.concatenate(parts)) for parts in zip(*choice.values(), strict=True)
+        )
+        streams = {ops: huffman.written(list(zip(tables, part, strict=True))) for ops, part in choice.items()}
+        found.append(Unit(group[0].bits, tables, streams))
     return found
 
 

@@ -61,10 +61,15 @@ def loading(net: Net) -> list[str]:
     coded = net.coded
     assert coded is not None
     lines = ["static uint8_t loaded;", "", f"void {net.name}_load(void)", "{", "coded s;"]
-    for op, at in coded.ram.items():
-        count = net.tensors[f"{op}.weight"].size
-        lines += [f"begin_coded(&s, coded_weights + {coded.at[op]});",
-                  f"decode{coded.unit(op)}(&s, weights + {at}, {count});"]  # fmt: skip
+    for number, unit in enumerate(coded.units):
+        for ops in (ops for ops in unit.streams if ops[0] in coded.ram):
+            lines.append(f"begin_coded(&s, coded_weights + {coded.at[ops]});")
+            count, start = 0, coded.ram[ops[0]]
+            for op in ops:  # one call for all that end with a byte
+                count += net.tensors[f"{op}.weight"].size
+                if count * unit.bits % 8 or op == ops[-1]:
+                    lines.append(f"decode{number}(&s, weights + {start}, {count});")
+                    count, start = 0, coded.ram[op] + coded.packed[op]
     return [*lines, "loaded = 1;", "}"]
 
 

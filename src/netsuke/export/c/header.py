@@ -155,8 +155,8 @@ def layer_table(graph: Graph, tensors: Tensors, coded: Coded | None) -> str:
     sizes: dict[str, int] = {}
     for row in packing.stored(graph, tensors):
         sizes[owner[row.tensor]] = sizes.get(owner[row.tensor], 0) + row.size_bytes
-    for name, size in coded.streams.items() if coded else ():
-        sizes[name] += size - coded.packed[name] if coded else 0
+    for name, size in coded.packed.items() if coded else ():
+        sizes[name] -= size
     rows = [("op", "output", "weights", "bits", "MACs", "bytes")]
     for op in graph.ops:
         weight = tensors.get(op.tensor("weight"))
@@ -165,8 +165,8 @@ def layer_table(graph: Graph, tensors: Tensors, coded: Coded | None) -> str:
         count = "-" if weight is None else str(weight.size)
         rows.append((op.kind, shape, count, bits, str(products.get(op.name, 0)), str(sizes.get(op.name, 0))))
     if coded:
-        sizes["tables"] = coded.size - sum(coded.streams.values())
-        rows.append(("code tables", "", "-", "-", "0", str(sizes["tables"])))
+        sizes["coded"] = coded.size
+        rows.append(("coded weights", "", "-", "-", "0", str(coded.size)))
     weights = sum(array.size for tensor, array in tensors.items() if tensor.endswith(".weight"))
     rows.append(("total", "", str(weights), "", str(sum(products.values())), str(sum(sizes.values()))))
     return aligned(rows)

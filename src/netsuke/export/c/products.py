@@ -230,7 +230,7 @@ def weights_of(layer: Layer, op: Op) -> str:
     if coded is None or coded.unit(op.name) is None:
         return layer.array("weight", op)
     if op.name in coded.scratch:
-        return f"coded_weights + {coded.at[op.name]}"
+        return f"coded_weights + {coded.at[op.name,]}"
     kind = "(const int8_t *)" if op.attrs["bits"] == 8 else ""
     return f"{kind}(weights + {coded.ram[op.name]})"
 
