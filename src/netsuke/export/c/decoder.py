@@ -49,7 +49,7 @@ static void begin_coded(coded *s, const uint8_t *stream)
 
 /* Canonical codes of one length are consecutive numbers: `steps` has for each length, from `length` on, the last
    window that begins with such a code, and what the code is larger by than the number of its symbol. */
-APART uint8_t symbol(coded *s, const uint16_t *steps, const uint8_t *symbols, int length)
+static inline uint8_t symbol(coded *s, const uint16_t *steps, const uint8_t *symbols, int length)
 {
     uint32_t window;
     while (s->held < 16) {
@@ -88,13 +88,13 @@ def _array(ctype: str, name: str, values: np.ndarray) -> str:
 def _decoder(number: int, unit: Unit) -> str:
     """The function of a unit: so many weights more, packed as kernels read them."""
     first = [int(table.lengths[0]) for table in reversed(unit.tables)]
-    call = "symbol(s, {name}{n}_steps, {name}{n}_symbols, {first})"
+    call = "symbol(&s, {name}{n}_steps, {name}{n}_symbols, {first})"
     value = call.format(name="values", n=number, first=first[0])
     lines = []
     if unit.sparse:
         gap = call.format(name="gaps", n=number, first=first[1])
-        lines += ["if (s->gap < 0) {", f"s->gap = {gap};", "}"]
-        value = f"s->gap-- > 0 ? {zero(unit.bits) if unit.bits < 8 else 0} : {value}"
+        lines += ["if (s.gap < 0) {", f"s.gap = {gap};", "}"]
+        value = f"s.gap-- > 0 ? {zero(unit.bits) if unit.bits < 8 else 0} : {value}"
     if unit.bits == 8:
         body, start, end = [f"*to++ = (uint8_t)({value});" if unit.sparse else f"*to++ = {value};"], [], []
     else:
@@ -103,8 +103,8 @@ def _decoder(number: int, unit: Unit) -> str:
                 "*to++ = (uint8_t)(bits & 255);", "bits >>= 8;", "held -= 8;", "}"]  # fmt: skip
         end = ["if (held > 0) {", "*to = (uint8_t)bits;", "}"]
     opening = [f"/* {unit.bits}-bit weights, as many as `n`, packed as their kernels read them. */",
-               f"APART void decode{number}(coded *s, uint8_t *to, place n)", "{"]  # fmt: skip
-    return indented([*opening, *start, "for (; n > 0; n--) {", *lines, *body, "}", *end, "}"])
+               f"APART void decode{number}(coded *state, uint8_t *to, place n)", "{", "coded s = *state;"]  # fmt: skip
+    return indented([*opening, *start, "for (; n > 0; n--) {", *lines, *body, "}", *end, "*state = s;", "}"])
 
 
 def read_plainly(kernel: str) -> str:
