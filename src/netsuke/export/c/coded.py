@@ -81,10 +81,14 @@ class Coded:
 
 def plan(sources: Sequence[Source]) -> Coded:
     """The smallest coding of these weights. Raises OptionError where it saves nothing, its decoder counted."""
+    if not sources:
+        raise OptionError("coding does not pay: no weights of more than a bit to code; leave weights=packed")
     units: list[Unit] = []
     for bits in sorted({source.bits for source in sources}):
         kind = [source for source in sources if source.bits == bits]
-        choices = [_smaller([kind]), _smaller([[source] for source in kind])]
+        apart = [[source for source in kind if bool(source.block) == streamed] for streamed in (True, False)]
+        groups = [[kind], [part for part in apart if part], [[source] for source in kind]]
+        choices = [_smaller(group) for group in groups]
         units += max(choices, key=lambda choice: choice[1])[0]
     coded = _placed(tuple(units), {source.op: source for source in sources})
     packed = sum(source.packed_bytes for source in sources)

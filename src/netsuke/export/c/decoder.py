@@ -47,6 +47,15 @@ static void begin_coded(coded *s, const uint8_t *stream)
     s->gap = -1;
 }
 
+/* Part by part: as a whole it might be copied by memcpy. */
+static inline void copy_coded(coded *to, const coded *from)
+{
+    to->next = from->next;
+    to->window = from->window;
+    to->held = from->held;
+    to->gap = from->gap;
+}
+
 /* Canonical codes of one length are consecutive numbers: `steps` has for each length, from `length` on, the last
    window that begins with such a code, and what the code is larger by than the number of its symbol. */
 static inline uint8_t symbol(coded *s, const uint16_t *steps, const uint8_t *symbols, int length)
@@ -103,8 +112,10 @@ def _decoder(number: int, unit: Unit) -> str:
                 "*to++ = (uint8_t)(bits & 255);", "bits >>= 8;", "held -= 8;", "}"]  # fmt: skip
         end = ["if (held > 0) {", "*to = (uint8_t)bits;", "}"]
     opening = [f"/* {unit.bits}-bit weights, as many as `n`, packed as their kernels read them. */",
-               f"APART void decode{number}(coded *state, uint8_t *to, place n)", "{", "coded s = *state;"]  # fmt: skip
-    return indented([*opening, *start, "for (; n > 0; n--) {", *lines, *body, "}", *end, "*state = s;", "}"])
+               f"APART void decode{number}(coded *state, uint8_t *to, place n)", "{", "coded s;", "copy_coded(&s, state);"]  # fmt: skip
+    return indented(
+        [*opening, *start, "for (; n > 0; n--) {", *lines, *body, "}", *end, "copy_coded(state, &s);", "}"]
+    )
 
 
 def read_plainly(kernel: str) -> str:
