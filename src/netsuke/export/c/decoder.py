@@ -111,8 +111,13 @@ def _decoder(number: int, unit: Unit) -> str:
         body = [f"bits |= (uint32_t)({value}) << held;", f"held += {unit.bits};", "if (held >= 8) {",
                 "*to++ = (uint8_t)(bits & 255);", "bits >>= 8;", "held -= 8;", "}"]  # fmt: skip
         end = ["if (held > 0) {", "*to = (uint8_t)bits;", "}"]
-    opening = [f"/* {unit.bits}-bit weights, as many as `n`, packed as their kernels read them. */",
-               f"APART void decode{number}(coded *state, uint8_t *to, place n)", "{", "coded s;", "copy_coded(&s, state);"]  # fmt: skip
+    opening = [
+        f"/* {unit.bits}-bit weights, as many as `n`, packed as their kernels read them. */",
+        f"APART void decode{number}(coded *state, uint8_t *to, place n)",
+        "{",
+        "coded s;",
+        "copy_coded(&s, state);",
+    ]
     return indented(
         [*opening, *start, "for (; n > 0; n--) {", *lines, *body, "}", *end, "copy_coded(state, &s);", "}"]
     )
