@@ -82,10 +82,10 @@ def test_shifts_beat_multiplying_in_software(tmp_path: Path) -> None:
     """On an RV32 without a multiplier, where the other build calls __mulsi3."""
     plain, shifts = both("rv32iac", "multiply=shifts", tmp_path)
     assert plain["wrong_logits"] == shifts["wrong_logits"] == 0
-    assert shifts["instructions_an_image"] < plain["instructions_an_image"] / 4
+    assert shifts["instructions_an_image"] < plain["instructions_an_image"] / 2
 
 
-@pytest.mark.parametrize("board", ["microbit", "rv32imac"])
+@pytest.mark.parametrize("board", ["mps2-an385", "rv32imac"])
 def test_coded_weights_on_a_board(board: str, tmp_path: Path) -> None:
     plain, coded = both(board, "weights=coded", tmp_path)
     assert coded["wrong_logits"] == 0
