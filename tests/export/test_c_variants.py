@@ -36,8 +36,13 @@ COMPILERS = {
     "gcc-riscv64-unknown-elf": ["riscv64-unknown-elf-gcc", "-march=rv32i", "-mabi=ilp32", "-ffreestanding"],
     "gcc-avr": ["avr-gcc", "-mmcu=atmega2560", "-ffreestanding"],
 }
-each_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
-each_compiler = pytest.mark.parametrize("package", COMPILERS)
+
+
+def name_of(options: dict[str, Any]) -> str:
+    return "-".join(options.values())
+
+
+each_option = pytest.mark.parametrize("options", OPTIONS, ids=name_of)
 
 
 def need(package: str) -> list[str]:
@@ -77,12 +82,12 @@ def batch(folder: Path, options: dict[str, Any], count: int) -> list[tuple[Artif
     artifacts = [pruned(random_graph(seed, extended=seed % 2 == 1), seed) for seed in range(count)]
     paths = [(a, written(a, folder, f"m{i}", options)) for i, a in enumerate(artifacts)]
     found = [(a, path) for a, path in paths if path]
-    assert len(found) > count // 2
+    assert len(found) >= count // 2
     return found
 
 
 @pytest.mark.usefixtures("tables_are_free")
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pair=integer_graphs(extended=True), options=st.sampled_from(OPTIONS), seed=st.integers(0, 2))
 def test_any_graph_equals_the_reference(pair: tuple, options: dict, seed: int, tmp_path: Path) -> None:
     artifact = pruned(pair, seed)
@@ -92,26 +97,36 @@ def test_any_graph_equals_the_reference(pair: tuple, options: dict, seed: int, t
         np.testing.assert_array_equal(c.run(path, images, flags=["-O1"]), artifact.logits(images))
 
 
-@pytest.mark.usefixtures("tables_are_free")
-@each_option
-@each_compiler
-@pytest.mark.parametrize("level", ["-O0", "-Os", "-O2"])
-def test_compiles_without_a_warning(options: dict, package: str, level: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory, tables_are_free: None) -> dict[str, list[Path]]:
+    """Files of every choice of options, by their names."""
+    folder = tmp_path_factory.mktemp("few")
+    return {
+        name_of(options): [path for _, path in batch(folder / name_of(options), options, 6)]
+        for options in OPTIONS
+    }
+
+
+@pytest.mark.parametrize("package", COMPILERS)
+@pytest.mark.parametrize("level", ["-Os", "-O2"])
+def test_compiles_without_a_warning(
+    few: dict[str, list[Path]], package: str, level: str, tmp_path: Path
+) -> None:
     """And the objects of this machine's compilers need no library; those of RV32I no multiplication either."""
     compiler = need(package)
-    paths = [path for _, path in batch(tmp_path, options, 10)]
-    subprocess.run([*compiler, *STRICT, level, "-c", *map(str, paths)], check=True, cwd=tmp_path)
-    if level == "-O0":  # where even gcc's own constants are products
-        return
     nm = compiler[0].removesuffix("gcc") + "nm" if compiler[0].endswith("-gcc") else "nm"
-    objects = [f"{path.stem}.o" for path in paths]
-    listed = subprocess.run([nm, "-u", *objects], cwd=tmp_path, capture_output=True, text=True, check=True)
-    called = set(re.findall(r" U (\w+)", listed.stdout))
-    if package in ("gcc", "clang"):
-        assert called == set()
-    assert not {"memcpy", "memset"} & called
-    if package == "gcc-riscv64-unknown-elf" and options.get("multiply") == "shifts":
-        assert "__mulsi3" not in called
+    for options, paths in few.items():
+        subprocess.run([*compiler, *STRICT, level, "-c", *map(str, paths)], check=True, cwd=tmp_path)
+        objects = [f"{path.stem}.o" for path in paths]
+        listed = subprocess.run(
+            [nm, "-u", *objects], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        called = set(re.findall(r" U (\w+)", listed.stdout))
+        if package in ("gcc", "clang"):
+            assert called == set()
+        assert not {"memcpy", "memset"} & called
+        if package == "gcc-riscv64-unknown-elf" and "shifts" in options:
+            assert "__mulsi3" not in called
 
 
 @pytest.mark.usefixtures("tables_are_free")
@@ -125,7 +140,7 @@ def test_self_tests_are_clean_under_sanitizers(options: dict, package: str, tmp_
     if subprocess.run([*compiler, *flags, str(probe), "-o", str(program)], capture_output=True).returncode:
         runtime = {"gcc": "libasan8 and libubsan1", "clang": "libclang-rt-dev"}[package]
         pytest.skip(f"{package} lacks its sanitizers: apt install {runtime}")
-    paths = [path for _, path in batch(tmp_path, options, 10)]
+    paths = [path for _, path in batch(tmp_path, options, 6)]
     caller = options.get("workspace") == "caller"
     spaces = "".join(f"static {p.stem}_workspace w_{p.stem};\n" for p in paths) if caller else ""
     calls = " + ".join(f"{p.stem}_self_test({f'&w_{p.stem}' if caller else ''})" for p in paths)

@@ -143,16 +143,21 @@ class Product:
             lines = ["int32_t acc[4];", "w = dot4_{bits}(x, w, n, {base}, acc);"]
         start, base, bases = [], "0", "0"
         if self.kind == "dense" and self.zero:
-            start, base = [f"const int32_t base = {-self.zero} * total(x, n);"], "base"
+            start, base = [f"const int32_t base = {self._offset('x')};"], "base"
             if self.many > 1:
                 start = [f"int32_t base[{self.many}];", "const int8_t *v = x;",
-                         "for (place k = 0; k < count; k++, v += n) {", f"base[k] = {-self.zero} * total(v, n);",
+                         "for (place k = 0; k < count; k++, v += n) {", f"base[k] = {self._offset('v')};",
                          "}"]  # fmt: skip
                 base, bases = "base[0]", "base[k]"
         names = {"bits": self.bits, "stream": kernels.stream(self.bits), "base": base, "bases": bases}
         fours = [line.format(**names) if "_{" in line or "{stream}" in line else line for line in lines]
         ends = [line for k in range(4) for line in self.finish.store(f"acc[{k}]", f"(o + {k})")]
         return [*start, "for (; o + 4 <= outputs; o += 4) {", *fours, *ends, "}"]
+
+    def _offset(self, x: str) -> str:
+        """What comes off the sums of a vector's products with codes from 0 up."""
+        total = f"total({x}, n)"
+        return f"product({total}, {-self.zero})" if self.finish.adds else f"{-self.zero} * {total}"
 
     def needs(self) -> list[str]:
         """The kernels it calls, as text."""
