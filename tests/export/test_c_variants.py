@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,17 @@ def need(package: str) -> list[str]:
     return COMPILERS[package]
 
 
-@pytest.fixture(scope="module")
-def tables_are_free() -> Iterator[None]:
+@contextmanager
+def free_tables() -> Iterator[None]:
     """Graphs of tests are small: what is coded would be larger for its tables and its decoder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coded.Unit, "table_bytes", -100_000)
+        yield
+
+
+@pytest.fixture
+def tables_are_free() -> Iterator[None]:
+    with free_tables():
         yield
 
 
@@ -98,13 +105,12 @@ def test_any_graph_equals_the_reference(pair: tuple, options: dict, seed: int, t
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory, tables_are_free: None) -> dict[str, list[Path]]:
+def few(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Files of every choice of options, by their names."""
     folder = tmp_path_factory.mktemp("few")
-    return {
-        name_of(options): [path for _, path in batch(folder / name_of(options), options, 6)]
-        for options in OPTIONS
-    }
+    with free_tables():
+        found = {name_of(options): batch(folder / name_of(options), options, 6) for options in OPTIONS}
+    return {name: [path for _, path in pairs] for name, pairs in found.items()}
 
 
 @pytest.mark.parametrize("package", COMPILERS)
