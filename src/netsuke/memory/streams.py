@@ -76,7 +76,7 @@ def needed(stage: Stage, number: int, step: int, rows: int) -> int:
 class _Net:
     """A graph's stages with all that a layout asks of them."""
 
-    def __init__(self, graph: Graph, tensors: Tensors, weights: Mapping[str, int]):
+    def __init__(self, graph: Graph, tensors: Tensors, weights: Mapping[str, int] = {}):
         self.graph, self.tensors = graph, tensors
         self.types = graph.types(tensors)
         self.stages = tuple(
