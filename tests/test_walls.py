@@ -35,7 +35,7 @@ ALLOWED = {
     "image": {"errors"},
     "artifact": CORE | {"storage", "coding"},
     "engine": CORE | {"artifact", "cache", "export"},
-    "export": CORE | {"artifact", "measure"},
+    "export": CORE | {"artifact", "coding", "measure"},
     "import_onnx": CORE | {"artifact"},
     "measure": CORE | {"artifact", "data", "engine"},
     "bench": CORE | {"artifact", "engine", "export", "measure"},
