@@ -123,6 +123,7 @@ def _ink(contrast: np.ndarray) -> tuple[np.ndarray | None, int]:
     likely = (contrast > max(floor, solid // 20)).view(np.uint8)
     count, label, stats, _ = cv2.connectedComponentsWithStats(likely, connectivity=8)
     sure = np.bincount(label[2 * contrast > solid], minlength=count)  # the size of each piece's sure part
+    sure[0] = 0
     if np.count_nonzero(sure) > contrast.size // 16 + 16:  # nothing but noise
         return None, 0
     sure[_lines(label, stats)] = 0

@@ -44,7 +44,7 @@ def paper(full: np.ndarray) -> np.ndarray | int:
     ring = _terms(high, wide)[1]
     border = cells[ring]
     level = ranked(border, 50)
-    if ranked(np.abs(border - level), 50) < EVEN:
+    if ranked(_apart(border, level), 50) < EVEN:
         return level
 
     # The border is uneven, by a shadow or by ink that a tight crop cut. Against one level, its commonest, the
@@ -57,35 +57,44 @@ def paper(full: np.ndarray) -> np.ndarray | int:
     shape = evaluated(surface, high, wide)
     # A soft shadow leaves a third of the light; ink at the border pulls the surface below.
     soft = 10 * int(shape.min()) > 3 * int(shape.max())
-    if soft and ranked(np.abs(cells - shape), 40) < ranked(np.abs(cells - common), 40):
+    if soft and ranked(_apart(cells, shape), 40) < ranked(_apart(cells, common), 40):
         return np.clip(evaluated(surface, *full.shape), 0, 255 * 16)
     return common
 
 
 def _surface(cells: np.ndarray, ring: np.ndarray, level: int) -> tuple[int, ...]:
-    """A quadratic surface: its level, five coefficients and the mean of its fourth term.
+    """A quadratic surface: its level, five coefficients and the mean of its fourth term."""
+    terms, values, border = _terms(*cells.shape)[0], cells.ravel(), ring.ravel()
+    surface = _refined((level, 0, 0, 0, 0, 0, 0), terms, values, border, BORDER)
+    # The border gave the shape; now all the paper inside refines it.
+    rest = _apart(cells, evaluated(surface, *cells.shape)).ravel()
+    use = rest < max(8 * 16, 6 * ranked(rest[border], 50))
+    return _refined(surface, terms, values, use, INSIDE)
+
+
+def _apart(cells: np.ndarray, ground: np.ndarray | int) -> np.ndarray:
+    """How far cells are from the paper; C holds it in 16 bits."""
+    return np.minimum(np.abs(cells - ground), 32767)
+
+
+def _refined(
+    surface: tuple[int, ...], terms: np.ndarray, values: np.ndarray, use: np.ndarray, turns: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The surface fitted further to the cells in `use`.
 
     Residuals are cut and fitted again and again (Huber's modified residuals, 1977), so that ink hardly pulls. The terms
     are nearly orthogonal on a border, so each coefficient is found by itself.
     """
-    terms = _terms(*cells.shape)[0]
-    use, values = ring.ravel(), cells.ravel()
-    mean = 0
-    coefficients = np.zeros(5, np.int64)
-    for turn, reach in enumerate(BORDER + INSIDE):
-        if turn in (0, len(BORDER)):
-            if turn:  # the border gave the shape; now all the paper inside refines it
-                rest = np.abs(values - level - (coefficients @ shapes >> 8))
-                use = rest < max(8 * 16, 6 * ranked(rest[use], 50))
-            shifted = int(terms[3][use].sum()) // int(use.sum())
-            level += int(coefficients[3]) * (shifted - mean) >> 8
-            mean = shifted
-            shapes = terms - np.array([0, 0, 0, mean, 0])[:, None]
-            picked, target = shapes[:, use], values[use]
-            squares = np.maximum((picked * picked).sum(1) >> 8, 1)
-        pull = (target - level - (coefficients @ picked >> 8)).clip(-reach, reach)
+    level, coefficients, old = surface[0], np.array(surface[1:6]), surface[6]
+    terms, values = terms[:, use], values[use]
+    mean = int(terms[3].sum()) // values.size
+    level += int(coefficients[3]) * (mean - old) >> 8
+    terms = terms - np.array([0, 0, 0, mean, 0])[:, None]
+    squares = np.maximum((terms * terms).sum(1) >> 8, 1)
+    for reach in turns:
+        pull = (values - level - (coefficients @ terms >> 8)).clip(-reach, reach)
         level += (2 * int(pull.sum()) + pull.size) // (2 * pull.size)
-        coefficients = (coefficients + picked @ pull // squares).clip(-LIMIT, LIMIT)
+        coefficients = (coefficients + terms @ pull // squares).clip(-LIMIT, LIMIT)
     return (level, *coefficients.tolist(), mean)
 
 

@@ -25,24 +25,39 @@ WORKSPACES = ("static", "caller")
 
 
 def write(
-    artifact: Artifact, folder: str | Path, name: str | None = None, *, workspace: str = "static"
+    artifact: Artifact,
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    workspace: str = "static",
+    confidence: bool | str = False,
+    normaliser: bool | str = False,
 ) -> Path:
     """Write NAME.h and NAME.c into `folder` and return the path of NAME.c.
 
     `name` becomes a C identifier; without one, the manifest's `name` is taken, or "model". `workspace` is "static",
-    or "caller" where each function takes a pointer to its memory and so is re-entrant.
-    Raises UnsupportedOp for a float graph, OptionError for another workspace and ArtifactError where the folder cannot
-    be written.
+    or "caller" where each function takes a pointer to its memory and so is re-entrant. `confidence` adds
+    NAME_confidence, `normaliser` NAME_normalise; "yes" and "no" will do.
+    Raises UnsupportedOp for a float graph, OptionError for another workspace, a confidence of logits without a scale and a
+    normaliser of a model that takes whole images, and ArtifactError where the folder cannot be written.
     """
     check_supported(artifact.graph)
     if workspace not in WORKSPACES:
         raise OptionError(f"no workspace {workspace!r}; choose from {', '.join(WORKSPACES)}")
-    style = Style(workspace)
+    style = Style(workspace, switch(confidence, "confidence"), switch(normaliser, "normaliser"))
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
     texts = {f"{name}.h": header(artifact, name, style), f"{name}.c": source(artifact, name, style)}
     for file, text in texts.items():
         place(Path(folder) / file, text.encode("ascii"))
     return Path(folder) / f"{name}.c"
+
+
+def switch(value: bool | str, name: str) -> bool:
+    """An option that is on or off. Raises OptionError for anything but yes and no, true and false."""
+    known = {True: True, False: False, "yes": True, "no": False}
+    if not isinstance(value, bool | str) or value not in known:
+        raise OptionError(f"{name} is yes or no; got {value!r}")
+    return known[value]
 
 
 def run(

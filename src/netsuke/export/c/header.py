@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from netsuke import packing
 from netsuke.artifact import Artifact
+from netsuke.export.c import confidence, normaliser
 from netsuke.graph import Graph, Tensors
 from netsuke.measure.cost import macs
 from netsuke.memory import WORD, Layout, layout
@@ -21,6 +23,8 @@ class Style:
     """Choices of whoever exports."""
 
     workspace: str = "static"  # or "caller": every function takes a pointer to it, so that it is re-entrant
+    confidence: bool = False  # NAME_confidence: per mille, by whole numbers
+    normaliser: bool = False  # NAME_normalise: a grey image of any size to the model's input
 
 
 def identifier(name: str) -> str:
@@ -49,6 +53,7 @@ def header(artifact: Artifact, name: str, style: Style) -> str:
         "INPUT_WIDTH": (wide, "bytes of a row"),
         "INPUT_BYTES": (channels * high * wide, "the whole image"),
     }
+    more = [part.header(artifact, name) for part in extras(style)]
     lines = [f"#define {upper}_{key} {value} /* {text} */" for key, (value, text) in figures.items()]
     who = (
         "Re-entrant: one workspace a call at a time."
@@ -92,6 +97,7 @@ int {name}_push_row({first}const uint8_t *row, int32_t *logits);
 /* Forget the rows so far{"; call it once before the first row" if caller else ""}. */
 void {name}_start({f"{name}_workspace *w" if caller else "void"});
 
+{chr(10).join(more)}
 #ifdef {upper}_SELF_TEST
 /* Runs {SELF_TEST_IMAGES} built-in images; how many logits differ from the reference (0 = all is well). */
 int {name}_self_test({f"{name}_workspace *w" if caller else "void"});
@@ -103,6 +109,12 @@ int {name}_self_test({f"{name}_workspace *w" if caller else "void"});
 
 #endif
 """
+
+
+def extras(style: Style) -> list[ModuleType]:
+    """The modules of the functions that were asked for; each has `header` and `source`."""
+    asked = {confidence: style.confidence, normaliser: style.normaliser}
+    return [module for module, wanted in asked.items() if wanted]
 
 
 def comment(names: Iterable[str]) -> str:

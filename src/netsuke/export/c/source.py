@@ -13,7 +13,7 @@ from netsuke.errors import UnsupportedOp
 from netsuke.export.c import prelude
 from netsuke.export.c.constants import literal, stored
 from netsuke.export.c.convolutions import WEIGHTED
-from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment, identifier
+from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment, extras, identifier
 from netsuke.export.c.ops import ROWS, Layer, View, at_row, each, indented
 from netsuke.export.c.pointwise import POINTWISE, symbol
 from netsuke.export.c.products import products, reading
@@ -79,6 +79,7 @@ class _Source:
             *shared,
             stages,
             flow,
+            *(part.source(self.artifact, self.name) for part in extras(self.style)),
             _self_test(self.artifact, self.name, self.style),
         ]
         return "\n".join(parts)
