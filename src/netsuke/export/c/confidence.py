@@ -18,11 +18,11 @@ static const uint16_t confidences[{count}] FLASH = {{{table}}};
 int {name}_confidence(const int32_t *logits)
 {{
     uint32_t gap, place;
-    int32_t here, there, best = logits[0], second = best;
+    int32_t here, there, best = logits[0], second = INT32_MIN;
     for (int k = 1; k < {upper}_CLASSES; k++) {{
-        if (logits[k] > best || k == 1) {{
-            second = k == 1 && logits[k] < best ? logits[k] : best;
-            best = logits[k] > best ? logits[k] : best;
+        if (logits[k] > best) {{
+            second = best;
+            best = logits[k];
         }} else if (logits[k] > second) {{
             second = logits[k];
         }}
