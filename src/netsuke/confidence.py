@@ -44,7 +44,9 @@ def confidence(graph: Graph) -> Confidence:
     """The table for the integer logits of a graph. Raises OptionError where it does not tell their scale."""
     last = graph.ops[-1]
     if last.kind != "qlogits":
-        raise OptionError(f"confidence needs logits with a scale; the last op is {last.kind!r}, not 'qlogits'")
+        raise OptionError(
+            f"confidence needs logits with a scale; the last op is {last.kind!r}, not 'qlogits'"
+        )
     scale = float(last.attrs["scale"])
     shift = min(max(floor(log2(STEP / scale)), 0), 20)
     count = min(int(TOP / (scale * 2**shift)) + 2, 4096)

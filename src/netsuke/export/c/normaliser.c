@@ -51,6 +51,14 @@ static int32_t n_size(int32_t v)
     return v < 0 ? -v : v;
 }
 
+/* Volatile, as a plain loop would become a call of memset. */
+static void n_clear(int32_t *values, int count)
+{
+    for (int k = 0; k < count; k++) {
+        *(volatile int32_t *)&values[k] = 0;
+    }
+}
+
 /* The mean of box (row, column) of high x wide, in units of a grey level. */
 static int32_t n_mean(const n_state *s, int32_t row, int32_t column, int32_t high, int32_t wide, int32_t unit)
 {
@@ -129,9 +137,8 @@ static int32_t n_evaluated(const int32_t *surface, int32_t x, int32_t y)
 
 static void n_level(n_state *s, int32_t level)
 {
-    for (int k = 0; k < 7; k++) {
-        *(volatile int32_t *)&s->surface[k] = k == 0 ? level : 0;
-    }
+    n_clear(s->surface, 7);
+    s->surface[0] = level;
 }
 
 static int32_t n_paper(const n_state *s, int32_t i)
@@ -146,7 +153,7 @@ static int32_t n_paper(const n_state *s, int32_t i)
 static void n_refine(int32_t *surface, const int16_t *cells, const uint8_t *use, int32_t high, int32_t wide,
                      int32_t turns)
 {
-    int32_t terms[5], squares[5] = {0, 0, 0, 0, 0}, total = 0, count = 0, mean;
+    int32_t terms[5], squares[5], pulls[5], total = 0, count = 0, mean;
     for (int32_t i = 0; i < high * wide; i++) {
         if (use[i]) {
             n_terms(n_axis(i % wide, wide), n_axis(i / wide, high), 0, terms);
@@ -157,6 +164,7 @@ static void n_refine(int32_t *surface, const int16_t *cells, const uint8_t *use,
     mean = total / count;
     surface[0] += n_shifted(surface[4] * (mean - surface[6]), 8);
     surface[6] = mean;
+    n_clear(squares, 5);
     for (int32_t i = 0; i < high * wide; i++) {
         if (use[i]) {
             n_terms(n_axis(i % wide, wide), n_axis(i / wide, high), mean, terms);
@@ -167,7 +175,8 @@ static void n_refine(int32_t *surface, const int16_t *cells, const uint8_t *use,
     }
     for (int32_t turn = 0; turn < turns; turn++) {
         const int32_t cut = turn < turns - 9 ? 1024 : turn < turns - 6 ? 256 : 64;
-        int32_t pulls[5] = {0, 0, 0, 0, 0}, all = 0;
+        int32_t all = 0;
+        n_clear(pulls, 5);
         for (int32_t i = 0; i < high * wide; i++) {
             if (use[i]) {
                 const int32_t x = n_axis(i % wide, wide), y = n_axis(i / wide, high);
@@ -240,7 +249,7 @@ static int n_uneven(n_state *s, const int16_t *cells, uint8_t *use, int32_t high
     }
     least = n_largest(8 * 16, 6 * n_median(spare, n));
     for (int32_t i = 0; i < high * wide; i++) {
-        use[i] = n_apart(s, cells, i, high, wide) < least;
+        use[i] = (uint8_t)(n_apart(s, cells, i, high, wide) < least);
     }
     n_refine(s->surface, cells, use, high, wide, 6);
     for (int32_t i = 0; i < high * wide; i++) {
@@ -266,7 +275,7 @@ static void n_find_paper(n_state *s, int16_t *spare)
     for (int32_t y = 0; y < high; y++) {
         for (int32_t x = 0; x < wide; x++) {
             cells[y * wide + x] = (int16_t)n_mean(s, y, x, high, wide, 16);
-            ring[y * wide + x] = y < edge || y >= high - edge || x < edge || x >= wide - edge;
+            ring[y * wide + x] = (uint8_t)(y < edge || y >= high - edge || x < edge || x >= wide - edge);
         }
     }
     n = n_border(cells, ring, high * wide, spare);
@@ -311,31 +320,41 @@ static void n_find_contrast(n_state *s)
     }
 }
 
+/* A piece without a pixel. Field by field, as a whole one would become a call of memcpy. */
+static void n_empty(n_piece *piece)
+{
+    piece->left = piece->top = 65535;
+    piece->right = piece->bottom = 0;
+    piece->area = piece->sure = piece->inner = 0;
+    piece->ends = piece->kept = 0;
+}
+
 static void n_join(const n_state *s, n_piece *piece, int32_t x, int32_t y, int32_t edge)
 {
     const int low = y >= s->high - edge, far = x >= s->wide - edge;
     const int32_t c = s->contrast[y * s->wide + x];
-    piece->left = x < piece->left ? (uint16_t)x : piece->left;
-    piece->top = y < piece->top ? (uint16_t)y : piece->top;
-    piece->right = x >= piece->right ? (uint16_t)(x + 1) : piece->right;
-    piece->bottom = y >= piece->bottom ? (uint16_t)(y + 1) : piece->bottom;
+    piece->left = (uint16_t)(x < piece->left ? x : piece->left);
+    piece->top = (uint16_t)(y < piece->top ? y : piece->top);
+    piece->right = (uint16_t)n_largest(piece->right, x + 1);
+    piece->bottom = (uint16_t)n_largest(piece->bottom, y + 1);
     piece->area++;
     piece->sure = (uint16_t)(piece->sure + (2 * c > s->solid));
     piece->inner = (uint16_t)(piece->inner + (x >= edge && y >= edge && !low && !far));
     if ((x < edge || far) && (y < edge || low)) {
-        piece->ends |= (uint8_t)(1 << (2 * low + far));
+        piece->ends = (uint8_t)(piece->ends | 1 << (2 * low + far));
     }
 }
 
 /* The piece that holds a pixel: its pixels are chained through their labels, then get the piece's number. */
 static void n_flood(n_state *s, int32_t seed, int32_t edge)
 {
-    n_piece piece = {65535, 65535, 0, 0, 0, 0, 0, 0, 0};
+    n_piece *const piece = &s->pieces[s->number];
     int32_t at = seed, last = seed;
+    n_empty(piece);
     s->label[seed] = N_END;
     for (;;) {
         const int32_t x = at % s->wide, y = at / s->wide;
-        n_join(s, &piece, x, y, edge);
+        n_join(s, piece, x, y, edge);
         for (int32_t v = n_largest(y - 1, 0); v <= y + 1 && v < s->high; v++) {
             for (int32_t u = n_largest(x - 1, 0); u <= x + 1 && u < s->wide; u++) {
                 const int32_t near = v * s->wide + u;
@@ -359,7 +378,7 @@ static void n_flood(n_state *s, int32_t seed, int32_t edge)
         }
         at = next;
     }
-    s->pieces[s->number++] = piece;
+    s->number++;
 }
 
 /* A line of a form: along the border, and thin or from corner to corner. */
@@ -392,8 +411,7 @@ static int32_t n_length(const n_piece *p)
 static int n_choose(n_state *s, n_piece *frame)
 {
     int32_t all = 0, apart = 0, most = 0, longest = 0;
-    n_piece large = {65535, 65535, 0, 0, 0, 0, 0, 0, 0};
-    *frame = large;
+    n_empty(frame);
     for (int32_t i = 0; i < s->number; i++) {
         n_piece *p = &s->pieces[i];
         p->sure = n_is_line(s, p) ? 0 : p->sure;
@@ -410,18 +428,17 @@ static int n_choose(n_state *s, n_piece *frame)
         const n_piece *p = &s->pieces[i];
         if (p->sure > 0 && 5 * n_length(p) >= longest &&
             (10 * (int32_t)p->sure >= most || 10 * n_length(p) >= 3 * longest)) {
-            large.left = p->left < large.left ? p->left : large.left;
-            large.top = p->top < large.top ? p->top : large.top;
-            large.right = p->right > large.right ? p->right : large.right;
-            large.bottom = p->bottom > large.bottom ? p->bottom : large.bottom;
+            frame->left = p->left < frame->left ? p->left : frame->left;
+            frame->top = p->top < frame->top ? p->top : frame->top;
+            frame->right = p->right > frame->right ? p->right : frame->right;
+            frame->bottom = p->bottom > frame->bottom ? p->bottom : frame->bottom;
         }
     }
     for (int32_t i = 0; i < s->number; i++) {
         n_piece *p = &s->pieces[i];
-        p->kept = p->sure > 0 && p->left >= large.left && p->top >= large.top && p->right <= large.right &&
-                  p->bottom <= large.bottom;
+        p->kept = (uint8_t)(p->sure > 0 && p->left >= frame->left && p->top >= frame->top &&
+                            p->right <= frame->right && p->bottom <= frame->bottom);
     }
-    *frame = large;
     return most > 0;
 }
 
@@ -588,9 +605,7 @@ int NAME_normalise(const uint8_t *grey, int32_t width, int32_t height, int32_t s
     for (int32_t i = 0; i < N_PLANES * N_SIZE * N_SIZE; i++) {
         *(volatile uint8_t *)(out + i) = 0;
     }
-    for (int i = 0; i < 4; i++) {
-        *(volatile int32_t *)(work + i) = 0;
-    }
+    n_clear(work, 4);
     if (width < 1 || height < 1 || width > 16383 || height > 16383 || stride < width) {
         return -1;
     }

@@ -38,7 +38,9 @@ def contract(artifact: Artifact) -> tuple[int, int, str]:
     channels, high, wide = artifact.graph.input_shape
     box = told.get("box", round(high * 20 / 28)) if isinstance(told, dict) else 0
     if centring not in GRAIN:
-        raise OptionError("normaliser: this model takes whole images, not centred ink; there is nothing to normalise")
+        raise OptionError(
+            "normaliser: this model takes whole images, not centred ink; there is nothing to normalise"
+        )
     if high != wide or high > LARGEST or not isinstance(box, int) or not 1 <= box <= high:
         raise OptionError(
             f"normaliser: takes square inputs of at most {LARGEST} pixels with a box of 1 to its side; "
