@@ -1,9 +1,9 @@
 """How sure a model is, in whole numbers: a table over the gap between the two largest logits.
 
-Of two classes whose logits are `gap` apart, the larger has the softmax 1 / (1 + exp(-gap * scale)). It is the confidence
-that the best class, and not the second, is right; the softmax over all classes is never higher. No runtime of a
-microcontroller has to take an exponential: the values stand in a table, between which is interpolated. Python, C and
-WebAssembly give the same per mille, bit for bit.
+Of two classes whose logits are `gap` apart, the larger has the softmax 1 / (1 + exp(-gap * scale)). It is the
+confidence that the best class, and not the second, is right; the softmax over all classes is never higher. A
+microcontroller need not take an exponential: the values stand in a table, between which is interpolated. Python, C
+and WebAssembly give the same per mille, bit for bit.
 """
 
 from __future__ import annotations

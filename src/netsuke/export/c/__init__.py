@@ -38,8 +38,8 @@ def write(
     `name` becomes a C identifier; without one, the manifest's `name` is taken, or "model". `workspace` is "static",
     or "caller" where each function takes a pointer to its memory and so is re-entrant. `confidence` adds
     NAME_confidence, `normaliser` NAME_normalise; "yes" and "no" will do.
-    Raises UnsupportedOp for a float graph, OptionError for another workspace, a confidence of logits without a scale and a
-    normaliser of a model that takes whole images, and ArtifactError where the folder cannot be written.
+    Raises UnsupportedOp for a float graph, OptionError for another workspace, a confidence of logits without a scale
+    and a normaliser of a model that takes whole images, and ArtifactError where the folder cannot be written.
     """
     check_supported(artifact.graph)
     if workspace not in WORKSPACES:

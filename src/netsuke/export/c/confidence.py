@@ -6,9 +6,9 @@ from netsuke.artifact import Artifact
 from netsuke.confidence import confidence
 
 HEADER = """\
-/* How sure the answer is: per mille, from 500 (two classes are level) to 1000, that the class with the largest logit, and
-   not the one with the second largest, is right. It is the softmax of these two, from the gap between their logits by a
-   table of {count} values, whole numbers only. A unit of the logits is {scale:.6g} of the softmax's.
+/* How sure the answer is: per mille, from 500 (two classes are level) to 1000, that the class with the largest logit,
+   and not the one with the second largest, is right. It is the softmax of these two, from the gap between their logits
+   by a table of {count} values, whole numbers only. A unit of the logits is {scale:.6g} of the softmax's.
    netsuke.confidence gives the same in Python. */
 int {name}_confidence(const int32_t *logits);
 """

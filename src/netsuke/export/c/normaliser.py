@@ -16,16 +16,17 @@ WORK = 240 * 240  # pixels of the largest image at which ink is looked for
 
 HEADER = """\
 /* Pixels of the ink, or of the input, and the memory that normalising needs of an image, in int32_t. */
-#define {upper}_NORMALISE_PIXELS(width, height) \\
+#define {upper}_NORMALISE_INK(width, height) \\
     ((int32_t)(width) * (height) > {work} ? (int32_t){work} : (int32_t)(width) * (height))
+#define {upper}_NORMALISE_INPUT(width, height) \\
+    ({upper}_NORMALISE_INK(width, height) > {pixels} ? {upper}_NORMALISE_INK(width, height) : {pixels})
 #define {upper}_NORMALISE_WORK(width, height) \\
-    (80 + (3 * {upper}_NORMALISE_PIXELS(width, height) + \\
-           2 * ({upper}_NORMALISE_PIXELS(width, height) > {pixels} ? {upper}_NORMALISE_PIXELS(width, height) : {pixels})) / 4)
+    (80 + (3 * {upper}_NORMALISE_INK(width, height) + 2 * {upper}_NORMALISE_INPUT(width, height)) / 4)
 
-/* A grey image of one digit, of any size up to 16383 x 16383, light or dark paper, to the model's input: crop to the ink,
-   fit, centre, full strength. `stride` bytes lie between rows of `grey`; `out` takes {upper}_INPUT_BYTES bytes, `work`
-   holds {upper}_NORMALISE_WORK(width, height) integers. Returns 1, or 0 for blank paper, or -1 for a size out of range;
-   out is then 0. The first four integers of `work` are left, top, width and height of the ink in the image.
+/* A grey image of one digit, of any size up to 16383 x 16383, on light or dark paper, to the model's input: the ink is
+   found, cropped, fitted and centred. Rows of `grey` lie `stride` bytes apart; `out` takes {upper}_INPUT_BYTES bytes,
+   `work` has {upper}_NORMALISE_WORK(width, height) integers. Returns 1, or 0 for blank paper, or -1 for a size out of
+   range; `out` is then 0. The first four integers of `work` are left, top, width and height of the ink in the image.
    The same as netsuke.image in Python, bit for bit. */
 int {name}_normalise(const uint8_t *grey, int32_t width, int32_t height, int32_t stride, uint8_t *out, int32_t *work);
 """
@@ -35,7 +36,7 @@ def contract(artifact: Artifact) -> tuple[int, int, str]:
     """Side, box and centring of the model's input. Raises OptionError where it takes images as they are."""
     told = artifact.manifest.get("input", {})
     centring = told.get("centring", "none") if isinstance(told, dict) else "none"
-    channels, high, wide = artifact.graph.input_shape
+    _, high, wide = artifact.graph.input_shape
     box = told.get("box", round(high * 20 / 28)) if isinstance(told, dict) else 0
     if centring not in GRAIN:
         raise OptionError(

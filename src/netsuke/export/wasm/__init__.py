@@ -61,7 +61,8 @@ __attribute__((export_name("work_bytes"))) int32_t work_bytes(int32_t width, int
     return MODEL_NORMALISE_WORK(width, height) * 4;
 }
 extern uint8_t image[];
-__attribute__((export_name("normalise"))) int normalise(const uint8_t *grey, int32_t width, int32_t height, int32_t *work)
+__attribute__((export_name("normalise")))
+int normalise(const uint8_t *grey, int32_t width, int32_t height, int32_t *work)
 {
     return model_normalise(grey, width, height, width, image, work);
 }
