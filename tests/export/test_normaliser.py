@@ -153,6 +153,10 @@ def pictures(draw: st.DrawFn) -> np.ndarray:
         t = (((x - a[0]) * (b - a)[0] + (y - a[1]) * (b - a)[1]) / max(((b - a) ** 2).sum(), 1)).clip(0, 1)
         away = np.hypot(x - a[0] - t * (b - a)[0], y - a[1] - t * (b - a)[1])
         page *= 1 - rng.uniform(0.1, 1) * (rng.uniform(1, 6) - away).clip(0, 1)
+    for side in range(4):  # lines of a form, along the border or a little inside
+        if rng.random() < 0.15:
+            inside = rng.integers(0, 6)
+            np.rot90(page, side)[inside : inside + rng.integers(1, 7), rng.integers(0, 9) :] *= 0.4
     page += rng.normal(0, rng.choice([0, 1, 6]), page.shape)
     out = page.clip(0, 255).round().astype(np.uint8)
     if rng.random() < 0.15:
