@@ -28,14 +28,26 @@ def bench(
         Path | None,
         typer.Option(help="Another model, for instance its float form, timed in the same rounds."),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Emulated microcontrollers instead, separated by commas, as cortex-m4 or atmega328p."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Time single images and batches of 256 by every engine and export that runs here, in turns.
 
-    Ctrl-C ends the timing; what was measured until then is printed.
+    Ctrl-C ends the timing; what was measured until then is printed. With --device the model is built into firmware and
+    run in an emulator: instructions or cycles an image, flash, RAM and stack.
 
     Example: netsuke bench digits.netsuke --json
     """
+    if device:
+        from netsuke.cli.device import devices
+
+        devices(artifact, device, json)
+        return
     from netsuke.cli import console
     from netsuke.errors import NetsukeError
     from netsuke.measure.latency import hardware

@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from netsuke import packing
 from netsuke.artifact import Artifact
+from netsuke.export.c import confidence, normaliser
 from netsuke.export.c.coded import Coded
 from netsuke.graph import Graph, Tensors
 from netsuke.measure.cost import macs
@@ -24,6 +26,8 @@ class Style:
     workspace: str = "static"  # or "caller": every function takes a pointer to it, so that it is re-entrant
     weights: str = "packed"  # or entropy coded: "coded", or "coded-dense" for those of dense layers only
     multiply: str = "instruction"  # or "shifts": products by adding, where a chip has no multiplier
+    confidence: bool = False  # NAME_confidence: per mille, by whole numbers
+    normaliser: bool = False  # NAME_normalise: a grey image of any size to the model's input
 
     @property
     def adds(self) -> bool:
@@ -56,6 +60,7 @@ def header(artifact: Artifact, name: str, style: Style, found: Layout, coded: Co
         "INPUT_WIDTH": (wide, "bytes of a row"),
         "INPUT_BYTES": (channels * high * wide, "the whole image"),
     }
+    more = [part.header(artifact, name) for part in extras(style)]
     lines = [f"#define {upper}_{key} {value} /* {text} */" for key, (value, text) in figures.items()]
     who = (
         "Re-entrant: one workspace a call at a time."
@@ -99,7 +104,8 @@ int {name}_push_row({first}const uint8_t *row, int32_t *logits);
 /* Forget the rows so far{"; call it once before the first row" if caller else ""}. */
 void {name}_start({f"{name}_workspace *w" if caller else "void"});
 
-{LOAD.format(name=name, size=decoded) if decoded else ""}#ifdef {upper}_SELF_TEST
+{LOAD.format(name=name, size=decoded) if decoded else ""}{chr(10).join(more)}
+#ifdef {upper}_SELF_TEST
 /* Runs {SELF_TEST_IMAGES} built-in images; how many logits differ from the reference (0 = all is well). */
 int {name}_self_test({f"{name}_workspace *w" if caller else "void"});
 #endif
@@ -140,6 +146,12 @@ def flash_bytes(graph: Graph, tensors: Tensors, coded: Coded | None) -> int:
     """Bytes of constant data."""
     size = packing.size_bytes(graph, tensors)
     return size + coded.size - sum(coded.packed.values()) if coded else size
+
+
+def extras(style: Style) -> list[ModuleType]:
+    """The modules of the functions that were asked for; each has `header` and `source`."""
+    asked = {confidence: style.confidence, normaliser: style.normaliser}
+    return [module for module, wanted in asked.items() if wanted]
 
 
 def comment(names: Iterable[str]) -> str:

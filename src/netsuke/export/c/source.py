@@ -13,7 +13,7 @@ from netsuke.export.c import decoder, prelude, shifts
 from netsuke.export.c.constants import literal, stored
 from netsuke.export.c.convolutions import WEIGHTED
 from netsuke.export.c.flow import flow
-from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment, flash_bytes
+from netsuke.export.c.header import SELF_TEST_IMAGES, Style, comment, extras, flash_bytes
 from netsuke.export.c.net import Net
 from netsuke.export.c.ops import ROWS, Layer, at_row, each, indented
 from netsuke.export.c.pointwise import POINTWISE, symbol
@@ -63,6 +63,7 @@ def source(net: Net) -> str:
         *shared,
         stages,
         flow(net),
+        *(part.source(net.artifact, net.name) for part in extras(net.style)),
         _self_test(net.artifact, net.name, net.style),
     ]
     return "\n".join(parts)
