@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from netsuke.errors import UnsupportedOp
 from netsuke.export.c.fast.convolution import convolution, dense
 from netsuke.export.c.fast.depthwise import depthwise
-from netsuke.export.c.fast.layout import DENSE, Layout, layout
-from netsuke.export.c.fast.layout import depthwise as is_depthwise
+from netsuke.export.c.fast.layout import DENSE, Layout, Map, layout
 from netsuke.export.c.fast.pointwise import EMIT, Step, wide_dense
+from netsuke.export.c.fast import planes
 from netsuke.export.c.fast.program import Program, indented
+from netsuke.export.c.fast.routes import depthwise as is_depthwise
 from netsuke.export.c.fast.variants import VARIANTS, Variant
 from netsuke.graph import Graph, Op, Tensors
 from netsuke.measure.cost import macs
@@ -84,7 +85,7 @@ def build(graph: Graph, tensors: Tensors, variant: Variant) -> Source:
     """C and weights of an integer graph. Raises UnsupportedOp for a float graph, GraphError for a bad one."""
     if not graph.integer:
         raise UnsupportedOp("the fast C kernels take integer graphs: quantise the model first")
-    found = layout(graph, tensors, largest=(variant.registers - 1) // variant.per_block - 1)
+    found = layout(graph, tensors, largest=(variant.registers - 1) // variant.per_block - 1, planes=variant.planes)
     program = Program(variant, found)
     types = graph.types(tensors)
     makers = {op.name: op for op in graph.ops}
@@ -109,6 +110,9 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
         convolution(program, maker, maps[maker.inputs[0]], y, tensors, tuple(op.attrs["kernel"]))
         return
     inputs = tuple(maps[name] for name in op.inputs if name in maps)
+    if y.planes or any(x.planes for x in inputs):
+        _emit_planes(program, op, inputs, y, makers, tensors)
+        return
     if op.kind == "qconv2d":
         (depthwise if is_depthwise(op, tensors) else convolution)(program, op, inputs[0], y, tensors)
     elif op.kind in DENSE and not inputs[0].wide:
@@ -121,6 +125,21 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
         raise UnsupportedOp(
             f"the fast C kernels do not know {op.kind!r}; they know {', '.join(sorted(EMIT))}"
         )
+
+
+def _emit_planes(
+    program: Program, op: Op, inputs: tuple[Map, ...], y: Map, makers: dict[str, Op], tensors: Tensors
+) -> None:
+    x = inputs[0]
+    if op.kind == "sumpool":
+        planes.sumpool(program, x, y)
+    elif op.kind == "qadd":
+        maker = makers[next(name for name in op.inputs if name in program.layout.fused)]
+        planes.pointwise(program, maker, program.layout.maps[maker.inputs[0]], y, tensors, beside=x)
+    elif not x.planes:
+        planes.stem(program, op, x, y, tensors)
+    else:
+        (planes.depthwise if is_depthwise(op, tensors) else planes.pointwise)(program, op, x, y, tensors)
 
 
 def _body(program: Program, found: Layout, image: int, classes: int, output: str) -> str:

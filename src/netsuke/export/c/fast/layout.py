@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from netsuke.export.c.fast.routes import Route, depthwise, planned
 from netsuke.export.c.fast.variants import BYTES
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 
 ALIGN = 64
 DENSE = frozenset({"qdense", "qlogits"})
 PADDED = frozenset({"qconv2d", "maxpool", "qavgpool"})
+PIXELS = 16  # of four channels, in a register of planes
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,18 @@ class Map:
     base: str = "s"
     offset: int = 0
     flat: bool = False  # a vector that lies as the map it was
+    planes: int = 0  # of four channels each, pixels side by side; none where channels are (planes.py)
+
+    @property
+    def pitch(self) -> int:
+        """Pixels from row to row."""
+        return self.row // self.step
+
+    @property
+    def plane(self) -> int:
+        """Bytes from plane to plane."""
+        lines = -(-(self.border[0] + self.shape[1] + self.border[2]) * self.row // ALIGN)
+        return (lines + (lines % 2 == 0)) * ALIGN
 
     @property
     def row(self) -> int:
@@ -39,6 +53,8 @@ class Map:
 
     @property
     def size(self) -> int:
+        if self.planes:
+            return self.planes * self.plane + self.spare
         return (self.border[0] + self.shape[1] + self.border[2]) * self.row + self.spare
 
     @property
@@ -77,11 +93,6 @@ class Layout:
 
 def up(value: int, to: int) -> int:
     return -(-value // to) * to
-
-
-def depthwise(op: Op, tensors: Tensors) -> bool:
-    weight = tensors[op.tensor("weight")]
-    return bool(op.attrs["groups"] == len(weight) > 1 and weight.shape[1] == 1)
 
 
 def _users(graph: Graph) -> dict[str, list[Op]]:
@@ -129,10 +140,15 @@ class _Needs:
         self.stride = max(self.stride, sx)
 
 
-def layout(graph: Graph, tensors: Tensors, largest: int) -> Layout:
-    """Places for all activations; convolutions are fused with pools of up to `largest` pixels a window."""
+def layout(graph: Graph, tensors: Tensors, largest: int, planes: bool = False) -> Layout:
+    """Places for all activations; convolutions are fused with pools of up to `largest` pixels a window.
+
+    Where `planes` are allowed, they are taken for the ops that can and gain (routes.py).
+    """
     types, users = graph.types(tensors), _users(graph)
     fused, tail = fusable(graph, tensors, largest), _tail(graph, types)
+    route = planned(graph, tensors, types, users) if planes else Route({}, frozenset())
+    fused |= route.added
     late = {name for op in graph.ops[tail:] for name in op.inputs} | {op.name for op in graph.ops[tail:]}
     late.add(graph.output)
     views = {
@@ -153,7 +169,11 @@ def layout(graph: Graph, tensors: Tensors, largest: int) -> Layout:
             maps[op.name] = replace(maps[op.inputs[0]], flat=True)
             continue
         base = "t" if op.name in late else "s"
-        made = _map(op, types, users, tensors)
+        if op.name in route.pitches:
+            made = _planes(types[op.name], route.pitches[op.name])
+            ends["s"] += ALIGN  # the pixels in front of the first row
+        else:
+            made = _map(op, types, users, tensors)
         maps[op.name] = replace(made, base=base, offset=ends[base])
         ends[base] = up(ends[base] + made.size, ALIGN)
     # An odd number of cache lines, so that neighbours in a block of images do not fall on the same sets.
@@ -187,3 +207,11 @@ def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tenso
         step = 1 if shape[0] == 1 else up(shape[0], 4)
     top, left, bottom, right = need.border
     return Map(shape, x.dtype, step, (top, left, bottom, right), 256 + 4 * need.stride * step)
+
+
+def _planes(x: Type, pitch: int) -> Map:
+    """Rows start at whole registers; above the first one lies a register of zeros or a row, below the last one a row."""
+    channels, high, wide = x.shape
+    above = max(1, PIXELS // pitch)
+    border = (above, 0, 1, pitch - wide)
+    return Map((channels, high, wide), x.dtype, 4, border, 4 * ALIGN + 4 * pitch, planes=up(channels, 4) // 4)

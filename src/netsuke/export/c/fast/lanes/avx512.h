@@ -83,3 +83,41 @@ INLINE bytes pack_rows(sums a, sums b, sums c, sums d)
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_permutexvar_epi32(order, pack(a, b, c, d));
 }
+
+/* Planes: 16 pixels of four channels in a register. */
+INLINE sums repeated(const int32_t *p)
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+/* Each lane gives way to the next one, the last to the first of `b`. */
+INLINE bytes follow(bytes a, bytes b) { return _mm512_alignr_epi32(b, a, 4); }
+/* Rows and columns of the 4x4 bytes of every lane change places. */
+INLINE bytes turned(bytes v)
+{
+    return _mm512_shuffle_epi8(v, _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400));
+}
+/* The first halves of all lanes, then the second ones. */
+INLINE bytes merged(bytes v)
+{
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), v);
+}
+INLINE bytes kept(bytes v, uint64_t mask, int low) { return _mm512_maskz_max_epi8(mask, v, splat_byte(low)); }
+INLINE bytes either(bytes a, bytes b) { return _mm512_or_si512(a, b); }
+/* Lane l starts at byte 4 l, or 8 l. */
+INLINE bytes lanes1(bytes v)
+{
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5, 3, 4, 5, 6), v);
+}
+INLINE bytes lanes2(bytes v)
+{
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7, 8, 9), v);
+}
+/* Bytes of every lane in this order, zero for a negative number. */
+#define chosen(v, ...) _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(__VA_ARGS__)))
+/* The sum of the lanes of each. */
+INLINE sums lanes_added(sums a, sums b, sums c, sums d)
+{
+    const __m512i ab = add(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+    const __m512i cd = add(_mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd));
+    return add(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd));
+}
