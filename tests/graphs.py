@@ -469,3 +469,29 @@ def _float(pick: Pick, extended: bool = False, letter: str = "") -> Pair:
         _more_float(build)
     build.dense(pick(1, 5))
     return build.done()
+
+
+def random_separable(seed: int) -> Pair:
+    """A separable network of one channel, as the fast kernels lay it out in planes: stem, depthwise, pointwise, sums."""
+    pick = _seeded(seed)
+    side = pick(8, 34)
+    build = _Build(pick, (1, side, pick(max(8, side - 3), side + 3)), integer=True)
+    build.extreme = pick(0, 3) == 0
+    kernel, stride = pick(2, 7), pick(1, 2)
+    build.qconv(pick(2, 20), (kernel, kernel), stride=(stride, stride), padding=(pick(0, kernel - 1),) * 4)
+    for _ in range(pick(1, 2)):
+        build.extreme = pick(0, 3) == 0
+        channels, padding = build.x.shape[0], pick(0, 1) if min(build.x.shape[1:]) > 3 else 1
+        before = build.ops[-1].name
+        stride = pick(1, 2) if padding else 1
+        build.qconv(
+            channels, (3, 3), stride=(stride, stride), padding=(padding,) * 4, groups=channels,
+            signed=bool(pick(0, 1)),
+        )  # fmt: skip
+        added = build.x.shape == build.types[before].shape and pick(0, 1) == 1
+        build.qconv(channels if added else pick(2, 90 if pick(0, 9) == 0 else 20), (1, 1), signed=not added and pick(0, 3) == 0)
+        if added and build.types[before].dtype == "u7":
+            build.op("qadd", {"multipliers": [1, 1], "shift": 0, "signed": False}, before)
+    build.op("sumpool", {})
+    build.qlogits(pick(2, 12))
+    return build.done()

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphs import Pair, random_graph, random_images, small_artifact
+from graphs import Pair, random_graph, random_images, random_separable, small_artifact
 from netsuke import kernels
 from netsuke.errors import UnsupportedOp
 from netsuke.export.c.fast import VARIANTS, Source, build
+from netsuke.export.c.fast.layout import layout
 
 FLAGS = {
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
@@ -182,3 +183,29 @@ def test_float_graphs_are_refused():
     artifact = small_artifact(integer=False)
     with pytest.raises(UnsupportedOp, match="take integer graphs: quantise the model first"):
         build(artifact.graph, artifact.tensors, VARIANTS["portable"])
+
+
+# Seeds of graphs that lie in planes on AVX-512, and use all that there is for them.
+ON_PLANES = (2, 9, 13, 17, 33, 34, 35, 75, 103, 110)
+
+
+def on_planes(seed: int) -> bool:
+    return any(m.planes for m in layout(*random_separable(seed), 30, planes=True).maps.values())
+
+
+def test_separable_graphs_try_what_planes_have():
+    assert all(map(on_planes, ON_PLANES))
+    text = "\n".join(build(*random_separable(seed), VARIANTS["avx512"]).body for seed in ON_PLANES)
+    for word in (
+        "stem_", "z0 + o", "merged(", "half_zip(", "dot_signed(", " kept(", " averaged(", "z1[0]", "const int8_t *p = x"
+    ):  # fmt: skip
+        assert word in text, word
+    pair = random_separable(ON_PLANES[0])
+    assert [name for name in VARIANTS if "stem_" in build(*pair, VARIANTS[name]).body] == ["avx512"]
+
+
+@variants
+@compilers
+def test_separable_graphs(variant, compiler, tmp_path):
+    pairs = [random_separable(seed) for seed in (ON_PLANES if variant == "avx512" else ON_PLANES[:6])]
+    assert_exact(pairs, variant, compiler, tmp_path, "-O1")
