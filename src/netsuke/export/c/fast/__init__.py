@@ -46,13 +46,20 @@ INLINE int8_t rounded(int32_t acc, int32_t m, int32_t r, int32_t s, int32_t low)
     return (int8_t)(v > 127 ? 127 : v < low ? low : v);
 }
 
-INLINE void halve_eight(const uint8_t *image, int8_t *y)
-{
-    uint64_t v;
-    __builtin_memcpy(&v, image, 8);
-    v = v >> 1 & UINT64_C(0x7f7f7f7f7f7f7f7f);
-    __builtin_memcpy(y, &v, 8);
-}
+typedef uint64_t eight;
+typedef uint64_t sixteen __attribute__((vector_size(16)));
+
+/* As many pixels at once. */
+#define HALVE(name) \
+    INLINE void halve_##name(const uint8_t *image, int8_t *y) \
+    { \
+        name v; \
+        __builtin_memcpy(&v, image, sizeof v); \
+        v = v >> 1 & UINT64_C(0x7f7f7f7f7f7f7f7f); \
+        __builtin_memcpy(y, &v, sizeof v); \
+    }
+HALVE(eight)
+HALVE(sixteen)
 
 #define requantize(acc, m, s, low) rounded(acc, m, ((int32_t)1 << (s)) >> 1, s, low)
 """

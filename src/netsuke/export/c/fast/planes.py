@@ -18,7 +18,7 @@ from netsuke.export.c.fast.program import Program
 from netsuke.export.c.fast.sums import channel_constants, spread, uniform
 from netsuke.graph import Op, Tensors
 
-TALLEST = 5  # registers of pixels whose sums of four channels are in the making at once
+TALLEST = 4  # registers of pixels whose sums of four channels are in the making at once
 PARAMETERS = "const int8_t *x0, int8_t *y0, const int8_t *w, const int32_t *q"
 
 

@@ -106,7 +106,7 @@ INLINE bytes kept(bytes v, uint64_t mask, int low) { return _mm512_maskz_max_epi
 /* Half of every byte, rounded up, cut to 127. */
 INLINE bytes averaged(bytes v, uint64_t mask)
 {
-    return _mm512_maskz_min_epu8(mask, _mm512_avg_epu8(v, none()), splat_byte(127));
+    return _mm512_min_epu8(_mm512_avg_epu8(v, none()), _mm512_maskz_set1_epi8(mask, 127));
 }
 INLINE bytes pack_halved(sums a, sums b, sums c, sums d)
 {
@@ -169,7 +169,7 @@ INLINE half_bytes half_kept(half_bytes v, uint32_t mask, int low)
 }
 INLINE half_bytes half_averaged(half_bytes v, uint32_t mask)
 {
-    return _mm256_maskz_min_epu8(mask, _mm256_avg_epu8(v, half_none()), _mm256_set1_epi8(127));
+    return _mm256_min_epu8(_mm256_avg_epu8(v, half_none()), _mm256_maskz_set1_epi8(mask, 127));
 }
 INLINE void half_zip(half_bytes a, half_bytes b, half_bytes c, half_bytes d, half_bytes *o)
 {
