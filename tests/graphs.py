@@ -472,14 +472,18 @@ def _float(pick: Pick, extended: bool = False, letter: str = "") -> Pair:
 
 
 def random_separable(seed: int) -> Pair:
-    """A separable network of one channel, as the fast kernels lay it out in planes: stem, depthwise, pointwise, sums."""
+    """A network of one channel as the fast kernels lay it out in planes: stem, pool, depthwise, pointwise, sums."""
     pick = _seeded(seed)
     side = pick(8, 34)
     build = _Build(pick, (1, side, pick(max(8, side - 3), side + 3)), integer=True)
     build.extreme = pick(0, 3) == 0
     kernel, stride = pick(2, 7), pick(1, 2)
-    build.qconv(pick(2, 20), (kernel, kernel), stride=(stride, stride), padding=(pick(0, kernel - 1),) * 4)
-    for _ in range(pick(1, 2)):
+    build.qconv(
+        pick(2, 20), (kernel, kernel), stride=(stride, stride), padding=(pick(0, kernel - 1),) * 4,
+        signed=pick(0, 3) == 0,
+    )  # fmt: skip
+    _pooled(build)
+    for _ in range(pick(0, 2)):
         build.extreme = pick(0, 3) == 0
         channels, padding = build.x.shape[0], pick(0, 1) if min(build.x.shape[1:]) > 3 else 1
         before = build.ops[-1].name
@@ -489,9 +493,20 @@ def random_separable(seed: int) -> Pair:
             signed=bool(pick(0, 1)),
         )  # fmt: skip
         added = build.x.shape == build.types[before].shape and pick(0, 1) == 1
-        build.qconv(channels if added else pick(2, 90 if pick(0, 9) == 0 else 20), (1, 1), signed=not added and pick(0, 3) == 0)
+        wide = pick(2, 90 if pick(0, 9) == 0 else 20)
+        build.qconv(channels if added else wide, (1, 1), signed=not added and pick(0, 3) == 0)
         if added and build.types[before].dtype == "u7":
             build.op("qadd", {"multipliers": [1, 1], "shift": 0, "signed": False}, before)
+    if pick(0, 2) == 0:
+        padding = pick(0, 1) if min(build.x.shape[1:]) > 2 else 1
+        build.qconv(pick(2, 20), (3, 3), stride=(pick(1, 2),) * 2, padding=(padding,) * 4)
     build.op("sumpool", {})
     build.qlogits(pick(2, 12))
     return build.done()
+
+
+def _pooled(build: _Build) -> None:
+    how = build.pick(0, 2)
+    if how and min(build.x.shape[1:]) > 3:
+        kind, more = ("maxpool", {"padding": [0] * 4}) if how == 1 else ("qavgpool", build.requantizer(127 * 4, 0.25))
+        build.op(kind, {"kernel": [2, 2], "stride": [2, 2], **more})

@@ -13,7 +13,7 @@ from netsuke.export.c.fast.convolution import convolution, dense
 from netsuke.export.c.fast.depthwise import depthwise
 from netsuke.export.c.fast.layout import DENSE, Layout, Map, layout
 from netsuke.export.c.fast.pointwise import EMIT, Step, wide_dense
-from netsuke.export.c.fast import planes
+from netsuke.export.c.fast import planes, planes_depthwise, planes_stem
 from netsuke.export.c.fast.program import Program, indented
 from netsuke.export.c.fast.routes import depthwise as is_depthwise
 from netsuke.export.c.fast.variants import VARIANTS, Variant
@@ -114,10 +114,13 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
     y = maps[op.name]
     if op.kind == "maxpool" and op.inputs[0] in program.layout.fused:
         maker = makers[op.inputs[0]]
+        if y.planes:
+            planes_stem.stem(program, maker, maps[maker.inputs[0]], y, tensors, pooled=True)
+            return
         convolution(program, maker, maps[maker.inputs[0]], y, tensors, tuple(op.attrs["kernel"]))
         return
     inputs = tuple(maps[name] for name in op.inputs if name in maps)
-    if y.planes or any(x.planes for x in inputs):
+    if y.planes or (op.kind == "sumpool" and inputs[0].planes):
         _emit_planes(program, op, inputs, y, makers, tensors)
         return
     if op.kind == "qconv2d":
@@ -140,13 +143,15 @@ def _emit_planes(
     x = inputs[0]
     if op.kind == "sumpool":
         planes.sumpool(program, x, y)
+    elif op.kind == "qavgpool":
+        planes_depthwise.average(program, op, x, y)
     elif op.kind == "qadd":
         maker = makers[next(name for name in op.inputs if name in program.layout.fused)]
         planes.pointwise(program, maker, program.layout.maps[maker.inputs[0]], y, tensors, beside=x)
     elif not x.planes:
-        planes.stem(program, op, x, y, tensors)
+        planes_stem.stem(program, op, x, y, tensors)
     else:
-        (planes.depthwise if is_depthwise(op, tensors) else planes.pointwise)(program, op, x, y, tensors)
+        (planes_depthwise.depthwise if is_depthwise(op, tensors) else planes.pointwise)(program, op, x, y, tensors)
 
 
 def _body(program: Program, found: Layout, image: int, classes: int, output: str) -> str:

@@ -147,7 +147,7 @@ def layout(graph: Graph, tensors: Tensors, largest: int, planes: bool = False) -
     """
     types, users = graph.types(tensors), _users(graph)
     fused, tail = fusable(graph, tensors, largest), _tail(graph, types)
-    route = planned(graph, tensors, types, users) if planes else Route({}, frozenset())
+    route = planned(graph, tensors, types, users, fused) if planes else Route({}, frozenset())
     fused |= route.added
     late = {name for op in graph.ops[tail:] for name in op.inputs} | {op.name for op in graph.ops[tail:]}
     late.add(graph.output)
@@ -170,7 +170,7 @@ def layout(graph: Graph, tensors: Tensors, largest: int, planes: bool = False) -
             continue
         base = "t" if op.name in late else "s"
         if op.name in route.pitches:
-            made = _planes(types[op.name], route.pitches[op.name])
+            made = _planes(op, route.pitches[op.name], types, users, tensors)
             ends["s"] += ALIGN  # the pixels in front of the first row
         else:
             made = _map(op, types, users, tensors)
@@ -189,17 +189,22 @@ def _tail(graph: Graph, types: Mapping[str, Type]) -> int:
     return first
 
 
-def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors) -> Map:
-    x = types[op.name]
-    shape = (x.shape[0], x.shape[1], x.shape[2]) if len(x.shape) == 3 else (x.shape[0], 1, 1)
-    need = _Needs()
+def _needs(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors) -> _Needs:
+    need, x = _Needs(), types[op.name]
     for user in users[op.name]:
         if user.kind not in PADDED:
             continue
         if user.kind == "maxpool" and x.dtype == "s8":
             continue  # a border of zeros would win there
         kernel = user.attrs["kernel"] if user.kind != "qconv2d" else tensors[user.tensor("weight")].shape[2:]
-        need.window(shape, user, kernel, types[user.name].shape)
+        need.window(x.shape, user, kernel, types[user.name].shape)
+    return need
+
+
+def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors) -> Map:
+    x = types[op.name]
+    shape = (x.shape[0], x.shape[1], x.shape[2]) if len(x.shape) == 3 else (x.shape[0], 1, 1)
+    need = _needs(op, types, users, tensors)
     size = 4 if x.dtype == "i32" else 1
     step = up(shape[0], BYTES) * size
     whole = all(user.kind == "qconv2d" and not depthwise(user, tensors) for user in users[op.name])
@@ -209,9 +214,13 @@ def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tenso
     return Map(shape, x.dtype, step, (top, left, bottom, right), 256 + 4 * need.stride * step)
 
 
-def _planes(x: Type, pitch: int) -> Map:
-    """Rows start at whole registers; above the first one lies a register of zeros or a row, below the last one a row."""
-    channels, high, wide = x.shape
-    above = max(1, PIXELS // pitch)
-    border = (above, 0, 1, pitch - wide)
-    return Map((channels, high, wide), x.dtype, 4, border, 4 * ALIGN + 4 * pitch, planes=up(channels, 4) // 4)
+def _planes(
+    op: Op, pitch: int, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors
+) -> Map:
+    """Rows start at whole registers, below one of zeros at least; one border stands between two rows."""
+    channels, high, wide = types[op.name].shape
+    top, _, bottom, _ = _needs(op, types, users, tensors).border
+    rows = max(1, PIXELS // pitch)
+    border = (up(max(top, 1), rows), 0, max(bottom, 1), pitch - wide)
+    return Map((channels, high, wide), types[op.name].dtype, 4, border, 4 * ALIGN + 4 * pitch,
+               planes=up(channels, 4) // 4)  # fmt: skip

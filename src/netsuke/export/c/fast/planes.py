@@ -7,7 +7,7 @@ of zeros that the end of one row and the start of the next share. It asks for re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -25,12 +25,12 @@ PARAMETERS = "const int8_t *x0, int8_t *y0, const int8_t *w, const int32_t *q"
 def masks(y: Map) -> list[int]:
     """For every register of a plane, a bit for each byte of a pixel; the others are border, and stay zero."""
     _, high, wide = y.shape
-    pixel = np.arange(up((high - 1) * y.pitch + wide, PIXELS)).reshape(-1, PIXELS)
+    pixel = np.arange(up((high - 1) * y.pitch + wide, max(PIXELS, y.pitch))).reshape(-1, PIXELS)
     inside = (pixel % y.pitch < wide) & (pixel // y.pitch < high)
     return [sum(0xF << 4 * int(i) for i in np.flatnonzero(row)) for row in inside]
 
 
-def _turns(every: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
+def turns(every: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
     """The registers of a plane cut in turns of these sizes: like ones that follow each other, and how many."""
     ends = np.cumsum(sizes)
     cut = [tuple(every[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
@@ -43,7 +43,7 @@ def _even(count: int, most: int) -> list[int]:
     return [size + 1] * larger + [size] * (number - larger)
 
 
-def _whole(count: int, size: int) -> list[int]:
+def whole(count: int, size: int) -> list[int]:
     return [size] * (count // size) + ([count % size] if count % size else [])
 
 
@@ -83,21 +83,68 @@ class Scale:
         return f"{kind}kept({packed}, {mask:#x}, {self.low})"
 
 
-def _scale(program: Program, op: Op, tensors: Tensors, x: Map) -> Scale:
+def scale_of(program: Program, op: Op, tensors: Tensors, x: Map) -> Scale:
+    """That of a convolution."""
     weight = tensors[op.tensor("weight")]
     offset = program.variant.offset if x.signed else 0
     constants = channel_constants(op, tensors, weight.reshape(len(weight), -1), offset)
-    averaged = not op.attrs["signed"] and bool((constants[3] > 0).all())
-    constants[3] -= averaged
-    channels = np.arange(up(len(weight), 4)).reshape(-1, 4)
-    known = np.where(channels < len(weight), channels, -1)
-    place = f"(const int32_t *)(const void *)({program.constant(spread(constants, known))})"
-    return Scale(place, uniform(op, tensors), averaged, -127 if op.attrs["signed"] else 0)
+    return scale_from(program, constants, uniform(op, tensors), -127 if op.attrs["signed"] else 0)
 
 
-def _kind(mask: int) -> str:
+def scale_from(program: Program, constants: np.ndarray, alike: bool, low: int) -> Scale:
+    """From int32 [bias, multiplier, rounding and shift, C] and the least activation."""
+    count = constants.shape[1]
+    averaged = low == 0 and bool((constants[3] > 0).all())
+    channels = np.arange(up(count, 4)).reshape(-1, 4)
+    known = np.where(channels < count, channels, -1)
+    shorter = constants - averaged * np.array([[0], [0], [0], [1]], np.int32)
+    place = f"(const int32_t *)(const void *)({program.constant(spread(shorter, known))})"
+    return Scale(place, alike, averaged, low)
+
+
+def kind_of(mask: int) -> str:
     """Half a register is enough where the other half holds no pixel."""
     return "" if mask >> 32 else "half_"
+
+
+def part(kind: str, name: str) -> str:
+    """The half of a register where `kind` is one."""
+    return f"lower({name})" if kind else name
+
+
+def dot(x: Map, kind: str, name: str, taps: str, weights: str) -> str:
+    return f"{name} = {kind}{'dot_signed' if x.signed else 'dot'}({name}, {taps}, {part(kind, weights)});"
+
+
+def biased(kinds: Sequence[str], channels: int) -> list[str]:
+    return [f"{kind}sums a{r}_{c} = {kind}splat(q[{c}]);"
+            for r, kind in enumerate(kinds) for c in range(channels)]  # fmt: skip
+
+
+def scaled(scale: Scale, kind: str, name: str, channel: int) -> str:
+    """Sums of one channel at the next scale."""
+    rest = [part(kind, one) for one in ("rounding", "shifts")]
+    if not scale.alike:
+        rest = [f"{kind}splat(q[{row + channel}])" for row in (8, 12)]
+    return scale.scaled(kind, name, f"{kind}splat(q[{4 + channel}])", *rest)
+
+
+def four_names(kind: str, register: int, channels: int) -> list[str]:
+    return [f"a{register}_{c}" if c < channels else f"{kind}none()" for c in range(4)]
+
+
+def over_quads(out: int, body: Callable[[int], list[str]], ahead: Sequence[str]) -> list[str]:
+    """A loop of `body` over four channels at a time, over `o`; the channels left over take no more than they need."""
+    full, rest = divmod(out, 4)
+    lines = [f"for (long o = 0; o < {full}; o++) {{", *body(4), *ahead, "}"] if full else []
+    return lines + ([f"{{ const long o = {full};", *body(rest), "}"] if rest else [])
+
+
+def quad_weights(matrix: np.ndarray) -> np.ndarray:
+    """int8 [O, I] as [quads of outputs, quads of inputs, 4, 4]."""
+    out, inputs = (up(n, 4) for n in matrix.shape)
+    padded = np.pad(matrix, ((0, out - matrix.shape[0]), (0, inputs - matrix.shape[1])))
+    return padded.reshape(out // 4, 4, inputs // 4, 4).transpose(0, 2, 1, 3)
 
 
 def pointwise(
@@ -105,166 +152,57 @@ def pointwise(
 ) -> None:
     """A 1x1 convolution, and the sum with `beside` where that follows."""
     weight = tensors[op.tensor("weight")][:, :, 0, 0]
-    out, inputs = up(len(weight), 4), up(weight.shape[1], 4)
-    padded = np.pad(weight, ((0, out - len(weight)), (0, inputs - weight.shape[1])))
-    w = program.constant(padded.reshape(out // 4, 4, inputs // 4, 4).transpose(0, 2, 1, 3))
-    scale, every = _scale(program, op, tensors, x), masks(y)
-    lines = [*scale.preface(), f"for (long o = 0; o < {out // 4}; o++) {{",
-             "const int8_t *x = x0;", f"int8_t *y = y0 + o * {y.plane};"]  # fmt: skip
-    if beside:
-        lines.append(f"const int8_t *z = z0 + o * {beside.plane};")
-    for times, turn in _turns(every, _even(len(every), TALLEST)):
-        ahead = [f"{name} += {len(turn) * 64};" for name in ("x", "y", *("z" if beside else ""))]
-        kinds = [_kind(mask) for mask in turn]
-        products = _products(program, x, inputs // 4, kinds)
-        results = _results(scale, turn, kinds, beside is not None)
-        lines += [f"for (long k = 0; k < {times}; k++) {{", *products, *results, *ahead, "}"]
-    lines += [f"w += {inputs * 4};", "q += 16;", "}"]
+    scale, every = scale_of(program, op, tensors, x), masks(y)
+    w, quads = program.constant(quad_weights(weight)), up(weight.shape[1], 4) // 4
+    names = ("x", "y", "z") if beside else ("x", "y")
+
+    def body(channels: int) -> list[str]:
+        lines = ["const int8_t *x = x0;", f"int8_t *y = y0 + o * {y.plane};"]
+        if beside:
+            lines.append(f"const int8_t *z = z0 + o * {beside.plane};")
+        for times, turn in turns(every, _even(len(every), TALLEST)):
+            kinds = [kind_of(mask) for mask in turn]
+            lines += [f"for (long k = 0; k < {times}; k++) {{", *_products(program, x, quads, kinds, channels),
+                      *_results(scale, turn, kinds, channels, beside is not None),
+                      *(f"{name} += {len(turn) * 64};" for name in names), "}"]  # fmt: skip
+        return lines
+
+    lines = [*scale.preface(), *over_quads(len(weight), body, (f"w += {16 * quads};", "q += 16;"))]
     name = program.function("pointwise", PARAMETERS + (", const int8_t *z0" if beside else ""), lines)
     rest = f", {beside.at()}" if beside else ""
     program.call(f"{name}({x.at()}, {y.at()}, {w}, {scale.place}{rest});", late=False)
 
 
-def _products(program: Program, x: Map, quads: int, kinds: Sequence[str]) -> list[str]:
+def _products(program: Program, x: Map, quads: int, kinds: Sequence[str], channels: int) -> list[str]:
     """The sums of four channels for some registers of pixels."""
-    lines = _biased(kinds)
+    lines = biased(kinds, channels)
     unrolled = quads * len(kinds) * 4 <= program.variant.unrolled
     if not unrolled:
         lines += ["const int8_t *p = x, *u = w;", f"for (long j = 0; j < {quads}; j++) {{"]
     for quad in range(quads if unrolled else 1):
         place, weights = (f"x + {quad * x.plane}", f"w + {16 * quad}") if unrolled else ("p", "u")
         lines.append("{")
-        lines += [f"const bytes w{c} = four({weights} + {4 * c});" for c in range(4)]
+        lines += [f"const bytes w{c} = four({weights} + {4 * c});" for c in range(channels)]
         for r, kind in enumerate(kinds):
             lines.append(f"{{ const {kind}bytes b = {kind}load({place} + {64 * r});")
-            lines += [_dot(x, kind, f"a{r}_{c}", "b", f"w{c}") for c in range(4)]
+            lines += [dot(x, kind, f"a{r}_{c}", "b", f"w{c}") for c in range(channels)]
             lines.append("}")
         lines.append("}")
     return lines if unrolled else [*lines, f"p += {x.plane};", "u += 16;", "}"]
 
 
-def _biased(kinds: Sequence[str]) -> list[str]:
-    return [f"{kind}sums a{r}_{c} = {kind}splat(q[{c}]);" for r, kind in enumerate(kinds) for c in range(4)]
-
-
-def _dot(x: Map, kind: str, name: str, taps: str, weights: str) -> str:
-    return f"{name} = {kind}{'dot_signed' if x.signed else 'dot'}({name}, {taps}, {_part(kind, weights)});"
-
-
-def _part(kind: str, name: str) -> str:
-    return f"lower({name})" if kind else name
-
-
-def _results(scale: Scale, turn: Sequence[int], kinds: Sequence[str], added: bool = False) -> list[str]:
+def _results(
+    scale: Scale, turn: Sequence[int], kinds: Sequence[str], channels: int, added: bool
+) -> list[str]:
     """What becomes of the sums of four channels in some registers of pixels."""
     lines = []
     for r, (mask, kind) in enumerate(zip(turn, kinds, strict=True)):
-        names = [f"a{r}_{c}" for c in range(4)]
-        for c, name in enumerate(names):
-            rest = [_part(kind, one) for one in ("rounding", "shifts")]
-            if not scale.alike:
-                rest = [f"{kind}splat(q[{row + c}])" for row in (8, 12)]
-            lines.append(scale.scaled(kind, name, f"{kind}splat(q[{4 + c}])", *rest))
-        value = scale.packed(kind, names, "turned", mask)
+        lines += [scaled(scale, kind, f"a{r}_{c}", c) for c in range(channels)]
+        value = scale.packed(kind, four_names(kind, r, channels), "turned", mask)
         if added:
             value = f"{kind}add_bytes({value}, {kind}load(z + {64 * r}))"
         lines.append(f"{kind}store(y + {64 * r}, {value});")
     return lines
-
-
-def depthwise(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
-    """A 3x3 window for each channel. Two rows share what brings four taps of a column together, where rows are long."""
-    weight, stride = tensors[op.tensor("weight")], op.attrs["stride"][0]
-    scale = _scale(program, op, tensors, x)
-    together = 2 if stride == 1 and x.pitch >= PIXELS else 1
-    quads = up(len(weight), 4) // 4
-    taps = np.pad(weight[:, 0], ((0, 4 * quads - len(weight)), (0, 0), (0, 0)))
-    moved = [np.pad(taps, ((0, 0), (r, 1 - r), (0, 0))) for r in range(together)]  # [C, 4 taps, 3 columns]
-    w = program.constant(
-        np.stack(moved, 1).reshape(quads, 4, together, 4, 3).transpose(0, 2, 4, 1, 3)
-    )  # [quads, rows, columns, 4 channels, 4 taps]
-    lines = [*scale.preface(), f"for (long o = 0; o < {quads}; o++) {{",
-             f"const int8_t *x = x0 + o * {x.plane};", f"int8_t *y = y0 + o * {y.plane};",
-             "const sums bias = repeated(q), multiplier = repeated(q + 4);"]  # fmt: skip
-    if not scale.alike:
-        lines += scale.held("repeated(q + {})")
-    lines += [f"const bytes w{r}_{c} = repeated((const int32_t *)(const void *)(w + {(r * 3 + c) * 16}));"
-              for r in range(together) for c in range(3)]  # fmt: skip
-    lines += (_strided if stride == 2 else _sliding)(x, y, together, scale)
-    lines += [f"w += {48 * together};", "q += 16;", "}"]
-    name = program.function("depthwise", PARAMETERS, lines)
-    top, left, *_ = op.attrs["padding"]
-    program.call(f"{name}({x.at(-top, -left)}, {y.at()}, {w}, {scale.place});", late=False)
-
-
-def _zipped(x: Map, name: str, place: int, taps: int, kind: str = "") -> list[str]:
-    rows = [f"{kind}load(x + {place + r * x.row})" for r in range(taps)] + [f"{kind}none()"] * (4 - taps)
-    return [f"{kind}bytes {name}[4];", f"{kind}zip({', '.join(rows)}, {name});"]
-
-
-def _sliding(x: Map, y: Map, together: int, scale: Scale) -> list[str]:
-    """Stride 1: sum j of a register takes columns j to j + 2, the last of them from the pixels that follow."""
-    across = max(1, y.pitch // PIXELS)
-    every = masks(y)
-    lines = []
-    for times, turn in _turns(every, _whole(len(every), together * across)):
-        rows = len(turn) // across
-        kind = _kind(max(turn)) if y.pitch < PIXELS else ""  # of longer rows the other half holds columns, too
-        lines.append(f"for (long k = 0; k < {times}; k++) {{")
-        for m in range(across):
-            lines += _zipped(x, f"z{m}", 64 * m, 2 + together, kind)
-        for m in range(across):
-            after = f"z{(m + 1) % across}"
-            columns = [f"z{m}[{j}]" for j in range(4)] + [
-                f"{kind}follow(z{m}[{j}], {after}[{j}])" for j in (0, 1)
-            ]
-            lines += ["{", *(f"const {kind}bytes c{j} = {column};" for j, column in enumerate(columns))]
-            for r in range(rows):
-                named = [(f"a{j}", [f"c{j + c}" for c in range(3)]) for j in range(4)]
-                value = scale.packed(kind, [name for name, _ in named], "", turn[r * across + m])
-                lines += [*_sums(x, named, r, scale, kind),
-                          f"{kind}store(y + {(r * across + m) * 64}, {value});", "}"]  # fmt: skip
-            lines.append("}")
-        step = max(1, PIXELS // y.pitch) * rows
-        lines += [f"x += {step * x.row};", f"y += {64 * len(turn)};", "}"]
-    return lines
-
-
-def _strided(x: Map, y: Map, together: int, scale: Scale) -> list[str]:
-    """Stride 2: 16 columns make eight pixels, those of even number and those of odd number apart."""
-    across = x.pitch // PIXELS
-    every = masks(y)
-    lines = []
-    for times, turn in _turns(every, [1] * len(every)):
-        lines.append(f"for (long k = 0; k < {times}; k++) {{")
-        places = [2 * r * x.row for r in (0, 1)] if across == 1 else [0, 64]
-        if across == 1 and _kind(turn[0]):
-            del places[1]  # one row is left
-        for m, place in enumerate(places):
-            lines += _zipped(x, f"z{m}", place, 3)
-        for m in range(len(places)):
-            after = f"z{m if across == 1 else 1 - m}"
-            columns = [f"z{m}[{j}]" for j in range(4)] + [f"follow(z{m}[0], {after}[0])"]
-            lines += [f"sums even{m}, odd{m};", "{"]
-            lines += [f"const bytes c{j} = {column};" for j, column in enumerate(columns)]
-            named = [("a0", ["c0", "c1", "c2"]), ("a1", ["c2", "c3", "c4"])]
-            lines += [*_sums(x, named, 0, scale, ""), f"even{m} = a0;", f"odd{m} = a1;", "}", "}"]
-        last = len(places) - 1
-        value = scale.packed("", ["even0", "odd0", f"even{last}", f"odd{last}"], "merged", turn[0])
-        step = 4 if across == 1 else 2
-        lines += [f"store(y, {value});", f"x += {step * x.row};", "y += 64;", "}"]
-    return lines
-
-
-def _sums(
-    x: Map, named: Sequence[tuple[str, Sequence[str]]], row: int, scale: Scale, kind: str
-) -> list[str]:
-    """Opens a block with sums over three columns, at the next scale."""
-    lines = ["{", *(f"{kind}sums {name} = {_part(kind, 'bias')};" for name, _ in named)]
-    for c in range(3):
-        lines += [_dot(x, kind, name, columns[c], f"w{row}_{c}") for name, columns in named]
-    rest = [_part(kind, name) for name in ("multiplier", "rounding", "shifts")]
-    return lines + [scale.scaled(kind, name, *rest) for name, _ in named]
 
 
 def sumpool(program: Program, x: Map, y: Map) -> None:
@@ -283,73 +221,3 @@ def sumpool(program: Program, x: Map, y: Map) -> None:
         lines += ["}", f"store_sums(y + {4 * start}, lanes_added(a0, a1, a2, a3));", "}"]
     name = program.function("sumpool", "const int8_t *x, int32_t *y", lines)
     program.call(f"{name}({x.at()}, (int32_t *)(void *)({y.at()}));", late=False)
-
-
-def stem(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
-    """A convolution of one channel: groups of four taps are brought together for 16 pixels, then serve all channels."""
-    weight = tensors[op.tensor("weight")]
-    (out, _, rows, columns), stride = weight.shape, op.attrs["stride"][0]
-    groups = _groups(rows, columns)
-    quads = up(out, 4) // 4
-    flat = np.pad(weight.reshape(out, -1), ((0, 4 * quads - out), (0, 1)))  # the last tap is zero
-    order = np.array([[-1 if tap is None else tap[0] * columns + tap[1] for tap in group] for group in groups])
-    w = program.constant(flat[:, order].reshape(quads, 4, len(groups), 4).transpose(0, 2, 1, 3))
-    scale = _scale(program, op, tensors, x)
-    every, across = masks(y), y.pitch // PIXELS
-    height = 2 if len(groups) <= 8 else 1
-    lines = [*scale.preface(), "const int8_t *x = x0;", "int8_t *y = y0;"]
-    step = 64 * stride // 4  # bytes of the image under a register of pixels
-    for times, turn in _turns(every, _whole(len(every), max(across, height))):
-        inner = []
-        for r in range(len(turn)):
-            inner += _brought(groups, r, r // across * stride * x.row + r % across * step, x.row, stride)
-        inner += ["const int8_t *u = w;", "const int32_t *c = q;", f"for (long o = 0; o < {quads}; o++) {{",
-                  "const int32_t *q = c;", f"int8_t *const to = y + o * {y.plane};", "{ int8_t *const y = to;"]  # fmt: skip
-        kinds = [""] * len(turn)
-        inner += _biased(kinds)
-        for g in range(len(groups)):
-            for c in range(4):
-                inner.append(f"{{ const bytes v = four(u + {16 * g + 4 * c});")
-                inner += [f"a{r}_{c} = dot(a{r}_{c}, x{r}_{g}, v);" for r in range(len(turn))]
-                inner.append("}")
-        inner += _results(scale, turn, kinds)
-        inner += ["}", f"u += {16 * len(groups)};", "c += 16;", "}"]
-        lines += [f"for (long k = 0; k < {times}; k++) {{", *inner,
-                  f"x += {len(turn) // across * stride * x.row};", f"y += {64 * len(turn)};", "}"]  # fmt: skip
-    name = program.function("stem", PARAMETERS, lines)
-    top, left, *_ = op.attrs["padding"]
-    program.call(f"{name}({x.at(-top, -left)}, {y.at()}, {w}, {scale.place});", late=False)
-
-
-Group = list[tuple[int, int] | None]  # row and column of four taps
-
-
-def _groups(rows: int, columns: int) -> list[Group]:
-    """Four columns of a row; of the columns left over, those of several rows."""
-    whole, rest = columns // 4 * 4, columns % 4
-    found: list[Group] = [[(r, c + i) for i in range(4)] for r in range(rows) for c in range(0, whole, 4)]
-    left = [(r, c) for r in range(rows) for c in range(whole, columns)]
-    each = 4 // rest * rest if rest else 1
-    for start in range(0, len(left), each):
-        some: Group = [*left[start : start + each]]
-        found.append(some + [None] * (4 - len(some)))
-    return found
-
-
-def _brought(groups: Sequence[Group], register: int, place: int, row: int, stride: int) -> list[str]:
-    """The groups of taps of 16 pixels: each lane takes what it needs of a row, then each pixel its own."""
-    lines, seen = [], set()
-    for g, group in enumerate(groups):
-        pieces = []
-        for r in dict.fromkeys(tap[0] for tap in group if tap):
-            if r not in seen:
-                lines.append(f"const bytes r{register}_{r} = lanes{stride}(load(x + {place + r * row}));")
-                seen.add(r)
-            one = [tap[1] if tap and tap[0] == r else None for tap in group]
-            order = [-1 if c is None else c + stride * p for p in range(4) for c in one]
-            pieces.append(f"chosen(r{register}_{r}, {', '.join(map(str, order))})")
-        value = pieces[0]
-        for piece in pieces[1:]:
-            value = f"either({value}, {piece})"
-        lines.append(f"const bytes x{register}_{g} = {value};")
-    return lines

@@ -5,12 +5,11 @@ An op does where what it reads and writes lies in planes too: from a convolution
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from netsuke.graph import Graph, Op, Tensors, Type
 
-WIDEST = 31  # pixels of a row
 PIXELS, CHANNELS = 16, 16  # that a register of sums holds, of one or the other
 
 
@@ -28,21 +27,29 @@ def depthwise(op: Op, tensors: Tensors) -> bool:
 
 
 def planned(
-    graph: Graph, tensors: Tensors, types: Mapping[str, Type], users: Mapping[str, list[Op]]
-) -> Route:
-    """The ops that can run on planes, if that takes fewer products in all; none otherwise."""
+    graph: Graph, tensors: Tensors, types: Mapping[str, Type], users: Mapping[str, list[Op]],
+    pooled: Collection[str],
+) -> Route:  # fmt: skip
+    """The ops that can run on planes, if that takes fewer products in all; none otherwise.
+
+    `pooled` are convolutions that the max pool behind them computes.
+    """
     makers = {op.name: op for op in graph.ops}
     pitches: dict[str, int] = {}
     added: dict[str, str] = {}  # the sum to the convolution before it
     for op in graph.ops:
         pitch = None
-        if op.kind == "qconv2d":
+        if op.kind == "maxpool" and op.inputs[0] in pooled:
+            pitch = _pooled(op, tensors, types, makers)
+        elif op.kind == "qavgpool":
+            pitch = _halved(op, types, pitches)
+        elif op.kind == "qconv2d" and op.name not in pooled:
             pitch = _stem(op, tensors, types, makers) or _inner(op, tensors, types, pitches)
         elif op.kind == "qadd" and (maker := _added(op, tensors, types, users, makers, pitches)):
             pitch, added[op.name] = pitches[maker], maker
         if pitch:
             pitches[op.name] = pitch
-    _pruned(graph, pitches, users, makers)
+    _pruned(graph, tensors, pitches, users, makers)
     added = {name: maker for name, maker in added.items() if name in pitches}
     if _products(graph, tensors, types, pitches, planes=True) > _products(
         graph, tensors, types, pitches, planes=False
@@ -53,14 +60,27 @@ def planned(
 
 def _stem(op: Op, tensors: Tensors, types: Mapping[str, Type], makers: Mapping[str, Op]) -> int | None:
     """The pitch behind a convolution of the one channel of the image."""
-    maker = makers.get(op.inputs[0])
+    wide = types[op.name].shape[2]
+    if wide < 8 or not _of_one_channel(op, tensors, types, makers):
+        return None
+    return next((pitch for pitch in (16, 32) if wide < pitch), None)
+
+
+def _pooled(op: Op, tensors: Tensors, types: Mapping[str, Type], makers: Mapping[str, Op]) -> int | None:
+    """The pitch behind such a convolution and a max pool of 2x2."""
+    fits = op.attrs["kernel"] == [2, 2] and 4 <= types[op.name].shape[2] < PIXELS
+    return PIXELS if fits and _of_one_channel(makers[op.inputs[0]], tensors, types, makers) else None
+
+
+def _of_one_channel(
+    op: Op, tensors: Tensors, types: Mapping[str, Type], makers: Mapping[str, Op]
+) -> bool:
+    """Whether it is a convolution of the image's one channel whose windows a register can hold."""
+    maker, stride = makers.get(op.inputs[0]), op.attrs["stride"]
     _, _, rows, columns = tensors[op.tensor("weight")].shape
-    stride, wide = op.attrs["stride"], types[op.name].shape[2]
     if maker is None or maker.kind != "halve" or types[maker.name].shape[0] != 1 or op.attrs["groups"] != 1:
-        return None
-    if stride[0] != stride[1] or stride[0] > 2 or 3 * stride[0] + columns > 16 or not 4 <= rows * columns <= 49:
-        return None
-    return next((pitch for pitch in (16, 32) if wide < pitch), None) if wide >= 8 else None
+        return False
+    return bool(stride[0] == stride[1] <= 2 and 3 * stride[0] + columns <= 16 and 4 <= rows * columns <= 49)
 
 
 def _inner(op: Op, tensors: Tensors, types: Mapping[str, Type], pitches: Mapping[str, int]) -> int | None:
@@ -75,7 +95,18 @@ def _inner(op: Op, tensors: Tensors, types: Mapping[str, Type], pitches: Mapping
         return None
     if stride == (1, 1):
         return pitch if wide < pitch else None
-    return pitch // 2 if stride == (2, 2) and pitch >= PIXELS and wide < pitch // 2 else None
+    return _half(pitch, wide) if stride == (2, 2) else None
+
+
+def _half(pitch: int, wide: int) -> int | None:
+    return pitch // 2 if pitch >= PIXELS and wide < pitch // 2 else None
+
+
+def _halved(op: Op, types: Mapping[str, Type], pitches: Mapping[str, int]) -> int | None:
+    """The pitch behind averages of 2x2 pixels."""
+    pitch, attrs = pitches.get(op.inputs[0]), op.attrs
+    whole = attrs["kernel"] == attrs["stride"] == [2, 2] and not any(attrs.get("padding", ()))
+    return _half(pitch, types[op.name].shape[2]) if pitch and whole else None
 
 
 def _added(
@@ -101,17 +132,25 @@ def _added(
 
 
 def _pruned(
-    graph: Graph, pitches: dict[str, int], users: Mapping[str, list[Op]], makers: Mapping[str, Op]
-) -> None:
+    graph: Graph, tensors: Tensors, pitches: dict[str, int], users: Mapping[str, list[Op]],
+    makers: Mapping[str, Op],
+) -> None:  # fmt: skip
     """Take out what others read or write in another form, until nothing is left to take out."""
+
+    def reads(op: Op) -> bool:
+        dense = op.kind == "qconv2d" and op.attrs["groups"] == 1  # takes planes, whatever it makes of them
+        return dense or op.kind == "sumpool" or op.name in pitches
+
+    def made(name: str) -> bool:
+        sources = makers[name].inputs
+        return makers[name].kind == "maxpool" or all(
+            source in pitches or makers[source].kind == "halve" for source in sources
+        )
+
     while True:
         bad = [
             name for name in pitches
-            if name == graph.output
-            or any(user.name not in pitches and user.kind != "sumpool" for user in users[name])
-            or any(
-                source not in pitches and makers[source].kind != "halve" for source in makers[name].inputs
-            )
+            if name == graph.output or not made(name) or not all(map(reads, users[name]))
         ]  # fmt: skip
         if not bad:
             return
@@ -124,13 +163,15 @@ def _products(
 ) -> int:
     """Registers of products that the convolutions on planes take, in either form."""
     total = 0
-    for op in graph.ops:
-        if op.name not in pitches or op.kind != "qconv2d" or depthwise(op, tensors):
+    makers = {op.name: op for op in graph.ops}
+    for name, pitch in pitches.items():
+        op = makers[makers[name].inputs[0]] if makers[name].kind == "maxpool" else makers[name]
+        if op.kind != "qconv2d" or depthwise(op, tensors):
             continue
         out, high, wide = types[op.name].shape
         _, inputs, rows, columns = tensors[op.tensor("weight")].shape
         if planes:
-            pixels = -(-high * pitches[op.name] // PIXELS)
+            pixels = -(-high * pitch * (2 if op.name != name else 1) // PIXELS)
             total += pixels * out * -(-inputs * rows * columns // 4)
         else:
             taps = -(-inputs // 4) * rows * columns if inputs > 1 else rows * -(-columns // 4)

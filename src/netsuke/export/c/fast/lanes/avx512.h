@@ -122,6 +122,13 @@ INLINE bytes lanes2(bytes v)
 {
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7, 8, 9), v);
 }
+/* The larger of every two neighbours of 32 pixels, where the mask has a bit. */
+INLINE bytes paired(bytes a, bytes b, uint32_t mask)
+{
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i a2 = _mm512_max_epi8(a, _mm512_srli_epi64(a, 32)), b2 = _mm512_max_epi8(b, _mm512_srli_epi64(b, 32));
+    return _mm512_maskz_permutex2var_epi32((__mmask16)mask, a2, even, b2);
+}
 /* Bytes of every lane in this order, zero for a negative number. */
 #define chosen(v, ...) _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(__VA_ARGS__)))
 /* The sum of the lanes of each. */
