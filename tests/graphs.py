@@ -471,6 +471,27 @@ def _float(pick: Pick, extended: bool = False, letter: str = "") -> Pair:
     return build.done()
 
 
+def random_squeezed(seed: int) -> Pair:
+    """Convolutions with squeeze and excitation: the map times what two dense layers make of its sums or averages."""
+    pick = _seeded(seed)
+    build = _Build(pick, (pick(1, 3), pick(4, 14), pick(4, 14)), integer=True)
+    for _ in range(pick(1, 2)):
+        build.qconv(pick(2, 40), (3, 3), stride=(pick(1, 2),) * 2, padding=(1, 1, 1, 1))
+        x, channels, whole = build.ops[-1].name, build.x.shape[0], list(build.x.shape[1:])
+        if pick(0, 1):
+            build.op("sumpool", {})
+        else:
+            pool = {"kernel": whole, "stride": whole, **build.requantizer(127 * prod(whole), 2 / prod(whole))}
+            build.op("qavgpool", pool)
+            build.op("flatten", {})
+        build.qdense(pick(1, 20), signed=bool(pick(0, 1)))
+        build.qdense(channels, signed=False)
+        build.op("qmul", {**build.requantizer(127 * 127, 0.02), "signed": False}, build.ops[-1].name, first=x)
+    build.op("sumpool", {})
+    build.qlogits(pick(2, 12))
+    return build.done()
+
+
 def random_separable(seed: int) -> Pair:
     """A network of one channel as the fast kernels lay it out in planes: stem, pool, depthwise, pointwise, sums."""
     pick = _seeded(seed)

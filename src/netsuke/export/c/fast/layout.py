@@ -86,7 +86,7 @@ class Layout:
 
     maps: Mapping[str, Map]
     fused: frozenset[str]
-    tail: int  # ops from here on are vectors', and run for a block of images at once
+    late: frozenset[str]  # the last ops, on vectors: they run for a block of images at once
     shared: int  # bytes of memory that images take turns on
     each: int  # bytes of memory of each image
 
@@ -149,8 +149,8 @@ def layout(graph: Graph, tensors: Tensors, largest: int, planes: bool = False) -
     fused, tail = fusable(graph, tensors, largest), _tail(graph, types)
     route = planned(graph, tensors, types, users, fused) if planes else Route({}, frozenset())
     fused |= route.added
-    late = {name for op in graph.ops[tail:] for name in op.inputs} | {op.name for op in graph.ops[tail:]}
-    late.add(graph.output)
+    last = frozenset(op.name for op in graph.ops[tail:])
+    late = {name for op in graph.ops[tail:] for name in op.inputs} | last | {graph.output}
     views = {
         op.name
         for op in graph.ops
@@ -178,7 +178,7 @@ def layout(graph: Graph, tensors: Tensors, largest: int, planes: bool = False) -
         ends[base] = up(ends[base] + made.size, ALIGN)
     # An odd number of cache lines, so that neighbours in a block of images do not fall on the same sets.
     each = ends["t"] + ALIGN * (ends["t"] // ALIGN % 2 == 0)
-    return Layout(maps, fused, tail, ends["s"], each)
+    return Layout(maps, fused, last, ends["s"], each)
 
 
 def _tail(graph: Graph, types: Mapping[str, Type]) -> int:

@@ -41,7 +41,7 @@ class Step:
 
     @property
     def late(self) -> bool:
-        return self.y.base == "t" and all(m.base == "t" and m.shape[1:] == (1, 1) for m in self.inputs)
+        return self.op.name in self.program.layout.late
 
 
 def _typed(m: Map) -> str:
