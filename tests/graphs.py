@@ -529,5 +529,7 @@ def random_separable(seed: int) -> Pair:
 def _pooled(build: _Build) -> None:
     how = build.pick(0, 2)
     if how and min(build.x.shape[1:]) > 3:
-        kind, more = ("maxpool", {"padding": [0] * 4}) if how == 1 else ("qavgpool", build.requantizer(127 * 4, 0.25))
+        kind, more = (
+            ("maxpool", {"padding": [0] * 4}) if how == 1 else ("qavgpool", build.requantizer(127 * 4, 0.25))
+        )
         build.op(kind, {"kernel": [2, 2], "stride": [2, 2], **more})

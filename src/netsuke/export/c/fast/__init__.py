@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netsuke.errors import UnsupportedOp
+from netsuke.export.c.fast import planes, planes_depthwise, planes_stem
 from netsuke.export.c.fast.convolution import convolution, dense
 from netsuke.export.c.fast.depthwise import depthwise
 from netsuke.export.c.fast.layout import DENSE, Layout, Map, layout
 from netsuke.export.c.fast.pointwise import EMIT, Step, wide_dense
-from netsuke.export.c.fast import planes, planes_depthwise, planes_stem
 from netsuke.export.c.fast.program import Program, indented
 from netsuke.export.c.fast.routes import depthwise as is_depthwise
 from netsuke.export.c.fast.variants import VARIANTS, Variant
@@ -92,7 +92,9 @@ def build(graph: Graph, tensors: Tensors, variant: Variant) -> Source:
     """C and weights of an integer graph. Raises UnsupportedOp for a float graph, GraphError for a bad one."""
     if not graph.integer:
         raise UnsupportedOp("the fast C kernels take integer graphs: quantise the model first")
-    found = layout(graph, tensors, largest=(variant.registers - 1) // variant.per_block - 1, planes=variant.planes)
+    found = layout(
+        graph, tensors, largest=(variant.registers - 1) // variant.per_block - 1, planes=variant.planes
+    )
     program = Program(variant, found)
     types = graph.types(tensors)
     makers = {op.name: op for op in graph.ops}
@@ -151,7 +153,9 @@ def _emit_planes(
     elif not x.planes:
         planes_stem.stem(program, op, x, y, tensors)
     else:
-        (planes_depthwise.depthwise if is_depthwise(op, tensors) else planes.pointwise)(program, op, x, y, tensors)
+        (planes_depthwise.depthwise if is_depthwise(op, tensors) else planes.pointwise)(
+            program, op, x, y, tensors
+        )
 
 
 def _body(program: Program, found: Layout, image: int, classes: int, output: str) -> str:

@@ -222,7 +222,9 @@ def dense(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
     offset = program.variant.offset if x.signed else 0
     weight = matrix.reshape(len(matrix), *x.shape)
     constants = channel_constants(op, tensors, matrix, offset)
-    images = program.layout.each if op.name in program.layout.late else 0  # else a gate's, whose map waits for it
+    images = (
+        program.layout.each if op.name in program.layout.late else 0
+    )  # else a gate's, whose map waits for it
     _blocks(program, Layer(op, x, y, weight, constants, uniform(op, tensors), images=images))
 
 

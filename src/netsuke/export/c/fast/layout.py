@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from netsuke.export.c.fast.routes import Route, depthwise, planned
+from netsuke.export.c.fast.routes import PIXELS, Route, depthwise, planned
 from netsuke.export.c.fast.variants import BYTES
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 
 ALIGN = 64
 DENSE = frozenset({"qdense", "qlogits"})
 PADDED = frozenset({"qconv2d", "maxpool", "qavgpool"})
-PIXELS = 16  # of four channels, in a register of planes
 
 
 @dataclass(frozen=True)

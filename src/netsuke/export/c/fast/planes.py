@@ -13,8 +13,9 @@ from itertools import groupby
 
 import numpy as np
 
-from netsuke.export.c.fast.layout import PIXELS, Map, up
+from netsuke.export.c.fast.layout import Map, up
 from netsuke.export.c.fast.program import Program
+from netsuke.export.c.fast.routes import PIXELS
 from netsuke.export.c.fast.sums import channel_constants, spread, uniform
 from netsuke.graph import Op, Tensors
 
@@ -147,9 +148,7 @@ def quad_weights(matrix: np.ndarray) -> np.ndarray:
     return padded.reshape(out // 4, 4, inputs // 4, 4).transpose(0, 2, 1, 3)
 
 
-def pointwise(
-    program: Program, op: Op, x: Map, y: Map, tensors: Tensors, beside: Map | None = None
-) -> None:
+def pointwise(program: Program, op: Op, x: Map, y: Map, tensors: Tensors, beside: Map | None = None) -> None:
     """A 1x1 convolution, and the sum with `beside` where that follows."""
     weight = tensors[op.tensor("weight")][:, :, 0, 0]
     scale, every = scale_of(program, op, tensors, x), masks(y)

@@ -9,11 +9,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from netsuke.export.c.fast.layout import PIXELS, Map, up
+from netsuke.export.c.fast.layout import Map, up
 from netsuke.export.c.fast.planes import (
-    PARAMETERS, Scale, dot, kind_of, masks, part, scale_from, scale_of, turns, whole,
+    PARAMETERS,
+    Scale,
+    dot,
+    kind_of,
+    masks,
+    part,
+    scale_from,
+    scale_of,
+    turns,
+    whole,
 )  # fmt: skip
 from netsuke.export.c.fast.program import Program
+from netsuke.export.c.fast.routes import PIXELS
 from netsuke.graph import Op, Tensors
 
 
@@ -42,7 +52,9 @@ def _windows(
     together = 2 if stride == 1 and x.pitch >= PIXELS else 1
     quads = up(count, 4) // 4
     taps = np.pad(weight, ((0, 4 * quads - count), (0, 0), (0, 0)))
-    moved = [np.pad(taps, ((0, 0), (r, 4 - rows - r), (0, 0))) for r in range(together)]  # [C, 4 taps, columns]
+    moved = [
+        np.pad(taps, ((0, 0), (r, 4 - rows - r), (0, 0))) for r in range(together)
+    ]  # [C, 4 taps, columns]
     w = program.constant(
         np.stack(moved, 1).reshape(quads, 4, together, 4, columns).transpose(0, 2, 4, 1, 3)
     )  # [quads, rows of outputs, columns, 4 channels, 4 taps]
@@ -71,7 +83,9 @@ def _sliding(x: Map, y: Map, together: int, scale: Scale) -> list[str]:
     lines = []
     for times, turn in turns(every, whole(len(every), together * across)):
         rows = len(turn) // across
-        kind = kind_of(max(turn)) if y.pitch < PIXELS else ""  # of longer rows the other half holds columns, too
+        kind = (
+            kind_of(max(turn)) if y.pitch < PIXELS else ""
+        )  # of longer rows the other half holds columns, too
         lines.append(f"for (long k = 0; k < {times}; k++) {{")
         for m in range(across):
             lines += _zipped(x, f"z{m}", 64 * m, 2 + together, kind)
@@ -109,7 +123,9 @@ def _strided(x: Map, y: Map, rows: int, columns: int, scale: Scale) -> list[str]
             taken = [f"z{m}[{j}]" for j in range(4)] + [f"follow(z{m}[0], {after}[0])"]
             lines += [f"sums even{m}, odd{m};", "{"]
             lines += [f"const bytes c{j} = {column};" for j, column in enumerate(taken[: columns + 2])]
-            named = [(name, [f"c{first + c}" for c in range(columns)]) for name, first in (("a0", 0), ("a1", 2))]
+            named = [
+                (name, [f"c{first + c}" for c in range(columns)]) for name, first in (("a0", 0), ("a1", 2))
+            ]
             lines += [*_sums(x, named, 0, scale, ""), f"even{m} = a0;", f"odd{m} = a1;", "}", "}"]
         last = len(places) - 1
         value = scale.packed("", ["even0", "odd0", f"even{last}", f"odd{last}"], "merged", turn[0])
@@ -118,9 +134,7 @@ def _strided(x: Map, y: Map, rows: int, columns: int, scale: Scale) -> list[str]
     return lines
 
 
-def _sums(
-    x: Map, named: Sequence[tuple[str, Sequence[str]]], row: int, scale: Scale, kind: str
-) -> list[str]:
+def _sums(x: Map, named: Sequence[tuple[str, Sequence[str]]], row: int, scale: Scale, kind: str) -> list[str]:
     """Opens a block with sums over the columns of a window, at the next scale."""
     lines = ["{", *(f"{kind}sums {name} = {part(kind, 'bias')};" for name, _ in named)]
     for c in range(len(named[0][1])):

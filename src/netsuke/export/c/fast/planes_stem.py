@@ -9,11 +9,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from netsuke.export.c.fast.layout import PIXELS, Map
+from netsuke.export.c.fast.layout import Map
 from netsuke.export.c.fast.planes import (
-    PARAMETERS, Scale, biased, four_names, masks, over_quads, quad_weights, scale_of, scaled, turns, whole,
+    PARAMETERS,
+    Scale,
+    biased,
+    four_names,
+    masks,
+    over_quads,
+    quad_weights,
+    scale_of,
+    scaled,
+    turns,
+    whole,
 )  # fmt: skip
 from netsuke.export.c.fast.program import Program
+from netsuke.export.c.fast.routes import PIXELS
 from netsuke.graph import Op, Tensors
 
 Group = list[tuple[int, int] | None]  # row and column of four taps
@@ -24,7 +35,9 @@ def stem(program: Program, op: Op, x: Map, y: Map, tensors: Tensors, pooled: boo
     weight, (stride, _) = tensors[op.tensor("weight")], op.attrs["stride"]
     out, _, rows, columns = weight.shape
     groups = _groups(rows, columns)
-    taps = np.pad(weight.reshape(out, -1), ((0, 0), (0, 1)))  # the last one is zero, for groups that are not full
+    taps = np.pad(
+        weight.reshape(out, -1), ((0, 0), (0, 1))
+    )  # the last one is zero, for groups that are not full
     order = [-1 if tap is None else tap[0] * columns + tap[1] for group in groups for tap in group]
     w = program.constant(quad_weights(taps[:, order]))
     scale, every, across = scale_of(program, op, tensors, x), masks(y), y.pitch // PIXELS
@@ -37,7 +50,9 @@ def stem(program: Program, op: Op, x: Map, y: Map, tensors: Tensors, pooled: boo
             return ["const int32_t *const q = c;", f"int8_t *const to = y + o * {y.plane};",
                     *_products(groups, count, channels), *results(scale, turn, channels)]  # fmt: skip
 
-        brought = [line for r, place in enumerate(places) for line in _brought(groups, r, place, x.row, stride)]
+        brought = [
+            line for r, place in enumerate(places) for line in _brought(groups, r, place, x.row, stride)
+        ]
         ahead = len(turn) // across * stride * (2 if pooled else 1) * x.row
         lines += [f"for (long k = 0; k < {times}; k++) {{", *brought, "const int8_t *u = w;", "const int32_t *c = q;",
                   *over_quads(out, body, (f"u += {16 * len(groups)};", "c += 16;")),
@@ -74,7 +89,9 @@ def _stored(scale: Scale, turn: Sequence[int], channels: int) -> list[str]:
     lines = []
     for r, mask in enumerate(turn):
         lines += [scaled(scale, "", f"a{r}_{c}", c) for c in range(channels)]
-        lines.append(f"store(to + {64 * r}, {scale.packed('', four_names('', r, channels), 'turned', mask)});")
+        lines.append(
+            f"store(to + {64 * r}, {scale.packed('', four_names('', r, channels), 'turned', mask)});"
+        )
     return lines
 
 

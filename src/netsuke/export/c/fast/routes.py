@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from netsuke.graph import Graph, Op, Tensors, Type
 
-PIXELS, CHANNELS = 16, 16  # that a register of sums holds, of one or the other
+PIXELS = CHANNELS = 16  # that a register of sums holds, of one or the other
 
 
 @dataclass(frozen=True)
 class Route:
-    """Pixels from row to row of every activation in planes; `added` are convolutions that the sum behind them computes."""
+    """Pixels from row to row of what lies in planes; `added` are convolutions that the sum behind them computes."""
 
     pitches: Mapping[str, int]
     added: frozenset[str]
@@ -72,9 +72,7 @@ def _pooled(op: Op, tensors: Tensors, types: Mapping[str, Type], makers: Mapping
     return PIXELS if fits and _of_one_channel(makers[op.inputs[0]], tensors, types, makers) else None
 
 
-def _of_one_channel(
-    op: Op, tensors: Tensors, types: Mapping[str, Type], makers: Mapping[str, Op]
-) -> bool:
+def _of_one_channel(op: Op, tensors: Tensors, types: Mapping[str, Type], makers: Mapping[str, Op]) -> bool:
     """Whether it is a convolution of the image's one channel whose windows a register can hold."""
     maker, stride = makers.get(op.inputs[0]), op.attrs["stride"]
     _, _, rows, columns = tensors[op.tensor("weight")].shape

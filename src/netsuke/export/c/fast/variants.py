@@ -15,7 +15,7 @@ class Variant:
     """`lanes` sums of int32 to a register; `registers` of them hold the sums of a tile and what they take.
 
     `unrolled` products make straight code, more of them a loop; `offset` is what `dot_signed` adds to activations;
-    `together` rows of a depthwise layer are computed at once; `planes` tells whether the header knows planes.py's words.
+    `together` rows of a depthwise layer are computed at once; `planes`: the header speaks planes.py's language.
     """
 
     name: str
