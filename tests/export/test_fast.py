@@ -12,10 +12,18 @@ import numpy as np
 import pytest
 
 from builds import FLAGS, numbered, runs_here
-from graphs import Pair, random_graph, random_images, small_artifact
+from graphs import (
+    Pair,
+    random_graph,
+    random_images,
+    random_separable,
+    random_squeezed,
+    small_artifact,
+)
 from netsuke import kernels
 from netsuke.errors import UnsupportedOp
 from netsuke.export.c.fast import VARIANTS, Source, build
+from netsuke.export.c.fast.layout import layout
 
 variants = pytest.mark.parametrize(
     "variant",
@@ -88,6 +96,15 @@ def test_random_graphs(variant, compiler, extended, tmp_path):
 
 
 @variants
+def test_dense_layers_in_the_middle(variant, tmp_path):
+    """They belong to one image, not to the block of images whose last layers run together."""
+    pairs = [random_squeezed(seed) for seed in (1, 2, 4, 7, 11)]
+    for graph, tensors in pairs:
+        assert len(np.unique(kernels.run(graph, tensors, random_images(graph, 9)), axis=0)) > 5
+    assert_exact(pairs, variant, "gcc" if shutil.which("gcc") else "cc", tmp_path, "-O1")
+
+
+@variants
 @pytest.mark.parametrize("level", ["-O0", "-Os", "-O3"])
 def test_small_network_at_every_level(variant, level, tmp_path):
     artifact = small_artifact()
@@ -125,9 +142,12 @@ int main(int argc, char **argv)
 
 @variants
 @pytest.mark.skipif(not shutil.which("clang"), reason="needs clang: apt install clang libclang-rt-14-dev")
-@pytest.mark.parametrize("seed", [1003, 1011])
-def test_sanitizers(variant, seed, tmp_path):
-    graph, tensors = random_graph(seed, extended=True)
+@pytest.mark.parametrize(
+    ("make", "seed"),
+    [(random_graph, 1003), (random_graph, 1011), (random_squeezed, 1), (random_separable, 0)],
+)
+def test_sanitizers(variant, make, seed, tmp_path):
+    graph, tensors = make(seed, extended=True) if make is random_graph else make(seed)
     source, images = build(graph, tensors, VARIANTS[variant]), random_images(graph, 26)
     weights = source.weights + bytes(-len(source.weights) % 64)
     main = MAIN.format(
@@ -161,3 +181,28 @@ def test_float_graphs_are_refused():
     artifact = small_artifact(integer=False)
     with pytest.raises(UnsupportedOp, match="take integer graphs: quantise the model first"):
         build(artifact.graph, artifact.tensors, VARIANTS["portable"])
+
+
+# Seeds of graphs that lie in planes on AVX-512, and use all that there is for them.
+ON_PLANES = (0, 2, 8, 9, 13, 24, 33, 37, 47, 49)
+
+
+def on_planes(seed: int) -> bool:
+    return any(m.planes for m in layout(*random_separable(seed), 30, planes=True).maps.values())
+
+
+def test_separable_graphs_try_what_planes_have():
+    assert all(map(on_planes, ON_PLANES))
+    text = "\n".join(build(*random_separable(seed), VARIANTS["avx512"]).body for seed in ON_PLANES)
+    words = "stem_|z0 + o|merged(|half_zip(|dot_signed(| kept(| averaged(|z1[0]|paired(|lanes2(|even1"
+    for word in words.split("|"):
+        assert word in text, word
+    pair = random_separable(ON_PLANES[0])
+    assert [name for name in VARIANTS if "stem_" in build(*pair, VARIANTS[name]).body] == ["avx512"]
+
+
+@variants
+@compilers
+def test_separable_graphs(variant, compiler, tmp_path):
+    pairs = [random_separable(seed) for seed in (ON_PLANES if variant == "avx512" else ON_PLANES[:6])]
+    assert_exact(pairs, variant, compiler, tmp_path, "-O1")

@@ -31,6 +31,7 @@ class Window:
     columns: int
     step: int
     quads: int
+    ahead: int = 4  # bytes from one group to the next
 
     @property
     def total(self) -> int:
@@ -38,7 +39,7 @@ class Window:
 
     def places(self) -> list[int]:
         return [
-            r * self.row + c * self.step + 4 * q
+            r * self.row + c * self.step + q * self.ahead
             for r in range(self.rows) for c in range(self.columns) for q in range(self.quads)
         ]  # fmt: skip
 
@@ -48,6 +49,8 @@ def window(x: Map, rows: int, columns: int, channels: int) -> Window:
     if x.step == 1:  # four columns of the one channel
         return Window(rows, x.row, 1, 0, ceil(columns / 4))
     quads = ceil(channels / 4)
+    if x.planes:
+        return Window(rows, x.row, columns, x.step, quads, x.plane)
     if columns == 1 or 4 * quads != x.step:
         return Window(rows, x.row, columns, x.step, quads)
     if columns * x.step == x.row:
@@ -126,10 +129,10 @@ class Tile:
         if times:
             lines.append(f"for (long j = 0; j < {times}; j++) {{")
             for i in range(unroll):
-                lines += self._step("p", 4 * i, "u", i, i % self.sets)
-            lines += [f"p += {4 * unroll};", f"u += {unroll * bulk};", "}"]
+                lines += self._step("p", w.ahead * i, "u", i, i % self.sets)
+            lines += [f"p += {w.ahead * unroll};", f"u += {unroll * bulk};", "}"]
         for i in range(rest):
-            lines += self._step("p", 4 * i, "u", i, i % self.sets)
+            lines += self._step("p", w.ahead * i, "u", i, i % self.sets)
         if rest:
             lines.append(f"u += {rest * bulk};")
         return lines + ["}"] * len(start)
@@ -219,7 +222,10 @@ def dense(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
     offset = program.variant.offset if x.signed else 0
     weight = matrix.reshape(len(matrix), *x.shape)
     constants = channel_constants(op, tensors, matrix, offset)
-    _blocks(program, Layer(op, x, y, weight, constants, uniform(op, tensors), images=program.layout.each))
+    images = (
+        program.layout.each if op.name in program.layout.late else 0
+    )  # else a gate's, whose map waits for it
+    _blocks(program, Layer(op, x, y, weight, constants, uniform(op, tensors), images=images))
 
 
 def _blocks(program: Program, layer: Layer) -> None:

@@ -41,7 +41,7 @@ class Step:
 
     @property
     def late(self) -> bool:
-        return self.y.base == "t" and all(m.base == "t" and m.shape[1:] == (1, 1) for m in self.inputs)
+        return self.op.name in self.program.layout.late
 
 
 def _typed(m: Map) -> str:
@@ -72,10 +72,11 @@ def _requantized(op: Op, value: str, low: int) -> str:
 def halve(step: Step) -> None:
     """The caller's planes to pixels."""
     channels, high, wide = step.y.shape
-    if step.y.step == 1 and wide >= 8:  # eight at once; the last eight of a row overlap the ones before
-        places = [*range(0, wide - 7, 8), *([wide - 8] if wide % 8 else [])]
+    if step.y.step == 1 and wide >= 8:  # some at once; the last ones of a row overlap those before
+        size, name = (16, "sixteen") if wide >= 16 else (8, "eight")
+        places = [*range(0, wide - size + 1, size), *([wide - size] if wide % size else [])]
         row = step.y.row
-        words = [f"halve_eight(image + i * {wide} + {j}, y + i * {row} + {j});" for j in places]
+        words = [f"halve_{name}(image + i * {wide} + {j}, y + i * {row} + {j});" for j in places]
         lines = [_each("i", high), *words, "}"]
     else:
         inner = f"{_at(step.y, 'y')} = (int8_t)(image[(c * {high} + i) * {wide} + j] >> 1);"
