@@ -5,6 +5,7 @@ An installed package has its sources in `firmware/` beside this file; a checkout
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -96,7 +97,8 @@ def _made(place: Path, name: str, target: Device) -> list[tuple[str, str]]:
     """The figures that `make run` prints."""
     command = ["make", "-s", f"BOARD={target.board}", "MODEL=model.netsuke", f"IMAGES={IMAGES}"]
     command += [f"PYTHON={shlex.quote(sys.executable)}", "run"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    english = {**os.environ, "LC_ALL": "C"}  # what the linker complains of is read
+    done = subprocess.run(command, cwd=place, env=english, capture_output=True, text=True, check=False)
     printed = re.findall(r"^(\w+) (\d+)$", done.stdout, re.MULTILINE)
     if done.returncode:
         raise _failure(name, target, dict(printed), done.stdout + done.stderr)
