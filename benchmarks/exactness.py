@@ -63,14 +63,14 @@ OVERHEAD = 300_000  # what starting a check costs, in multiply-accumulates an im
 # --- artifacts ---------------------------------------------------------------------------------------
 
 
-def run_artifacts(paths: Sequence[Path], images: np.ndarray, found: Results) -> None:
+def run_artifacts(paths: Sequence[Path], images: np.ndarray, found: Results, only: str = "") -> None:
     """Every check that is not done yet, one after the other."""
     todo = []
     for path in paths:
         artifact, row = Artifact.load(path), found.artifact(path)
         none = np.zeros((0, len(artifact.classes)), np.int32)
         every = checks.of_artifact(Case("net", artifact, images, none))
-        names = [name for name in every if not answered(name, row["checks"].get(name, {}))]
+        names = [n for n in every if only in n and not answered(n, row["checks"].get(n, {}))]
         work = sum(macs(artifact.graph, artifact.tensors).values()) + OVERHEAD
         todo.append((path, artifact, row, names, work))
     pace = Pace(sum(work * len(names) for *_, names, work in todo))
@@ -105,13 +105,11 @@ def attempted(check: Callable[[], Row]) -> Row:
 # --- graphs ------------------------------------------------------------------------------------------
 
 
-def run_graphs(seeds: Sequence[int], jobs: int, found: Results) -> None:
+def run_graphs(seeds: Sequence[int], jobs: int, found: Results, only: str = "") -> None:
     """Checks that graphs have not met yet, in batches, `jobs` of them side by side."""
     nowhere = Path(os.devnull)
-    left = {
-        name: found.left(name, seeds)
-        for name in {**checks.of_graphs([], nowhere), **checks.sanitized([], nowhere)}
-    }
+    names = [*checks.of_graphs([], nowhere), *checks.sanitized([], nowhere)]
+    left = {name: found.left(name, seeds) for name in names if only in name}
     groups: dict[tuple[str, ...], list[int]] = {}
     for seed in seeds:
         groups.setdefault(tuple(name for name in left if seed in left[name]), []).append(seed)
@@ -128,8 +126,8 @@ def run_graphs(seeds: Sequence[int], jobs: int, found: Results) -> None:
             ]
             for failure in failures:
                 say(f"DIFFERS {failure}")
-            span = f"{batch['seeds'][0]} to {batch['seeds'][-1]}"
-            rest = pace.after(len(batch["seeds"]) * len(batch["checks"]))
+            span = f"{min(batch['graphs'])} to {max(batch['graphs'])}"
+            rest = pace.after(len(batch["graphs"]) * len(batch["checks"]))
             say(f"graphs {span}: {len(batch['checks'])} checks, {len(failures)} failures · {rest}")
 
 
@@ -138,10 +136,7 @@ def run_batch(seeds: Sequence[int], names: Sequence[str]) -> Row:
     cases = [case_of(seed) for seed in seeds]
     tenth = [case for case, seed in zip(cases, seeds, strict=True) if seed % TENTH == 0]
     batch: Row = {
-        "seeds": list(seeds),
-        "images": sum(len(case.images) for case in cases),
-        "alive": sum(bool((case.want != case.want[0]).any()) for case in cases),
-        "ops": Counter(op.kind for case in cases for op in case.artifact.graph.ops),
+        "graphs": {seed: facts(case) for seed, case in zip(seeds, cases, strict=True)},
         "checks": {},
     }
     with tempfile.TemporaryDirectory() as name:
@@ -153,6 +148,15 @@ def run_batch(seeds: Sequence[int], names: Sequence[str]) -> Row:
             for title in [title for title in names if title in every]:
                 batch["checks"][title] = compared(some, every[title])
     return batch
+
+
+def facts(case: Case) -> Row:
+    """What a graph is made of; `alive` where its logits depend on the image."""
+    return {
+        "images": len(case.images),
+        "alive": int((case.want != case.want[0]).any()),
+        "ops": Counter(op.kind for op in case.artifact.graph.ops),
+    }
 
 
 def compared(cases: Sequence[Case], check: Callable[[], list[int]]) -> Row:
@@ -194,6 +198,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="how many of them, at most")
     parser.add_argument("--graphs", type=int, default=0, help="how many random graphs")
     parser.add_argument("--first", type=int, default=0, help="the number of the first graph")
+    parser.add_argument("--only", default="", help="the checks whose names hold this, as 'WASM' or 'gcc -O2'")
     parser.add_argument("--jobs", type=int, default=1, help="batches of graphs side by side")
     parser.add_argument("--json", type=Path, help="keep what is finished in this file, and go on from it")
     chosen = parser.parse_args()
@@ -213,8 +218,8 @@ def main() -> None:
         found = Results(chosen.json, command)
         if chosen.artifacts:
             images = data.load(chosen.data).require("test").test.images[: chosen.images]
-            run_artifacts(chosen.artifacts, images, found)
-        run_graphs(range(chosen.first, chosen.first + chosen.graphs), chosen.jobs, found)
+            run_artifacts(chosen.artifacts, images, found, chosen.only)
+        run_graphs(range(chosen.first, chosen.first + chosen.graphs), chosen.jobs, found, chosen.only)
     except NetsukeError as error:
         parser.exit(2, f"{error}\n")
     print(table(found.document))

@@ -80,12 +80,13 @@ class Results:
 
     def add(self, batch: Row) -> None:
         """What a batch of graphs found."""
-        total, seeds = self.document["graphs"], set(batch["seeds"])
-        if not seeds & numbers(total["seeds"]):
-            total["seeds"] = spans(seeds | numbers(total["seeds"]))
-            for key in ("images", "alive"):
-                total[key] += batch[key]
-            total["ops"] = dict(sorted((Counter(total["ops"]) + Counter(batch["ops"])).items()))
+        total, seeds = self.document["graphs"], set(batch["graphs"])
+        known, ops = numbers(total["seeds"]), Counter(total["ops"])
+        for facts in (batch["graphs"][seed] for seed in seeds - known):
+            total["images"] += facts["images"]
+            total["alive"] += facts["alive"]
+            ops += facts["ops"]
+        total["seeds"], total["ops"] = spans(seeds | known), dict(sorted(ops.items()))
         for name, found in batch["checks"].items():
             empty = {
                 "code": code(part(name)),
