@@ -64,7 +64,7 @@ int main(void)
         uint8_t best = 0;
         const uint32_t begin = board_clock();
         feed(i, logits);
-        spent += board_clock() - begin;
+        spent += (board_clock() - begin) & CLOCK_MASK;
         for (uint8_t k = 0; k < MODEL_CLASSES; k++) {
             wrong = (uint8_t)(wrong + (logits[k] != image_logit(i, k)));
             best = logits[k] > logits[best] ? k : best;

@@ -1,6 +1,6 @@
 """Writes what the firmware is built from: model.c and model.h of an artifact, and images.h with their logits.
 
-python prepare.py MODEL.netsuke build/ [--data mnist] [--images 3]
+python prepare.py MODEL.netsuke build/ [--data mnist] [--images 3] [--set multiply=shifts]
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", help="test images of this set instead of drawn digits")
     parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], help="an option of the C export, as NAME=VALUE")
     args = parser.parse_args()
+    options = dict(setting.split("=", 1) for setting in args.set)
     artifact = Artifact.load(args.model)
     if args.data:
         images = data.load(args.data).require("test").test.images[: args.images]
     else:
         images = drawn(artifact.graph.input_shape, args.images)
-    TARGETS["c"].write(artifact, args.folder, "model")
+    TARGETS["c"].write(artifact, args.folder, "model", **options)
     rows = ",\n    ".join(map(listed, images))
     logits = ",\n    ".join(map(listed, artifact.logits(images)))
     size = images[0].size

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import netsuke
 from graphs import artifact_of, random_graph, small_artifact
 from netsuke.export import c
 
@@ -42,12 +43,13 @@ def need(*tools: str) -> None:
             pytest.skip(f"needs {tool}: apt install {PACKAGES[tool]}")
 
 
-def make(folder: Path, board: str, model: Path) -> dict[str, int]:
+def make(folder: Path, board: str, model: Path, options: str = "") -> dict[str, int]:
     """Build and run in a copy of the example, so that two runs do not meet; the figures that it prints."""
     shutil.copytree(FIRMWARE, folder, ignore=shutil.ignore_patterns("build"))
     source = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     done = subprocess.run(
-        ["make", "-s", f"BOARD={board}", f"MODEL={model}", f"PYTHON={sys.executable}", "run"],
+        ["make", "-s", f"BOARD={board}", f"MODEL={model}", f"SET={options}", f"PYTHON={sys.executable}",
+         "run"],
         cwd=folder, env={**os.environ, "PYTHONPATH": source}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
@@ -67,6 +69,28 @@ def test_board_gives_the_logits_of_the_reference(board: str, tmp_path: Path) -> 
     assert got["model_flash_bytes"] > artifact.size_bytes
     path = c.write(artifact, tmp_path, "m")
     assert got["model_ram_bytes"] == c.figures(path)["RAM_BYTES"]
+
+
+def both(board: str, options: str, folder: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """The figures of the zoo's network without and with options of the export."""
+    need("make", *TOOLS[board])
+    model = Path(netsuke.__file__).parent / "zoo" / "digit-small.netsuke"
+    return make(folder / "plain", board, model), make(folder / "other", board, model, options)
+
+
+def test_shifts_beat_multiplying_in_software(tmp_path: Path) -> None:
+    """On an RV32 without a multiplier, where the other build calls __mulsi3."""
+    plain, shifts = both("rv32iac", "multiply=shifts", tmp_path)
+    assert plain["wrong_logits"] == shifts["wrong_logits"] == 0
+    assert shifts["instructions_an_image"] < plain["instructions_an_image"] / 2
+
+
+@pytest.mark.parametrize("board", ["mps2-an385", "rv32imac"])
+def test_coded_weights_on_a_board(board: str, tmp_path: Path) -> None:
+    plain, coded = both(board, "weights=coded", tmp_path)
+    assert coded["wrong_logits"] == 0
+    assert coded["model_flash_bytes"] < plain["model_flash_bytes"]
+    assert coded["model_ram_bytes"] > plain["model_ram_bytes"]
 
 
 MAIN = """\

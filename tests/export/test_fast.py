@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builds import FLAGS, numbered, runs_here
 from graphs import (
     Pair,
     random_graph,
@@ -19,32 +19,16 @@ from graphs import (
     random_separable,
     random_squeezed,
     small_artifact,
-)  # fmt: skip
+)
 from netsuke import kernels
 from netsuke.errors import UnsupportedOp
 from netsuke.export.c.fast import VARIANTS, Source, build
 from netsuke.export.c.fast.layout import layout
 
-FLAGS = {
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
-    "avx2": ("-mavx2",),
-    "portable": (),
-}
-NEEDS = {"avx512": {"avx512bw", "avx512vl", "avx512_vnni"}, "avx2": {"avx2"}, "portable": set()}
-
-
-def _flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    return set(re.findall(r"\w+", next((line for line in text.splitlines() if line.startswith("flags")), "")))
-
-
 variants = pytest.mark.parametrize(
     "variant",
     [
-        pytest.param(name, marks=pytest.mark.skipif(not NEEDS[name] <= _flags(), reason=f"no {name} here"))
+        pytest.param(name, marks=pytest.mark.skipif(not runs_here(name), reason=f"no {name} here"))
         for name in FLAGS
     ],
 )
@@ -57,11 +41,6 @@ compilers = pytest.mark.parametrize(
         for name in ("gcc", "clang")
     ],
 )
-
-
-def numbered(source: Source, number: int) -> str:
-    """The body with names of its own, so that many lie in one file."""
-    return re.sub(r"\b(run|[a-z0-9]+_\d+)\(", rf"\g<1>_g{number}(", source.body)
 
 
 def compiled(

@@ -1,6 +1,7 @@
 """Photo to ink to the model's input: the decoder, and the one normaliser that every reader shares."""
 
 from netsuke.image.files import MAX_BYTES, decode
-from netsuke.image.ink import Ink, find_ink, fit, grey, normalize
+from netsuke.image.fitting import fit
+from netsuke.image.ink import Ink, find_ink, grey, normalize
 
 __all__ = ["MAX_BYTES", "Ink", "decode", "find_ink", "fit", "grey", "normalize"]
