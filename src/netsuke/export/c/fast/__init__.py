@@ -13,9 +13,10 @@ from netsuke.export.c.fast import planes, planes_depthwise, planes_stem
 from netsuke.export.c.fast.convolution import convolution, dense
 from netsuke.export.c.fast.depthwise import depthwise
 from netsuke.export.c.fast.layout import DENSE, Layout, Map, layout
-from netsuke.export.c.fast.pointwise import EMIT, Step, wide_dense
+from netsuke.export.c.fast.pointwise import EMIT, wide_dense
 from netsuke.export.c.fast.program import Program, indented
 from netsuke.export.c.fast.routes import depthwise as is_depthwise
+from netsuke.export.c.fast.step import Step
 from netsuke.export.c.fast.variants import VARIANTS, Variant
 from netsuke.graph import Graph, Op, Tensors
 from netsuke.measure.cost import macs
