@@ -1,0 +1,45 @@
+"""Reflected light to the bytes of a photograph: resolution, focus, contrast, noise, JPEG."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netsuke.lab.pens.textures import patch
+
+INVERTED = 0.12  # share of photographs with bright ink on dark: blackboards, screens, negatives
+
+
+def photograph(
+    scene: np.ndarray, size: tuple[int, int], rng: np.random.Generator, *, harm: float = 1.0
+) -> np.ndarray:
+    """Light float32 [H, W] from 0 to 1 as a photo uint8 [h, w] of `size`; `harm` scales blur and noise."""
+    import cv2
+
+    if scene.shape != size:
+        scene = cv2.resize(scene, size[::-1], interpolation=cv2.INTER_AREA)
+    u = rng.random(8)
+    if u[0] < 0.6 * harm:
+        sigma = 0.25 + 0.95 * harm * u[1] ** 2 * min(1.0, max(size) / 48)
+        scene = cv2.GaussianBlur(scene, (0, 0), sigma)
+    if u[2] < 0.12:
+        low, high = 0.35 * u[3], 1 - 0.35 * u[4]
+        scene = low + (high - low) * scene  # haze
+    if u[5] < 0.7:
+        scene = scene + np.float32(0.03 * harm * u[6] ** 2) * patch(
+            "fine" if u[7] < 0.6 else "grain", size, rng
+        )
+    if rng.random() < INVERTED:
+        scene = 1 - scene
+    photo = (np.clip(scene, 0, 1) * 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        photo = jpeg(photo, int(rng.integers(30, 96)))
+    return photo
+
+
+def jpeg(photo: np.ndarray, quality: int) -> np.ndarray:
+    """What is left of a grey photo after JPEG."""
+    import cv2
+
+    return cv2.imdecode(
+        cv2.imencode(".jpg", photo, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], cv2.IMREAD_GRAYSCALE
+    )
