@@ -13,20 +13,14 @@ def photograph(
     scene: np.ndarray, size: tuple[int, int], rng: np.random.Generator, *, harm: float = 1.0
 ) -> np.ndarray:
     """Light float32 [H, W] from 0 to 1 as a photo uint8 [h, w] of `size`; `harm` scales blur and noise."""
-    import cv2
-
-    if scene.shape != size:
-        scene = cv2.resize(scene, size[::-1], interpolation=cv2.INTER_AREA)
-    u = rng.random(8)
-    if u[0] < 0.6 * harm:
-        sigma = 0.25 + 0.95 * harm * u[1] ** 2 * min(1.0, max(size) / 48)
-        scene = cv2.GaussianBlur(scene, (0, 0), sigma)
-    if u[2] < 0.12:
-        low, high = 0.35 * u[3], 1 - 0.35 * u[4]
+    scene = seen(scene, size, rng, harm=harm)
+    u = rng.random(6)
+    if u[0] < 0.12:
+        low, high = 0.35 * u[1], 1 - 0.35 * u[2]
         scene = low + (high - low) * scene  # haze
-    if u[5] < 0.7:
-        scene = scene + np.float32(0.03 * harm * u[6] ** 2) * patch(
-            "fine" if u[7] < 0.6 else "grain", size, rng
+    if u[3] < 0.7:
+        scene = scene + np.float32(0.03 * harm * u[4] ** 2) * patch(
+            "fine" if u[5] < 0.6 else "grain", size, rng
         )
     if rng.random() < INVERTED:
         scene = 1 - scene
@@ -34,6 +28,20 @@ def photograph(
     if rng.random() < 0.5:
         photo = jpeg(photo, int(rng.integers(30, 96)))
     return photo
+
+
+def seen(
+    scene: np.ndarray, size: tuple[int, int], rng: np.random.Generator, *, harm: float = 1.0
+) -> np.ndarray:
+    """A scene float32 [H, W] at the resolution of the photo, sometimes out of focus."""
+    import cv2
+
+    if scene.shape != size:
+        scene = cv2.resize(scene, size[::-1], interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.6 * harm:
+        sigma = 0.25 + 0.95 * harm * float(rng.random()) ** 2 * min(1.0, max(size) / 48)
+        scene = cv2.GaussianBlur(scene, (0, 0), sigma)
+    return scene
 
 
 def jpeg(photo: np.ndarray, quality: int) -> np.ndarray:

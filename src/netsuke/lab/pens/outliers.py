@@ -113,7 +113,7 @@ def _crossed_out(rng: np.random.Generator, split: str) -> Sign:
     low, high = _box(path)
     middle, reach = (low + high) / 2, (high - low).max()
     across = []
-    for _ in range(int(rng.integers(2, 6))):
+    for _ in range(int(rng.integers(3, 7))):  # one line is a slashed zero or a crossed seven
         angle = rng.uniform(-0.6, 0.6) + (np.pi / 2 if rng.random() < 0.2 else 0)
         end = np.array([np.cos(angle), np.sin(angle)]) * reach * rng.uniform(0.5, 0.75)
         off = rng.normal(0, 0.2, 2) * reach

@@ -123,7 +123,7 @@ def light(shape: tuple[int, int], rng: np.random.Generator, uneven: float = 0.3)
         return level * (1 - np.float32(rng.uniform(0.05, 0.45)) * (along / 2.8 + 0.5))
     if which < 0.6:
         return level * (1 - np.float32(rng.uniform(0.05, 0.3)) * (x * x + y * y))
-    depth, at, soft = rng.uniform(0.1, 0.55), rng.uniform(-0.8, 0.8), rng.uniform(0.05, 0.5)
+    depth, at, soft = rng.uniform(0.08, 0.45), rng.uniform(-0.8, 0.8), 0.1 * 15 ** rng.random()
     bend = np.float32(rng.normal(0, 0.3)) * (y * np.float32(cos(angle)) - x * np.float32(sin(angle))) ** 2
     edge = np.clip((along + bend - np.float32(at)) / np.float32(soft) + 0.5, 0, 1)
     return level * (1 - np.float32(depth) * edge)

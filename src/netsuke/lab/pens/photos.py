@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsuke.lab.pens import bitmaps
-from netsuke.lab.pens.camera import photograph
+from netsuke.lab.pens.camera import photograph, seen
 from netsuke.lab.pens.ink import Pen, draw, homography, mapped, pen, placed, wobbled, worn
 from netsuke.lab.pens.outliers import Sign, digit
-from netsuke.lab.pens.paper import frame, light, paper
+from netsuke.lab.pens.paper import frame, light, paper, ruled
 from netsuke.lab.pens.strokes import Path
+from netsuke.lab.pens.textures import patch
 
 SMALLEST, LARGEST = 12, 200  # pixels of a crop's sides
 SIGN = (9.0, 110.0)  # pixels of a sign's longer side in the photo
@@ -41,23 +42,53 @@ def take(sign: Sign, rng: np.random.Generator, *, with_: Pen | None = None, bare
 
     `bare` is the share without neighbours, full stops or specks beside it.
     """
-    matrix, nib = homography(rng), with_ or pen(rng)
-    path = mapped(wobbled(placed(sign, (0, 0), 1), rng), matrix) if isinstance(sign, list) and sign else None
-    aspect = _aspect(path) if path else (0.8, 1.0)
-    place = _place(aspect, rng)
-    if path:
-        ink = draw(placed(path, place.centre, place.side), place.board, nib, place.side, rng)
-    elif isinstance(sign, np.ndarray):
-        ink = bitmaps.ink_of(sign, matrix, place.centre, place.side, place.board, rng)
-        ink = worn(ink, nib, rng)
-    else:
-        ink = np.zeros(place.board, np.float32)
+    ink, place, aspect, nib = _written(sign, with_ or pen(rng), rng)
     box = _box_of(ink, place)
     sheet = paper(place.board, _around(aspect, place), rng)
     if rng.random() >= bare:
         ink = np.maximum(ink, _beside(place, aspect, nib, rng))
     scene = sheet * light(place.board, rng) * (1 - ink)
     return Photo(photograph(scene, place.size, rng), box)
+
+
+def ink_alone(sign: Sign, rng: np.random.Generator) -> np.ndarray | None:
+    """Ink uint8 [h, w], bright on 0 and tight, as one finds it on a page whose paper is known.
+
+    What the paper did is gone but for remains of lines that cross the sign; what hand, pen and camera did is there.
+    """
+    import cv2
+
+    ink, place, aspect, _ = _written(sign, pen(rng), rng)
+    if not ink.any():
+        return None
+    if rng.random() < 0.1:
+        lines = ruled(place.board, _around(aspect, place), rng)
+        near = cv2.dilate(ink, np.ones((5, 5), np.uint8)) > 0.1
+        ink = np.maximum(ink, lines * near * np.float32(ink.max() * rng.uniform(0.3, 1)))
+    ink = seen(ink, place.size, rng)
+    ink = ink + np.float32(0.05 * rng.random() ** 2) * patch("fine", place.size, rng)
+    solid = float(ink.max())
+    ink = np.clip(ink / max(solid * float(rng.uniform(0.75, 1)), 1e-3), 0, 1)
+    ink[ink < rng.uniform(0.05, 0.35)] = 0
+    x, y, w, h = cv2.boundingRect((ink > 0).astype(np.uint8))
+    return (ink[y : y + h, x : x + w] * 255).astype(np.uint8) if w else None
+
+
+def _written(
+    sign: Sign, nib: Pen, rng: np.random.Generator
+) -> tuple[np.ndarray, Place, tuple[float, float], Pen]:
+    """Ink float32 [h, w] on a board, where it is, and the width and height of the sign as shares of the longer."""
+    matrix = homography(rng)
+    path = mapped(wobbled(placed(sign, (0, 0), 1), rng), matrix) if isinstance(sign, list) and sign else None
+    aspect = _aspect(path) if path else (0.8, 1.0)
+    place = _place(aspect, rng)
+    if path:
+        ink = draw(placed(path, place.centre, place.side), place.board, nib, place.side, rng)
+    elif isinstance(sign, np.ndarray):
+        ink = worn(bitmaps.ink_of(sign, matrix, place.centre, place.side, place.board, rng), nib, rng)
+    else:
+        ink = np.zeros(place.board, np.float32)
+    return ink, place, aspect, nib
 
 
 def render(path: Path, with_: Pen, rng: np.random.Generator) -> np.ndarray:
@@ -76,7 +107,8 @@ def _aspect(path: Path) -> tuple[float, float]:
 def _place(aspect: tuple[float, float], rng: np.random.Generator) -> Place:
     """A size, mostly small, and margins, mostly narrow; one in ten crops cuts the sign a little."""
     side = SIGN[0] * (SIGN[1] / SIGN[0]) ** (rng.random() ** 1.2)
-    margins = side * (0.04 + 0.65 * rng.random(4) ** 2)  # left, top, right, bottom
+    roomy = 1.6 if rng.random() < 0.15 else 0.65  # the cell of a form leaves more room than a finder's box
+    margins = side * (0.04 + roomy * rng.random(4) ** 2)  # left, top, right, bottom
     if rng.random() < 0.1:
         margins[int(rng.integers(4))] = -side * rng.uniform(0, 0.07)
     w, h = aspect[0] * side, aspect[1] * side
@@ -109,7 +141,7 @@ def _box_of(ink: np.ndarray, place: Place) -> tuple[int, int, int, int] | None:
 
 
 def _beside(place: Place, aspect: tuple[float, float], nib: Pen, rng: np.random.Generator) -> np.ndarray:
-    """What else got into the crop: a neighbour's stroke at the edge, a full stop or comma, specks, a frame's residue."""
+    """What else got into the crop: a neighbour's stroke at the edge, a full stop, specks, a frame's residue."""
     high, wide = place.board
     x, y, w, h = _around(aspect, place)
     which, side = rng.random(), place.side

@@ -9,11 +9,13 @@ import numpy as np
 from netsuke import image
 from netsuke.errors import OptionError
 from netsuke.lab.pens import bitmaps
-from netsuke.lab.pens.outliers import digit, outlier
-from netsuke.lab.pens.photos import Photo, take
+from netsuke.lab.pens.outliers import Sign, digit, outlier
+from netsuke.lab.pens.photos import ink_alone, take
 
 NONE = 10  # the label of what is no digit
 KINDS = {"mnist": 0.35, "photo": 0.25, "pen": 0.385, "print": 0.015}  # shares among the digits
+SAME = 0.6  # overlap from which what the finder found is the digit
+THIN = 0.04  # variance across a lone stroke as a share of that along it
 Normalise = Callable[[np.ndarray], "tuple[np.ndarray, tuple[int, int, int, int]] | None"]
 
 
@@ -35,18 +37,19 @@ def crops(
         kind = (
             "none" if rng.random() < outliers else names[int(np.searchsorted(odds, rng.random() * odds[-1]))]
         )
-        photo, label = _photo(kind, rng, split)
-        out.append((photo.pixels, label))
+        sign, label = _sign(kind, rng, split)
+        out.append((take(sign, rng).pixels, label))
     return out
 
 
 def samples(
     n: int, seed: int, *, outliers: float = 0.3, kinds: dict[str, float] | None = None, split: str = "train",
-    normalise: Normalise | None = None,
+    found: float = 0.5, normalise: Normalise | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """n inputs of a model, uint8 [n, 1, 28, 28], and labels int64 [n]: 0 to 9, or 10 for no digit.
 
-    `kinds` weighs the digits' sources (keys of KINDS), `outliers` is the share without one. `normalise` takes a
+    `kinds` weighs the digits' sources (keys of KINDS), `outliers` is the share without one. Of the signs that are
+    photographed, the share `found` skips paper and finder: ink as a page's ink map gives it. `normalise` takes a
     photo to the input and the box it was taken from, or to None; the product's own unless given. A photo in which
     it finds nothing, or something other than the digit, is drawn again.
     """
@@ -61,7 +64,12 @@ def samples(
         kind = (
             "none" if rng.random() < outliers else names[int(np.searchsorted(odds, rng.random() * odds[-1]))]
         )
-        made = mild(rng, split) if kind == "mnist" else _normalised(*_photo(kind, rng, split), normalise)
+        if kind == "mnist":
+            made = mild(rng, split)
+        else:
+            sign, label = _sign(kind, rng, split)
+            input_ = _fitted(sign, rng) if rng.random() < found else _found(sign, label, rng, normalise)
+            made = None if input_ is None or (label == NONE and _upright(input_)) else (input_, label)
         if made is not None:
             images[kept, 0], labels[kept] = made
             kept += 1
@@ -91,28 +99,48 @@ def mild(rng: np.random.Generator, split: str) -> tuple[np.ndarray, int]:
     return image.fit(grown[y : y + h, x : x + w]), int(labels[i])
 
 
-def _photo(kind: str, rng: np.random.Generator, split: str) -> tuple[Photo, int]:
+def _sign(kind: str, rng: np.random.Generator, split: str) -> tuple[Sign, int]:
     if kind == "none":
-        return take(outlier(rng, split), rng), NONE
+        return outlier(rng, split), NONE
     if kind == "photo":
-        bitmap, label = bitmaps.any_digit(rng, split)
-        return take(bitmap, rng), label
+        return bitmaps.any_digit(rng, split)
     if kind == "print":
         label = int(rng.integers(10))
-        return take(bitmaps.printed(str(label), rng), rng), label
-    path, label = digit(rng, split)
-    return take(path, rng), label
+        return bitmaps.printed(str(label), rng), label
+    return digit(rng, split)
 
 
-def _normalised(photo: Photo, label: int, normalise: Normalise) -> tuple[np.ndarray, int] | None:
+def _fitted(sign: Sign, rng: np.random.Generator) -> np.ndarray | None:
+    ink = ink_alone(sign, rng)
+    return None if ink is None else image.fit(ink)
+
+
+def _found(sign: Sign, label: int, rng: np.random.Generator, normalise: Normalise) -> np.ndarray | None:
+    """The input for a photo of the sign; None where the finder does not find it."""
+    photo = take(sign, rng)
     found = normalise(photo.pixels)
-    if found is None or (label != NONE and (photo.box is None or _overlap(found[1], photo.box) < 0.5)):
+    if found is None or (label != NONE and (photo.box is None or _overlap(found[1], photo.box) < SAME)):
         return None
-    return found[0], label
+    return found[0]
+
+
+def _upright(input_: np.ndarray) -> bool:
+    """True where an input is one upright stroke: a 1 to anyone, whatever it is a piece of."""
+    import cv2
+
+    m = cv2.moments(input_)
+    along, across, both = m["mu02"], m["mu20"], m["mu11"]
+    spread = float(np.hypot(along - across, 2 * both))
+    long, short = along + across + spread, along + across - spread
+    return along > across and short < THIN * long
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Intersection over union of two boxes (x, y, w, h)."""
+    """Intersection over union of two boxes (x, y, w, h), each grown a little: a 1 may be a pixel wide."""
+    grown = max(b[2:]) / 10
+    a, b = (  # type: ignore[assignment]
+        (x - grown, y - grown, w + 2 * grown, h + 2 * grown) for x, y, w, h in (a, b)
+    )
     w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     both = max(w, 0) * max(h, 0)

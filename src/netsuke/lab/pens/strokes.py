@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path as File
 
 import numpy as np
@@ -43,7 +44,7 @@ class Strokes:
         """The strokes of sample i; they share memory with the set, so do not write into them."""
         first, end = self.spans[i]
         cuts = self.stroke_start[first : end + 1]
-        return [self.points[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        return [self.points[a:b] for a, b in pairwise(cuts)]
 
     def take(self, index: np.ndarray) -> Strokes:
         """The samples at `index` (positions or a mask), in that order."""
