@@ -8,6 +8,7 @@ import numpy as np
 
 from netsuke.data import load
 from netsuke.errors import OptionError
+from netsuke.lab.pens.textures import unit
 
 # Digit sets (training halves only) and how often each is drawn; the last are no digits.
 DIGITS = {"mnist": 0.86, "semeion": 0.08, "optdigits": 0.06}
@@ -74,7 +75,7 @@ def ink_of(
     if grown > 1.5:
         ink = cv2.GaussianBlur(ink, (0, 0), 0.45 * grown)
     level, edge = np.float32(rng.uniform(60, 160)), np.float32(grown * rng.uniform(0.3, 1.0) / 160)
-    return np.clip((ink - level) * edge + np.float32(0.5), 0, 1)
+    return unit((ink - level) * edge + np.float32(0.5))
 
 
 def through(bitmap: np.ndarray, matrix: np.ndarray, centre: tuple[float, float], side: float) -> np.ndarray:

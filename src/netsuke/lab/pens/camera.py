@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsuke.lab.pens.textures import patch
+from netsuke.lab.pens.textures import patch, unit
 
 INVERTED = 0.12  # share of photographs with bright ink on dark: blackboards, screens, negatives
 
@@ -24,7 +24,7 @@ def photograph(
         )
     if rng.random() < INVERTED:
         scene = 1 - scene
-    photo = (np.clip(scene, 0, 1) * 255).astype(np.uint8)
+    photo = (unit(scene) * 255).astype(np.uint8)
     if rng.random() < 0.5:
         photo = jpeg(photo, int(rng.integers(30, 96)))
     return photo

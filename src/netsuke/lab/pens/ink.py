@@ -8,7 +8,7 @@ from math import cos, radians, sin
 import numpy as np
 
 from netsuke.lab.pens.strokes import Path
-from netsuke.lab.pens.textures import patch
+from netsuke.lab.pens.textures import patch, unit
 
 SHIFT = 4  # bits of a pixel's fraction in OpenCV's coordinates
 
@@ -31,8 +31,8 @@ class Pen:
 
 # Width (low, high), darkness (low, high), pressure, fade, grain and gaps (each up to), and how often.
 PENS = {
-    "ball": ((0.015, 0.055), (0.35, 0.95), 0.35, 0.45, 0.15, 0.35, 0.34),
-    "pencil": ((0.02, 0.06), (0.2, 0.75), 0.4, 0.4, 0.6, 0.1, 0.22),
+    "ball": ((0.015, 0.055), (0.45, 0.97), 0.35, 0.4, 0.15, 0.35, 0.34),
+    "pencil": ((0.02, 0.06), (0.27, 0.8), 0.4, 0.4, 0.6, 0.1, 0.22),
     "gel": ((0.03, 0.08), (0.7, 1.0), 0.2, 0.15, 0.05, 0.0, 0.16),
     "felt": ((0.05, 0.1), (0.6, 1.0), 0.25, 0.3, 0.15, 0.05, 0.14),
     "marker": ((0.08, 0.14), (0.75, 1.0), 0.15, 0.2, 0.1, 0.0, 0.08),
@@ -119,7 +119,7 @@ def draw(path: Path, shape: tuple[int, int], pen: Pen, side: float, rng: np.rand
         ink += 0.5
     else:
         ink = np.float32(radius + 0.5) - distance
-    ink = np.clip(ink, 0, min(1.0, max(2 * radius, 0.2)), out=ink)
+    ink = np.minimum(np.maximum(ink, 0), np.float32(min(1.0, max(2 * radius, 0.2))))
     return worn(ink, pen, rng)
 
 
@@ -128,9 +128,9 @@ def worn(ink: np.ndarray, pen: Pen, rng: np.random.Generator) -> np.ndarray:
     shape = ink.shape[0], ink.shape[1]
     ink = ink * np.float32(pen.dark)
     if pen.fade > 0.05:
-        ink *= np.clip(1 - np.float32(pen.fade) * np.abs(patch("cloud", shape, rng)), 0.1, 1)
+        ink *= np.maximum(1 - np.float32(pen.fade) * np.abs(patch("cloud", shape, rng)), np.float32(0.1))
     if pen.grain > 0.05:
-        ink *= np.clip(1 - np.float32(pen.grain) * np.maximum(patch("grain", shape, rng) - 0.2, 0), 0, 1)
+        ink *= unit(1.2 - np.float32(pen.grain) * patch("grain", shape, rng))
     if pen.gaps > 0.2:
-        ink *= np.clip(4.2 - 3 * pen.gaps - 2 * patch("mottle", shape, rng), 0, 1)
+        ink *= unit(np.float32(4.2 - 3 * pen.gaps) - 2 * patch("mottle", shape, rng))
     return ink

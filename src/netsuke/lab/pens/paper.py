@@ -6,7 +6,7 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from netsuke.lab.pens.textures import guilloche, patch
+from netsuke.lab.pens.textures import guilloche, patch, unit
 
 # How often each paper lies under a single sign.
 PAPERS = {
@@ -29,7 +29,7 @@ def paper(shape: tuple[int, int], sign: Box, rng: np.random.Generator, kind: str
     `kind` is a key of PAPERS; printed boxes and ruled lines know where the sign is, as forms do.
     """
     kind = kind or _KINDS[int(np.searchsorted(_ODDS, rng.random() * _ODDS[-1]))]
-    tone = 1 - (0.08 if kind == "white" else 0.45) * float(rng.random()) ** 1.5
+    tone = 1 - (0.08 if kind == "white" else 0.4) * float(rng.random()) ** 1.5
     out = np.full(shape, tone, np.float32)
     if kind in ("textured", "security") or rng.random() < 0.25:
         strength = (0.05 if kind == "textured" else 0.025) * float(rng.random())
@@ -109,7 +109,7 @@ def strokes(
 
 def light(shape: tuple[int, int], rng: np.random.Generator, uneven: float = 0.3) -> np.ndarray | np.float32:
     """Illumination, 0 to 1: a number where it is even, else float32 [h, w] (ramp, vignette, soft shadows)."""
-    level = np.float32(1 - 0.55 * rng.random() ** 2)
+    level = np.float32(1 - 0.5 * rng.random() ** 2)
     if rng.random() >= uneven:
         return level
     y, x = (
@@ -125,5 +125,5 @@ def light(shape: tuple[int, int], rng: np.random.Generator, uneven: float = 0.3)
         return level * (1 - np.float32(rng.uniform(0.05, 0.3)) * (x * x + y * y))
     depth, at, soft = rng.uniform(0.08, 0.45), rng.uniform(-0.8, 0.8), 0.1 * 15 ** rng.random()
     bend = np.float32(rng.normal(0, 0.3)) * (y * np.float32(cos(angle)) - x * np.float32(sin(angle))) ** 2
-    edge = np.clip((along + bend - np.float32(at)) / np.float32(soft) + 0.5, 0, 1)
+    edge = unit((along + bend - np.float32(at)) / np.float32(soft) + np.float32(0.5))
     return level * (1 - np.float32(depth) * edge)

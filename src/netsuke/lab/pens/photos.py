@@ -12,7 +12,7 @@ from netsuke.lab.pens.ink import Pen, draw, homography, mapped, pen, placed, wob
 from netsuke.lab.pens.outliers import Sign, digit
 from netsuke.lab.pens.paper import frame, light, paper, ruled
 from netsuke.lab.pens.strokes import Path
-from netsuke.lab.pens.textures import patch
+from netsuke.lab.pens.textures import patch, unit
 
 SMALLEST, LARGEST = 12, 200  # pixels of a crop's sides
 SIGN = (9.0, 110.0)  # pixels of a sign's longer side in the photo
@@ -21,10 +21,12 @@ FINE = 40.0  # pixels of a sign's longer side on the drawing board, at least
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """Pixels uint8 [h, w] and the box (x, y, w, h) of the sign's ink within them; None where there is none."""
+    """Pixels uint8 [h, w], the box (x, y, w, h) of the sign's ink within them (None: there is none), and how much
+    of it is ink, 0 to 1."""
 
     pixels: np.ndarray
     box: tuple[int, int, int, int] | None
+    cover: float
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ def take(sign: Sign, rng: np.random.Generator, *, with_: Pen | None = None, bare
     `bare` is the share without neighbours, full stops or specks beside it.
     """
     ink, place, aspect, nib = _written(sign, with_ or pen(rng), rng)
-    box = _box_of(ink, place)
+    box, cover = _box_of(ink, place)
     sheet = paper(place.board, _around(aspect, place), rng)
     if rng.random() >= bare:
         ink = np.maximum(ink, _beside(place, aspect, nib, rng))
     scene = sheet * light(place.board, rng) * (1 - ink)
-    return Photo(photograph(scene, place.size, rng), box)
+    return Photo(photograph(scene, place.size, rng), box, cover)
 
 
 def ink_alone(sign: Sign, rng: np.random.Generator) -> np.ndarray | None:
@@ -66,10 +68,12 @@ def ink_alone(sign: Sign, rng: np.random.Generator) -> np.ndarray | None:
         near = cv2.dilate(ink, np.ones((5, 5), np.uint8)) > 0.1
         ink = np.maximum(ink, lines * near * np.float32(ink.max() * rng.uniform(0.3, 1)))
     ink = seen(ink, place.size, rng)
-    ink = ink + np.float32(0.05 * rng.random() ** 2) * patch("fine", place.size, rng)
-    solid = float(ink.max())
-    ink = np.clip(ink / max(solid * float(rng.uniform(0.75, 1)), 1e-3), 0, 1)
-    ink[ink < rng.uniform(0.05, 0.35)] = 0
+    u = rng.random(3)
+    ink *= np.float32((1 + 0.35 * u[0]) / max(float(ink.max()), 1e-3))
+    ink += np.float32(0.15 * u[1] ** 3) * patch("fine", place.size, rng)
+    near = cv2.dilate(ink, np.ones((3, 3), np.uint8)) > 0.4  # specks further off are no part of the sign
+    ink = unit(ink) * near
+    ink[ink < 0.08 + 0.3 * u[2]] = 0
     x, y, w, h = cv2.boundingRect((ink > 0).astype(np.uint8))
     return (ink[y : y + h, x : x + w] * 255).astype(np.uint8) if w else None
 
@@ -106,7 +110,7 @@ def _aspect(path: Path) -> tuple[float, float]:
 
 def _place(aspect: tuple[float, float], rng: np.random.Generator) -> Place:
     """A size, mostly small, and margins, mostly narrow; one in ten crops cuts the sign a little."""
-    side = SIGN[0] * (SIGN[1] / SIGN[0]) ** (rng.random() ** 1.2)
+    side = SIGN[0] * (SIGN[1] / SIGN[0]) ** float(rng.random()) ** 1.5
     roomy = 1.6 if rng.random() < 0.15 else 0.65  # the cell of a form leaves more room than a finder's box
     margins = side * (0.04 + roomy * rng.random(4) ** 2)  # left, top, right, bottom
     if rng.random() < 0.1:
@@ -115,8 +119,10 @@ def _place(aspect: tuple[float, float], rng: np.random.Generator) -> Place:
     if max(w, h) > 2 * min(w, h):  # people crop a 1 or a dash no tighter than other digits
         spare = (max(w, h) * 0.6 - min(w, h)) * rng.random()
         margins[[0, 2] if w < h else [1, 3]] += max(spare, 0) / 2
-    wide = int(np.clip(round(w + margins[0] + margins[2]), SMALLEST, LARGEST))
-    high = int(np.clip(round(h + margins[1] + margins[3]), SMALLEST, LARGEST))
+    wide, high = (
+        min(max(round(float(length)), SMALLEST), LARGEST)
+        for length in (w + margins[0] + margins[2], h + margins[1] + margins[3])
+    )
     scale = max(1.0, FINE / side)
     board = round(high * scale), round(wide * scale)
     centre = (margins[0] + w / 2) * scale, (margins[1] + h / 2) * scale
@@ -128,16 +134,18 @@ def _around(aspect: tuple[float, float], place: Place) -> tuple[float, float, fl
     return place.centre[0] - w / 2, place.centre[1] - h / 2, w, h
 
 
-def _box_of(ink: np.ndarray, place: Place) -> tuple[int, int, int, int] | None:
-    """The ink's box in the photo's pixels, rounded outwards."""
-    solid = ink > 0.4 * ink.max()
-    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
-    if not len(rows) or ink.max() < 0.05:
-        return None
-    scale = place.size[0] / place.board[0], place.size[1] / place.board[1]
-    y, x = int(rows[0] * scale[0]), int(columns[0] * scale[1])
-    bottom, right = -int(-(rows[-1] + 1) * scale[0] // 1), -int(-(columns[-1] + 1) * scale[1] // 1)
-    return x, y, right - x, bottom - y
+def _box_of(ink: np.ndarray, place: Place) -> tuple[tuple[int, int, int, int] | None, float]:
+    """The ink's box in the photo's pixels, rounded outwards, and the share of it that is ink."""
+    import cv2
+
+    x, y, w, h = cv2.boundingRect((ink > max(0.4 * float(ink.max()), 0.03)).astype(np.uint8))
+    if not w:
+        return None, 0.0
+    cover = float(ink[y : y + h, x : x + w].mean() / ink.max())
+    down, across = place.size[0] / place.board[0], place.size[1] / place.board[1]
+    left, top = int(x * across), int(y * down)
+    right, bottom = -int(-(x + w) * across // 1), -int(-(y + h) * down // 1)
+    return (left, top, right - left, bottom - top), cover
 
 
 def _beside(place: Place, aspect: tuple[float, float], nib: Pen, rng: np.random.Generator) -> np.ndarray:

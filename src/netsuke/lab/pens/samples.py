@@ -10,7 +10,7 @@ from netsuke import image
 from netsuke.errors import OptionError
 from netsuke.lab.pens import bitmaps
 from netsuke.lab.pens.outliers import Sign, digit, outlier
-from netsuke.lab.pens.photos import ink_alone, take
+from netsuke.lab.pens.photos import Photo, ink_alone, take
 
 NONE = 10  # the label of what is no digit
 KINDS = {"mnist": 0.35, "photo": 0.25, "pen": 0.385, "print": 0.015}  # shares among the digits
@@ -119,9 +119,17 @@ def _found(sign: Sign, label: int, rng: np.random.Generator, normalise: Normalis
     """The input for a photo of the sign; None where the finder does not find it."""
     photo = take(sign, rng)
     found = normalise(photo.pixels)
-    if found is None or (label != NONE and (photo.box is None or _overlap(found[1], photo.box) < SAME)):
+    if found is None or (label != NONE and not _is_sign(*found, photo)):
         return None
     return found[0]
+
+
+def _is_sign(input_: np.ndarray, box: tuple[int, int, int, int], photo: Photo) -> bool:
+    """True where what was found stands where the sign does, and is not mostly paper."""
+    if photo.box is None or _overlap(box, photo.box) < SAME:
+        return False
+    w, h = (20 * side / max(box[2:]) for side in box[2:])
+    return float(input_.sum()) / 255 < (0.3 + 1.5 * photo.cover) * max(w, 3) * max(h, 3)
 
 
 def _upright(input_: np.ndarray) -> bool:
