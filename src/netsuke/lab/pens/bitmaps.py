@@ -62,28 +62,37 @@ def ink_of(
     The longer side of its ink becomes `side` pixels with the middle at `centre`. The blocks of a low resolution
     are smoothed, then the edge is drawn anew at a random level, so that strokes come out thinner or thicker.
     """
+    level, edge = float(rng.uniform(60, 160)), float(rng.uniform(0.3, 1.0))
+    return traced(bitmap, through(bitmap, matrix, centre, side), shape, level, edge)
+
+
+def traced(
+    bitmap: np.ndarray, warp: np.ndarray, shape: tuple[int, int], level: float, edge: float
+) -> np.ndarray:
+    """Coverage float32 [h, w] of a bitmap through the homography `warp`, cut at the grey `level`.
+
+    `edge` from 0 to 1 is how sharply.
+    """
     import cv2
 
-    soft = (
-        cv2.resize(bitmap, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-        if max(bitmap.shape) < 20
-        else bitmap
-    )
-    warp = through(soft, matrix, centre, side)
-    grown = max(1.0, float(np.hypot(warp[0, 0], warp[1, 0])))  # pixels here a pixel there
-    ink = cv2.warpPerspective(soft, warp, shape[::-1], flags=cv2.INTER_CUBIC)
+    if max(bitmap.shape) < 20:
+        bitmap = cv2.resize(bitmap, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+        warp = warp @ np.array([[0.25, 0, -0.375], [0, 0.25, -0.375], [0, 0, 1]])
+    grown = max(1.0, float(np.hypot(warp[0, 0], warp[1, 0]) / abs(warp[2, 2])))  # pixels here a pixel there
+    ink = cv2.warpPerspective(bitmap, warp, shape[::-1], flags=cv2.INTER_CUBIC)
     if grown > 1.5:
         ink = cv2.GaussianBlur(ink, (0, 0), 0.45 * grown)
-    level, edge = np.float32(rng.uniform(60, 160)), np.float32(grown * rng.uniform(0.3, 1.0) / 160)
-    return unit((ink - level) * edge + np.float32(0.5))
+    return unit((ink - np.float32(level)) * np.float32(grown * edge / 160) + np.float32(0.5))
 
 
 def through(bitmap: np.ndarray, matrix: np.ndarray, centre: tuple[float, float], side: float) -> np.ndarray:
     """The homography [3, 3] from a bitmap's pixels to those of the paper; see `ink_of`."""
-    rows, columns = np.flatnonzero(bitmap.max(1) > 60), np.flatnonzero(bitmap.max(0) > 60)
-    if not len(rows):
-        rows, columns = np.array([0, bitmap.shape[0] - 1]), np.array([0, bitmap.shape[1] - 1])
-    y0, y1, x0, x1 = rows[0] - 0.5, rows[-1] + 0.5, columns[0] - 0.5, columns[-1] + 0.5
+    import cv2
+
+    x, y, w, h = cv2.boundingRect((bitmap > 60).astype(np.uint8))
+    if not w:
+        (h, w), x, y = bitmap.shape, 0, 0
+    x0, y0, x1, y1 = x - 0.5, y - 0.5, x + w - 0.5, y + h - 0.5
     size = max(y1 - y0, x1 - x0)
     unit = np.array([[1 / size, 0, -(x0 + x1) / 2 / size], [0, 1 / size, -(y0 + y1) / 2 / size], [0, 0, 1]])
     corners = matrix @ unit @ np.array([[x0, x1, x1, x0], [y0, y0, y1, y1], [1, 1, 1, 1]])
