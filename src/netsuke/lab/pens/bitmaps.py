@@ -94,8 +94,10 @@ def through(bitmap: np.ndarray, matrix: np.ndarray, centre: tuple[float, float],
         (h, w), x, y = bitmap.shape, 0, 0
     x0, y0, x1, y1 = x - 0.5, y - 0.5, x + w - 0.5, y + h - 0.5
     size = max(y1 - y0, x1 - x0)
-    unit = np.array([[1 / size, 0, -(x0 + x1) / 2 / size], [0, 1 / size, -(y0 + y1) / 2 / size], [0, 0, 1]])
-    corners = matrix @ unit @ np.array([[x0, x1, x1, x0], [y0, y0, y1, y1], [1, 1, 1, 1]])
+    middled = np.array(
+        [[1 / size, 0, -(x0 + x1) / 2 / size], [0, 1 / size, -(y0 + y1) / 2 / size], [0, 0, 1]]
+    )
+    corners = matrix @ middled @ np.array([[x0, x1, x1, x0], [y0, y0, y1, y1], [1, 1, 1, 1]])
     corners = corners[:2] / corners[2]
     low, high = corners.min(1), corners.max(1)
     scale = side / float((high - low).max())
@@ -103,4 +105,4 @@ def through(bitmap: np.ndarray, matrix: np.ndarray, centre: tuple[float, float],
     place = np.array(
         [[scale, 0, centre[0] - scale * middle[0]], [0, scale, centre[1] - scale * middle[1]], [0, 0, 1]]
     )
-    return place @ matrix @ unit
+    return place @ matrix @ middled

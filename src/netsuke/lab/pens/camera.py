@@ -10,9 +10,17 @@ INVERTED = 0.12  # share of photographs with bright ink on dark: blackboards, sc
 
 
 def photograph(
-    scene: np.ndarray, size: tuple[int, int], rng: np.random.Generator, *, harm: float = 1.0
+    scene: np.ndarray,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    harm: float = 1.0,
+    inverted: float = INVERTED,
 ) -> np.ndarray:
-    """Light float32 [H, W] from 0 to 1 as a photo uint8 [h, w] of `size`; `harm` scales blur and noise."""
+    """Light float32 [H, W] from 0 to 1 as a photo uint8 [h, w] of `size`.
+
+    `harm` scales blur and noise, `inverted` is the chance of bright ink on dark.
+    """
     scene = seen(scene, size, rng, harm=harm)
     u = rng.random(6)
     if u[0] < 0.12:
@@ -22,7 +30,7 @@ def photograph(
         scene = scene + np.float32(0.03 * harm * u[4] ** 2) * patch(
             "fine" if u[5] < 0.6 else "grain", size, rng
         )
-    if rng.random() < INVERTED:
+    if rng.random() < inverted:
         scene = 1 - scene
     photo = (unit(scene) * 255).astype(np.uint8)
     if rng.random() < 0.5:

@@ -128,7 +128,9 @@ def worn(ink: np.ndarray, pen: Pen, rng: np.random.Generator) -> np.ndarray:
     shape = ink.shape[0], ink.shape[1]
     ink = ink * np.float32(pen.dark)
     if pen.fade > 0.05:
-        ink *= np.maximum(1 - np.float32(pen.fade) * np.abs(patch("cloud", shape, rng)), np.float32(0.1))
+        ink *= np.maximum(
+            1 - np.float32(0.6 * pen.fade) * np.abs(patch("cloud", shape, rng)), np.float32(0.4)
+        )
     if pen.grain > 0.05:
         ink *= unit(1.2 - np.float32(pen.grain) * patch("grain", shape, rng))
     if pen.gaps > 0.2:

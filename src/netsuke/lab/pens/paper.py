@@ -109,7 +109,7 @@ def strokes(
 
 def light(shape: tuple[int, int], rng: np.random.Generator, uneven: float = 0.3) -> np.ndarray | np.float32:
     """Illumination, 0 to 1: a number where it is even, else float32 [h, w] (ramp, vignette, soft shadows)."""
-    level = np.float32(1 - 0.5 * rng.random() ** 2)
+    level = np.float32(1 - 0.45 * rng.random() ** 2.5)
     if rng.random() >= uneven:
         return level
     y, x = (
