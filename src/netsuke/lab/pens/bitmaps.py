@@ -46,7 +46,7 @@ def printed(text: str, rng: np.random.Generator) -> np.ndarray:
     import cv2
 
     font = int(rng.choice(FONTS)) | (cv2.FONT_ITALIC if rng.random() < 0.2 else 0)
-    weight, scale = int(rng.integers(2, 9)), 40 / 22
+    weight, scale = 1 if rng.random() < 0.6 else int(rng.integers(2, 7)), 40 / 22
     (w, h), base = cv2.getTextSize(text, font, scale, weight)
     canvas = np.zeros((h + base + 2 * weight + 6, w + 2 * weight + 6), np.uint8)
     cv2.putText(canvas, text, (weight + 3, h + weight + 3), font, scale, 255, weight, cv2.LINE_AA)

@@ -56,6 +56,7 @@ def jpeg(photo: np.ndarray, quality: int) -> np.ndarray:
     """What is left of a grey photo after JPEG."""
     import cv2
 
-    return cv2.imdecode(
-        cv2.imencode(".jpg", photo, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], cv2.IMREAD_GRAYSCALE
-    )
+    _, file = cv2.imencode(".jpg", photo, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    pixels = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None  # it was written a line ago
+    return pixels

@@ -88,7 +88,7 @@ def placed(path: Path, centre: tuple[float, float], side: float) -> Path:
     low, high = points.min(0), points.max(0)
     scale = side / max(float((high - low).max()), 1e-3)
     middle = (low + high) / 2
-    return [(stroke - middle) * np.float32(scale) + np.float32(centre) for stroke in path]
+    return [(stroke - middle) * np.float32(scale) + np.array(centre, np.float32) for stroke in path]
 
 
 def _split(points: np.ndarray, like: Path) -> Path:

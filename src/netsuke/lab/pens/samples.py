@@ -31,12 +31,9 @@ def crops(
     weights = kinds or {kind: share for kind, share in KINDS.items() if kind != "mnist"}
     if not set(weights) <= {"photo", "pen", "print"}:
         raise OptionError(f"crops are of photo, pen and print; got {', '.join(weights)}")
-    names, odds = list(weights), np.cumsum(list(weights.values()))
     out = []
     for _ in range(n):
-        kind = (
-            "none" if rng.random() < outliers else names[int(np.searchsorted(odds, rng.random() * odds[-1]))]
-        )
+        kind = "none" if rng.random() < outliers else _any(weights, rng)
         sign, label = _sign(kind, rng, split)
         out.append((take(sign, rng).pixels, label))
     return out
@@ -57,19 +54,11 @@ def samples(
     if not set(weights) <= set(KINDS) or not 0 <= outliers <= 1:
         raise OptionError(f"samples are of {', '.join(KINDS)}, outliers 0 to 1; got {weights}, {outliers}")
     rng, normalise = np.random.default_rng(seed), normalise or default
-    names, odds = list(weights), np.cumsum(list(weights.values()))
     images, labels = np.empty((n, 1, 28, 28), np.uint8), np.empty(n, np.int64)
     kept = 0
     while kept < n:
-        kind = (
-            "none" if rng.random() < outliers else names[int(np.searchsorted(odds, rng.random() * odds[-1]))]
-        )
-        if kind == "mnist":
-            made = mild(rng, split)
-        else:
-            sign, label = _sign(kind, rng, split)
-            input_ = _fitted(sign, rng) if rng.random() < found else _found(sign, label, rng, normalise)
-            made = None if input_ is None or (label == NONE and _upright(input_)) else (input_, label)
+        kind = "none" if rng.random() < outliers else _any(weights, rng)
+        made = _mild(rng, split) if kind == "mnist" else _made(kind, rng, split, found, normalise)
         if made is not None:
             images[kept, 0], labels[kept] = made
             kept += 1
@@ -82,7 +71,7 @@ def default(photo: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]] |
     return None if ink is None else (image.fit(ink.pixels), ink.box)
 
 
-def mild(rng: np.random.Generator, split: str) -> tuple[np.ndarray, int]:
+def _mild(rng: np.random.Generator, split: str) -> tuple[np.ndarray, int]:
     """An MNIST image as it is, or (six in ten) a little turned, slanted and stretched, and fitted anew."""
     import cv2
 
@@ -97,6 +86,20 @@ def mild(rng: np.random.Generator, split: str) -> tuple[np.ndarray, int]:
     grown = cv2.warpAffine(images[i], np.column_stack([matrix, offset]), (48, 48), flags=cv2.INTER_CUBIC)
     x, y, w, h = cv2.boundingRect((grown > 32).astype(np.uint8))
     return image.fit(grown[y : y + h, x : x + w]), int(labels[i])
+
+
+def _any(weights: dict[str, float], rng: np.random.Generator) -> str:
+    odds = np.cumsum(list(weights.values()))
+    return list(weights)[int(np.searchsorted(odds, rng.random() * odds[-1]))]
+
+
+def _made(
+    kind: str, rng: np.random.Generator, split: str, found: float, normalise: Normalise
+) -> tuple[np.ndarray, int] | None:
+    """A sign of that kind as an input; None where it is not found, or an outlier is a digit by accident."""
+    sign, label = _sign(kind, rng, split)
+    made = _fitted(sign, rng) if rng.random() < found else _found(sign, label, rng, normalise)
+    return None if made is None or (label == NONE and _upright(made)) else (made, label)
 
 
 def _sign(kind: str, rng: np.random.Generator, split: str) -> tuple[Sign, int]:

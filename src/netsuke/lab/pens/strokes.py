@@ -75,11 +75,12 @@ def _validating(strokes: Strokes) -> np.ndarray:
     random = np.random.RandomState(6)  # the one NumPy generator whose stream is frozen for good
     writers, first = np.unique(strokes.writers, return_index=True)
     sources = strokes.sources[first]
-    chosen = []
+    chosen: list[np.ndarray] = []
     for source in np.unique(sources):
         of_source = random.permutation(writers[sources == source])
-        chosen.append(of_source[: max(1, round(VAL_SHARE * len(of_source)))] if len(of_source) > 3 else [])
-    return np.concatenate(chosen).astype(int)
+        if len(of_source) > 3:
+            chosen.append(of_source[: max(1, round(VAL_SHARE * len(of_source)))])
+    return np.concatenate(chosen)
 
 
 def _read(name: str) -> Strokes:

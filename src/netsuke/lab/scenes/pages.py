@@ -127,7 +127,7 @@ def _form(sheet: Sheet, rng: np.random.Generator, writer: Hand, height: float, d
         label = str(rng.choice(WORDS)) + (":" if rng.random() < 0.5 else "")
         type_set(sheet, label, (x, y), 0.55 * height, rng)
         x += height * (0.5 * len(label) + 0.8)
-        cells = int(min(rng.integers(2, 11), (w * 0.97 - x) / cell))
+        cells = min(int(rng.integers(2, 11)), int((w * 0.97 - x) / cell))
         if cells >= 1 and rng.random() < 0.75:
             top = y - 0.5 * height - 0.5 * cell
             grounds.grid(sheet, rng, (x, top), [0, cell], [cell * i for i in range(cells + 1)])

@@ -19,11 +19,11 @@ VISIBLE = 0.7  # of a digit's box must lie in the image, else it is a fragment a
 
 
 class Mark(NamedTuple):
-    """One digit: its class 0 to 9, the box of its ink, and its number in the mask."""
+    """One digit: its class 0 to 9, the box of its ink, and its number in the mask (from 1)."""
 
     label: int
     box: Box
-    index: int
+    number: int
 
 
 class Line(NamedTuple):
@@ -37,8 +37,8 @@ class Line(NamedTuple):
 class Scene:
     """An image uint8 [H, W] and what it says.
 
-    `mask` uint16 [H, W] is 0, or the index of the digit to which that pixel's ink belongs (the stronger where two
-    overlap). `members` are the indices of each string's digits from left to right; `printed` those set in type.
+    `mask` uint16 [H, W] is 0, or the number of the digit to which that pixel's ink belongs (the stronger where two
+    overlap). `members` are the numbers of each string's digits from left to right; `printed` those set in type.
     """
 
     image: np.ndarray
@@ -109,7 +109,7 @@ class Sheet:
         """Note that these digits, from left to right, are the number `text`."""
         if marks:
             self._strings.append(
-                (Line(text, around([mark.box for mark in marks])), tuple(m.index for m in marks))
+                (Line(text, around([mark.box for mark in marks])), tuple(m.number for m in marks))
             )
 
     def rule(
@@ -176,15 +176,15 @@ class Sheet:
         solid = ink > SOLID * full
         top, left = corner[0] // self.fine, corner[1] // self.fine
         x, y, wide, high = cv2.boundingRect(solid.astype(np.uint8))
-        index = len(self._digits) + 1
+        number = len(self._digits) + 1
         area = slice(top, top + h), slice(left, left + w)
         wins = solid & (ink > self._strength[area])
-        self.mask[area][wins] = index
+        self.mask[area][wins] = number
         self._strength[area][wins] = ink[wins]
-        mark = Mark(label, (left + x, top + y, wide, high), index)
+        mark = Mark(label, (left + x, top + y, wide, high), number)
         self._digits.append(mark)
         if printed:
-            self._printed.add(index)
+            self._printed.add(number)
         return mark
 
 

@@ -14,10 +14,11 @@ from netsuke.lab.scenes.sheet import Mark, Sheet
 # Gaps between neighbours' nearest ink, as shares of the height (low, high), and how often.
 SPACING = {
     "normal": ((0.04, 0.25), 0.35),
-    "tight": ((-0.05, 0.1), 0.25),
-    "touching": ((-0.14, 0.01), 0.2),
+    "tight": ((-0.02, 0.1), 0.25),
+    "touching": ((-0.08, 0.01), 0.2),
     "wide": ((0.2, 0.6), 0.2),
 }
+NESTED = 0.4  # of the narrower of two neighbours, how much of its box may lie within the other's
 SEPARATORS = ".,-"
 CURRENCY = "$#%&*+="  # signs before and after an amount, from pen strokes
 Item = tuple[
@@ -74,7 +75,10 @@ def number(text: str, hand: Hand, rng: np.random.Generator, *, spacing: str | No
         height = float(np.exp(rng.normal(0, 1.2 * unruly)))
         foot = float(rng.normal(0, unruly)) + drift * x
         gap = float(rng.uniform(low, high)) + (hand.pen.width if low >= 0 else 0)
-        left = _beside(edge, glyph) + gap if edge is not None else (x + max(gap, 0.02) if x else 0.0)
+        if edge is None:
+            left = x + max(gap, 0.02) if x else 0.0
+        else:  # however well two shapes nest, each keeps most of its own place
+            left = max(_beside(edge, glyph) + gap, x - NESTED * min(glyph.width * height, items[-1][1].width))
         items.append((c, glyph, left, foot, height))
         x, edge = left + glyph.width * height, left + glyph.right * height
     return Run(text, tuple(items), x)
@@ -131,7 +135,7 @@ def type_set(
     dark: float = 0.85, label: int | None = None,
 ) -> Mark | None:  # fmt: skip
     """Print text in one of OpenCV's fonts with its capitals `height` pixels high; a digit if it has a `label`."""
-    glyph = pixels(bitmaps.printed(text, rng), np.eye(3), 110.0)
+    glyph = pixels(bitmaps.printed(text, rng), np.diag([1.25 ** rng.uniform(-1, 0.5), 1, 1]), 110.0)
     return sheet.glyph(glyph, foot, height, Pen(0.05, dark, 0, 0), label=label, printed=True)
 
 
