@@ -90,7 +90,9 @@ def test_a_string_holds_the_text_asked_for(scenes):
 
 def test_digits_of_a_string_have_about_the_height_asked_for(scenes):
     for height in (16, 48, 110):
-        boxes = [box for seed in range(8) for _, box, _ in scenes.string(rng(seed), "340", height=height).digits]
+        boxes = [
+            box for seed in range(8) for _, box, _ in scenes.string(rng(seed), "340", height=height).digits
+        ]
         assert 0.8 < np.median([h for _, _, _, h in boxes]) / height < 1.3
 
 
