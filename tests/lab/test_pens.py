@@ -235,7 +235,7 @@ def test_every_kind_of_outlier_can_be_photographed(pens):
 
 
 def test_a_lone_upright_stroke_is_no_outlier(pens):
-    from netsuke.lab.pens.samples import _upright
+    from netsuke.lab.pens.sampling import _upright
 
     bar, dash = np.zeros((28, 28), np.uint8), np.zeros((28, 28), np.uint8)
     bar[4:24, 13:15] = dash[13:15, 4:24] = 255

@@ -6,7 +6,7 @@
 
 from netsuke.lab.pens.ink import PENS, Pen, pen
 from netsuke.lab.pens.photos import Photo, render, take
-from netsuke.lab.pens.samples import KINDS, NONE, crops, samples
+from netsuke.lab.pens.sampling import KINDS, NONE, crops, samples
 from netsuke.lab.pens.strokes import Path, Strokes, load
 
 __all__ = [

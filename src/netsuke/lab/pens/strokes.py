@@ -10,7 +10,7 @@ from pathlib import Path as File
 
 import numpy as np
 
-from netsuke.cache import cache_folder
+from netsuke.data.download import cache_folder
 from netsuke.errors import DataError, OptionError
 
 Path = list[np.ndarray]  # pen strokes, each float32 [k, 2]: x to the right, y down

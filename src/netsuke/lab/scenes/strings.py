@@ -83,19 +83,18 @@ def _decorate(
 ) -> None:
     """What guards an amount: # * = and strokes before and behind it, a printed sign, a line through the rest."""
     (x, y), tall = foot, height * float(rng.uniform(0.6, 1.0))
-    before = x - height * float(rng.uniform(0.5, 0.9))
-    behind = x + width + height * float(rng.uniform(0.15, 0.4))
-    for at in (before, behind):
-        kind = rng.random()
+    for ahead in (True, False):
+        gap, kind = height * float(rng.uniform(0.1, 0.35)), rng.random()
         if kind < 0.25:
             run = letters("".join(rng.choice(list("#*=$"), int(rng.integers(1, 3)))), writer, rng)
-            write(sheet, run, (at, y), tall, writer)
+            write(sheet, run, (x - gap - run.width * tall if ahead else x + width + gap, y), tall, writer)
         elif kind < 0.45:
+            at = x - gap - tall if ahead else x + width + gap
             type_set(
                 sheet, str(rng.choice(list("#*$"))), (at, y), tall, rng, dark=float(rng.uniform(0.4, 0.9))
             )
-        elif kind < 0.6 and at > x:
+        elif kind < 0.6 and not ahead:
             level = y - height * float(rng.uniform(0.3, 0.6))
-            wave = np.linspace(0, 1, 20)[:, None] * (2 * height, 0) + (at, level)
+            wave = np.linspace(0, 1, 20)[:, None] * (2 * height, 0) + (x + width + gap, level)
             wave[:, 1] += 0.1 * height * np.sin(np.linspace(0, rng.uniform(0, 20), 20))
             sheet.print_path([wave], max(1.0, writer.pen.width * height), writer.pen.dark)
