@@ -25,7 +25,10 @@ def string(
     """
     height = height or HEIGHT[0] * (HEIGHT[1] / HEIGHT[0]) ** float(rng.random() ** 1.3)
     setting = setting or str(rng.choice(list(STRINGS), p=list(STRINGS.values())))
-    writer = steadier(hand(rng, split), 1.0 / height)
+    finest = (
+        float(rng.uniform(0.03, 0.09)) if setting == "cheque" else 0.0
+    )  # cheques are written boldly, or scanned so
+    writer = steadier(hand(rng, split), max(1.0 / height, finest))
     run = number(text or amount(rng), writer, rng, spacing=spacing)
     around = rng.uniform(0.12, 0.9, 4) * height  # left, top, right, bottom
     if setting == "cheque":

@@ -8,7 +8,7 @@ import numpy as np
 
 from netsuke.lab.pens import bitmaps
 from netsuke.lab.pens.ink import Pen
-from netsuke.lab.scenes.hands import TALL, Glyph, Hand, pixels, word
+from netsuke.lab.scenes.hands import ROWS, TALL, Glyph, Hand, pixels, word
 from netsuke.lab.scenes.sheet import Mark, Sheet
 
 # Gaps between neighbours' nearest ink, as shares of the height (low, high), and how often.
@@ -19,6 +19,7 @@ SPACING = {
     "wide": ((0.2, 0.6), 0.2),
 }
 NESTED = 0.4  # of the narrower of two neighbours, how much of its box may lie within the other's
+JOINING, JOINED = 0.12, 0.6  # share of numbers with ligatures, and of the neighbours joined in them
 SEPARATORS = ".,-"
 CURRENCY = "$#%&*+="  # signs before and after an amount, from pen strokes
 Item = tuple[
@@ -61,6 +62,7 @@ def number(text: str, hand: Hand, rng: np.random.Generator, *, spacing: str | No
     """The digits and separators of `text` set by one hand; `spacing` is a key of SPACING or any."""
     (low, high) = SPACING[spacing or _spacing(rng)][0]
     unruly, drift = rng.uniform(0.01, 0.07), rng.normal(0, 0.02)
+    joined = JOINED if rng.random() < JOINING else 0.0
     items: list[Item] = []
     edge: np.ndarray | None = None  # the right side of what is written, in each band of height
     x = 0.0
@@ -80,8 +82,25 @@ def number(text: str, hand: Hand, rng: np.random.Generator, *, spacing: str | No
         else:  # however well two shapes nest, each keeps most of its own place
             left = max(_beside(edge, glyph) + gap, x - NESTED * min(glyph.width * height, items[-1][1].width))
         items.append((c, glyph, left, foot, height))
+        if edge is not None and rng.random() < joined:
+            items[-1:-1] = _ligature(items[-2], items[-1], rng)
         x, edge = left + glyph.width * height, left + glyph.right * height
     return Run(text, tuple(items), x)
+
+
+def _ligature(before: Item, after: Item, rng: np.random.Generator) -> list[Item]:
+    """The pen not lifted between two digits: a bow from where one ends to where the next begins."""
+    if not before[1].path or not after[1].path:
+        return []
+    end, start = (
+        item[1].path[k][k] * item[4] + (item[2], item[3])  # type: ignore[index]
+        for item, k in ((before, -1), (after, 0))
+    )
+    bow = (end + start) / 2 + rng.uniform(-0.1, 0.25) * np.array([0, 1])
+    t = np.linspace(0, 1, 9)[:, None]
+    curve = ((1 - t) ** 2 * end + 2 * t * (1 - t) * bow + t**2 * start).astype(np.float32)
+    nowhere = np.full(ROWS, np.inf)
+    return [("", Glyph([curve], None, np.eye(3), float(curve[:, 0].max()), nowhere, -nowhere), 0.0, 0.0, 1.0)]
 
 
 def letters(text: str, hand: Hand, rng: np.random.Generator) -> Run:
