@@ -133,6 +133,19 @@ def test_a_wider_pen_leaves_more_ink(pens):
     assert inks[-1] > 4 * inks[0]
 
 
+@pytest.mark.parametrize("edge", [0.05, 1.0])
+@pytest.mark.parametrize("level", [60.0, 160.0])
+def test_a_bitmap_leaves_the_paper_around_it_bare(pens, level, edge):
+    from netsuke.lab.pens.bitmaps import through, traced
+
+    bitmap = np.zeros((28, 28), np.uint8)
+    bitmap[4:24, 10:18] = 255
+    ink = traced(bitmap, through(bitmap, np.eye(3), (30, 30), 40), (60, 60), level, edge)
+    assert ink[30, 30] > 0.7
+    assert not ink[:, :10].any()
+    assert not ink[:, 50:].any()
+
+
 # --- samples -----------------------------------------------------------------------------------------
 
 
@@ -208,12 +221,22 @@ def clean(pens, path) -> np.ndarray:
     return image.fit(grey[y : y + h, x : x + w])
 
 
+def answers(inputs: np.ndarray) -> np.ndarray:
+    """What the shipped digit-small says of inputs uint8 [n, 1, 28, 28]."""
+    return Engine(Artifact.load(zoo.path("digit-small"))).run(inputs).argmax(1)
+
+
+@pytest.mark.parametrize(("kind", "least"), [("mnist", 0.97), ("pen", 0.75), ("photo", 0.75)])
+def test_samples_carry_the_label_of_what_they_show(pens, kind, least):
+    inputs, labels = pens.samples(200, 5, outliers=0, kinds={kind: 1.0})
+    assert (answers(inputs) == labels).mean() >= least
+
+
 def test_the_shipped_reader_agrees_with_the_labels_of_clear_writing(pens):
     strokes = pens.load("digits", "val")
     some = strokes.take(rng().permutation(len(strokes))[:500])
     inputs = np.stack([clean(pens, some.path(i)) for i in range(500)])[:, None]
-    answers = Engine(Artifact.load(zoo.path("digit-small"))).run(inputs).argmax(1)
-    assert (answers == some.labels.astype(int)).mean() >= 0.9
+    assert (answers(inputs) == some.labels.astype(int)).mean() >= 0.9
 
 
 def test_outliers_leave_out_what_a_person_would_read_as_a_digit(pens):

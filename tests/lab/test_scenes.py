@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from lab.handwriting import needed
+from netsuke import image, zoo
+from netsuke.artifact import Artifact
+from netsuke.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,25 @@ def test_the_mask_marks_ink(scenes):
         assert abs(float(np.median(ink)) - float(np.median(paper))) > 40
         far = np.abs(paper.astype(int) - int(np.median(paper))) > 60
         assert far.mean() < 0.03  # edges of strokes
+
+
+def test_the_mask_of_a_digit_shows_its_class(scenes):
+    """Cut out by their masks, clear digits are read by the shipped digit-small as what they are said to be."""
+    from netsuke.lab.scenes.sheet import Sheet
+    from netsuke.lab.scenes.strings import hand, number, steadier, write
+
+    inputs, labels = [], []
+    for seed in range(25):
+        random = rng(seed)
+        sheet = Sheet((90, 600), random)
+        writer = steadier(hand(random, kind="gel"), 0.06)
+        write(sheet, number("27850369", writer, random, spacing="wide"), (20.0, 70.0), 45.0, writer)
+        scene = sheet.photograph(np.float32(1), harm=0, uneven=0)
+        for label, (x, y, w, h), number_ in scene.digits:
+            inputs.append(image.fit(((scene.mask == number_)[y : y + h, x : x + w] * 255).astype(np.uint8)))
+            labels.append(label)
+    answers = Engine(Artifact.load(zoo.path("digit-small"))).run(np.stack(inputs)[:, None]).argmax(1)
+    assert (answers == np.array(labels)).mean() >= 0.9
 
 
 def test_the_truth_goes_through_the_view(scenes):

@@ -82,7 +82,8 @@ def traced(
     ink = cv2.warpPerspective(bitmap, warp, shape[::-1], flags=cv2.INTER_CUBIC)
     if grown > 1.5:
         ink = cv2.GaussianBlur(ink, (0, 0), 0.45 * grown)
-    return unit((ink - np.float32(level)) * np.float32(grown * edge / 160) + np.float32(0.5))
+    steep = max(grown * edge / 160, 0.5 / level)  # steep enough that paper stays bare
+    return unit((ink - np.float32(level)) * np.float32(steep) + np.float32(0.5))
 
 
 def through(bitmap: np.ndarray, matrix: np.ndarray, centre: tuple[float, float], side: float) -> np.ndarray:
