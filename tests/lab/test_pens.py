@@ -146,6 +146,20 @@ def test_a_bitmap_leaves_the_paper_around_it_bare(pens, level, edge):
     assert not ink[:, 50:].any()
 
 
+def test_ink_alone_is_tight_around_the_sign(pens):
+    """Specks of noise away from the sign would shrink it in the model's input."""
+    from netsuke.lab.pens.photos import ink_alone
+
+    strokes = pens.load("digits", "val")
+    small = 0
+    for i in range(400):
+        ink = ink_alone(strokes.path(i % len(strokes)), rng(i))
+        x = image.fit(ink)
+        rows, columns = np.nonzero(x > 60)
+        small += max(np.ptp(rows), np.ptp(columns)) < 14
+    assert small == 0
+
+
 # --- samples -----------------------------------------------------------------------------------------
 
 

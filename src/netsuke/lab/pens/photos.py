@@ -70,8 +70,8 @@ def ink_alone(sign: Sign, rng: np.random.Generator) -> np.ndarray | None:
     ink = seen(ink, place.size, rng)
     u = rng.random(3)
     ink *= np.float32((1 + 0.35 * u[0]) / max(float(ink.max()), 1e-3))
+    near = cv2.dilate(ink, np.ones((3, 3), np.uint8)) > 0.3  # specks further off are no part of the sign
     ink += np.float32(0.15 * u[1] ** 3) * patch("fine", place.size, rng)
-    near = cv2.dilate(ink, np.ones((3, 3), np.uint8)) > 0.4  # specks further off are no part of the sign
     ink = unit(ink) * near
     ink[ink < 0.08 + 0.3 * u[2]] = 0
     x, y, w, h = cv2.boundingRect((ink > 0).astype(np.uint8))
