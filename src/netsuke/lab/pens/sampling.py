@@ -136,14 +136,14 @@ def _is_sign(input_: np.ndarray, box: tuple[int, int, int, int], photo: Photo) -
 
 
 def _upright(input_: np.ndarray) -> bool:
-    """True where an input is one upright stroke: a 1 to anyone, whatever it is a piece of."""
+    """True where an input is one stroke, upright or slanted: a 1 to anyone, whatever it is a piece of."""
     import cv2
 
     m = cv2.moments(input_)
     along, across, both = m["mu02"], m["mu20"], m["mu11"]
     spread = float(np.hypot(along - across, 2 * both))
     long, short = along + across + spread, along + across - spread
-    return along > across and short < THIN * long
+    return along > 0.4 * across and short < THIN * long
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:

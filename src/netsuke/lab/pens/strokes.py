@@ -12,6 +12,7 @@ import numpy as np
 
 from netsuke.data.download import cache_folder
 from netsuke.errors import DataError, OptionError
+from netsuke.lab.pens.spoilt import SPOILT
 
 Path = list[np.ndarray]  # pen strokes, each float32 [k, 2]: x to the right, y down
 
@@ -90,9 +91,10 @@ def _read(name: str) -> Strokes:
             keys = ("points", "stroke_start", "sample_start", "label", "writer", "source")
             points, strokes, samples, label, writer, source = (file[key] for key in keys)
         spans = np.stack([samples[:-1], samples[1:]], 1).astype(int)
-        return Strokes(
+        whole = Strokes(
             label, writer.astype(int), source[writer], points.astype(np.float32) / EXTENT, strokes, spans
         )
+        return whole.take(np.setdiff1d(np.arange(len(whole)), SPOILT.get(name, ())))
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise DataError(f"{path}: no pen strokes ({error})") from error
 
