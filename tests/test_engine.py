@@ -59,7 +59,7 @@ def test_every_backend_meets_the_reference(backend, integer):
 MODELS = {
     "separable": {"width": 40},
     "lenet5": {},
-    "resnet_small": {"width": 8, "depth": 1, "attention": "se"},
+    "resnet_small": {"width": 8, "depth": 1, "stem": 2, "attention": "se"},
     "mobilenet_v3_small": {"width": 0.25, "depth": 0.3, "dropout": 0.0},
 }
 
