@@ -75,7 +75,7 @@ def carved() -> str:
 
 
 CARVED = {
-    **{f"separable-{size}": "separable" for size in ("1k", "2k", "4k", "8k")},
+    **{f"separable-{size}": "separable" for size in ("1k", "2k", "4k", "8k", "small-ram")},
     "lenet5-3k": "lenet5_caffe",
     "deep-compression": "lenet5_caffe",
 }
