@@ -49,7 +49,7 @@ def bench(
 
         given = {"--only": only, "--baseline": baseline, "--beside": beside}
         if idle := [name for name, value in given.items() if value is not None]:
-            raise OptionError(f"{' and '.join(idle)} say nothing of emulated devices; leave out, or --device")
+            raise OptionError(f"--device does not go with {' and '.join(idle)}, which are for this machine")
         devices(artifact, device, json)
         return
     from netsuke.cli import console
