@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from netsuke.bench.device import DEVICES, emulated, firmware
 from netsuke.errors import ArtifactError, MissingExtra, OptionError, UnsupportedOp
 from netsuke.export import c
 from netsuke.graph import Graph, Op
+from refusal import refused
 
 
 def need(name: str) -> None:
@@ -116,3 +118,30 @@ def test_verb(netsuke_cli, tmp_path: Path) -> None:
     none = netsuke_cli("bench", "large.netsuke", "--device", "atmega328p", cwd=tmp_path)
     assert none.returncode == 2
     assert none.stderr.count("\n") == 1
+
+
+def test_no_end_in_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """simavr was stopped: what it printed is half of the figures."""
+    need("atmega328p")
+    (tmp_path / "simavr").write_text("#!/bin/sh\necho image 0: class 0\n")
+    (tmp_path / "simavr").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ArtifactError, match=r"^atmega328p cannot run it: no end within 120 seconds"):
+        emulated(small_artifact(), "atmega328p")
+
+
+def test_the_makefile_stops_after_as_many_seconds() -> None:
+    assert f"timeout {device.LIMIT} $(RUN)" in (firmware() / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (("--device", ""), "unknown device ''"),
+        (("--device", "cortex-m4", "--only", "numpy"), "--only"),
+        (("--device", "cortex-m4", "--beside", "b.netsuke"), "--beside"),
+    ],
+)
+def test_bad_options(given: tuple[str, ...], word: str, netsuke_cli, tmp_path: Path) -> None:
+    small_artifact().save(tmp_path / "a.netsuke")
+    refused(netsuke_cli("bench", "a.netsuke", *given, cwd=tmp_path), word)

@@ -71,6 +71,8 @@ def first(folder: Path) -> dict[str, str]:
         ("onnx", "onnx.opset=99", ("13 to 21", "99")),
         ("tflite", "tflite.exact=maybe", ("tflite.exact", "true or false", "maybe")),
         ("wasm", "wasm.simd=1", ("wasm.simd", "true or false")),
+        ("c", "c.confidence=maybe", ("c.confidence", "yes or no", "maybe")),
+        ("wasm", "wasm.normaliser=2", ("wasm.normaliser", "yes or no", "2")),
         ("wasm", "wasm.clang=7", ("no '7'", "install clang")),
     ],
 )
@@ -88,6 +90,21 @@ def test_settings_reach_their_target(place: Path, netsuke_cli: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "a_run(a_workspace *" in (place / "out" / "a.h").read_text()
     assert onnx.load(place / "out" / "a.onnx").opset_import[0].version == 15
+
+
+@pytest.mark.parametrize(("text", "there"), [("yes", True), ("true", True), ("no", False), ("false", False)])
+def test_a_function_of_c_is_asked_for(text: str, there: bool, place: Path, netsuke_cli: Any) -> None:
+    done = netsuke_cli("export", "a.netsuke", "--set", f"c.confidence={text}", "-o", "out", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert ("int a_confidence(" in (place / "out" / "a.h").read_text()) == there
+
+
+@needs_cc
+def test_memory_that_the_caller_supplies_is_counted(place: Path, netsuke_cli: Any) -> None:
+    args = ("--set", "c.workspace=caller", "-o", "out", "--json")
+    done = netsuke_cli("export", "a.netsuke", *args, cwd=place)
+    (row,) = json.loads(done.stdout)["exports"]
+    assert row["built"]["ram_bytes"] == row["ram_bytes"] > 0
 
 
 @needs_web

@@ -71,6 +71,45 @@ def test_board_gives_the_logits_of_the_reference(board: str, tmp_path: Path) -> 
     assert got["model_ram_bytes"] == c.figures(path)["RAM_BYTES"]
 
 
+def test_another_model_or_level_is_built_anew(tmp_path: Path) -> None:
+    """Though its file be older than what was built of the last one."""
+    need("make", *TOOLS["mps2-an386"])
+    folder = tmp_path / "firmware"
+    shutil.copytree(FIRMWARE, folder, ignore=shutil.ignore_patterns("build"))
+    artifacts = {"a": artifact_of(random_graph(0)), "b": artifact_of(random_graph(1))}
+    for name, artifact in artifacts.items():
+        artifact.save(tmp_path / name)
+        os.utime(tmp_path / name, (0, 0))
+
+    def built(name: str, level: str) -> tuple[bytes, ...]:
+        command = ["make", "-s", "BOARD=mps2-an386", f"MODEL={tmp_path / name}", f"OPT={level}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        subprocess.run([*command, f"PYTHON={sys.executable}"], cwd=folder, env=environment, check=True)
+        return tuple((folder / "build" / "mps2-an386" / file).read_bytes() for file in ("model.c", "model.o"))
+
+    first, other, smaller, again = (
+        built(*how) for how in (("a", "-O2"), ("b", "-O2"), ("b", "-Os"), ("a", "-O2"))
+    )
+    assert first[0] != other[0]
+    assert other[0] == smaller[0]
+    assert other[1] != smaller[1]
+    assert again == first
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    need("make")
+    shutil.copytree(FIRMWARE, tmp_path / "firmware", ignore=shutil.ignore_patterns("build"))
+    done = subprocess.run(
+        ["make", "-s", "MODEL=none.netsuke"],
+        cwd=tmp_path / "firmware",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"no none.netsuke in {tmp_path / 'firmware'}" in done.stdout
+
+
 def both(board: str, options: str, folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     """The figures of the zoo's network without and with options of the export."""
     need("make", *TOOLS[board])

@@ -25,6 +25,7 @@ HERE = Path(__file__).parent / "firmware"
 CHECKOUT = Path(__file__).parents[3] / "examples" / "firmware"
 IMAGES = 3
 AVR_STACK = 272  # bytes that the Makefile keeps for it
+LIMIT = 120  # seconds that the Makefile gives the emulator
 ARM = ("arm-none-eabi-gcc", "qemu-system-arm", "gcc-arm-none-eabi qemu-system-arm")
 RISCV = ("riscv64-unknown-elf-gcc", "qemu-system-riscv32", "gcc-riscv64-unknown-elf qemu-system-misc")
 AVR = ("avr-gcc", "simavr", "gcc-avr avr-libc simavr")
@@ -114,6 +115,8 @@ def _failure(name: str, target: Device, printed: dict[str, str], output: str) ->
         return ArtifactError(f"it does not fit {name}: the program needs {' and '.join(over)}")
     if int(printed.get("wrong_logits", 0)):
         return ArtifactError(f"{name} gives {printed['wrong_logits']} wrong logits; please report this")
+    if "model_flash_bytes" in printed and "stack_bytes" not in printed and "fault" not in output:
+        return ArtifactError(f"{name} cannot run it: no end within {LIMIT} seconds in the emulator")
     lines = [line.strip() for line in output.splitlines() if line.strip() and "make: ***" not in line]
     complaint = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no answer")
     return ArtifactError(f"{name} cannot run it: {complaint[:300]}")

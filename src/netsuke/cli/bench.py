@@ -43,9 +43,13 @@ def bench(
 
     Example: netsuke bench digits.netsuke --json
     """
-    if device:
+    if device is not None:
         from netsuke.cli.device import devices
+        from netsuke.errors import OptionError
 
+        given = {"--only": only, "--baseline": baseline, "--beside": beside}
+        if idle := [name for name, value in given.items() if value is not None]:
+            raise OptionError(f"--device does not go with {' and '.join(idle)}, which are for this machine")
         devices(artifact, device, json)
         return
     from netsuke.cli import console

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -20,6 +20,7 @@ FILES = {  # what each target writes
     "wasm": (".wasm", ".simd.wasm", ".js", ".d.ts"),
 }
 FIGURES = ("flash_bytes", "ram_bytes", "macs")
+SWITCH = {"yes": True, "true": True, "no": False, "false": False}
 TOLERANCE = 1e-4  # of float logits; integer logits must be equal
 TOP1_SHARE = 0.999  # of images whose class must be the same where a runtime may round otherwise
 
@@ -92,10 +93,10 @@ def typed(text: str, kind: Any, key: str) -> Any:
 
     if kind is str:
         return text
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise OptionError(f"--set {key} is true or false; got {text!r}")
-        return text == "true"
+    if kind is bool or bool in get_args(kind):  # `bool | str` in Python, where the text is yes or no
+        if text not in SWITCH:
+            raise OptionError(f"--set {key} is yes or no, true or false; got {text!r}")
+        return SWITCH[text]
     try:
         return int(text)
     except ValueError:

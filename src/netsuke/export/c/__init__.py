@@ -93,14 +93,14 @@ def run(
         library = Path(folder) / f"{path.stem}.so"
         compiled(path, library, compiler, ("-shared", "-fPIC", *flags))
         call = getattr(ctypes.CDLL(str(library)), f"{path.stem}_run")
-        memory = ctypes.create_string_buffer(macros["RAM_BYTES"]) if _of_caller(path) else None
+        memory = ctypes.create_string_buffer(macros["RAM_BYTES"]) if of_caller(path) else None
         call.argtypes, call.restype = (ctypes.c_void_p,) * (3 if memory else 2), None
         for image, row in zip(images, logits, strict=True):
             call(*([memory] if memory else []), image.ctypes.data, row.ctypes.data)
     return logits
 
 
-def _of_caller(path: Path) -> bool:
+def of_caller(path: Path) -> bool:
     """Whether the functions take a workspace."""
     return f"{path.stem}_run({path.stem}_workspace" in path.with_suffix(".h").read_text(encoding="utf-8")
 

@@ -93,10 +93,6 @@ class Layer:
         inputs = tuple(row(v, s) for v, s in zip(self.inputs, self.shapes, strict=True))
         return replace(self, inputs=inputs, shapes=shapes, out=row(self.out, self.y.shape))
 
-    def passes(self) -> bool:
-        """Whether each step reads a row and writes a row."""
-        return len(self.y.shape) == 3
-
 
 def requantize(y: Type) -> str:
     return f"requantize_{y.dtype}"
