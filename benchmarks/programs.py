@@ -36,7 +36,7 @@ static void *filled(size_t size, FILE *in)
     return p;
 }
 
-static void kept(void *p, size_t size, FILE *out)
+static void put(void *p, size_t size, FILE *out)
 {
     if (fwrite(p, 1, size, out) != size) {
         exit(8);
@@ -78,7 +78,7 @@ PORTABLE = """\
                 free(row); \\
             } \\
             free(image); \\
-            kept(logits, NAME##_CLASSES * sizeof *logits, out); \\
+            put(logits, NAME##_CLASSES * sizeof *logits, out); \\
         } \\
         END \\
     }
@@ -107,11 +107,11 @@ static void *aligned(size_t size)
         uint8_t *const images = filled((size_t)(count) * (bytes), in); \\
         int32_t *logits = malloc((count) * (classes) * sizeof *logits); \\
         run(w, images, logits, count, space); \\
-        kept(logits, (count) * (classes) * sizeof *logits, out); \\
+        put(logits, (count) * (classes) * sizeof *logits, out); \\
         for (long i = 0; i < count; i++) { \\
             logits = malloc((classes) * sizeof *logits); \\
             run(w, images + i * (bytes), logits, 1, space); \\
-            kept(logits, (classes) * sizeof *logits, out); \\
+            put(logits, (classes) * sizeof *logits, out); \\
         } \\
         free(w), free(space), free(images); \\
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -21,3 +22,8 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below, with its content."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def heeds_ctrl_c() -> None:
+    """For a child process: where the tests run in the background, the shell has it ignore the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from netsuke.bench.contenders import NAMES, Contender, contender
 from netsuke.bench.fresh import fresh
 from netsuke.cli.bench import chosen_baseline, names_of
 from netsuke.errors import MissingExtra, OptionError, UnsupportedOp
+from refusal import heeds_ctrl_c
 
 NODE = [tool for tool in ("clang", "wasm-ld", "node") if not shutil.which(tool)]
 
@@ -157,7 +157,12 @@ def test_ctrl_c_prints_what_was_measured(tmp_path: Path) -> None:
         "--json",
     ]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeds_ctrl_c,
     ) as process:
         assert process.stderr
         process.stderr.readline()  # it says how far it is once it measures

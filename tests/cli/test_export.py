@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from graphs import small_artifact
-from refusal import refused, tree
+from refusal import heeds_ctrl_c, refused, tree
 
 WEB = [tool for tool in ("clang", "wasm-ld", "node") if not shutil.which(tool)]
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="install gcc")
@@ -190,6 +190,7 @@ def test_ctrl_c_while_verifying(place: Path) -> None:
     environment = {**os.environ, **first(place / "bin"), "TMPDIR": str(place / "tmp")}
     command = [sys.executable, "-m", "netsuke", "export", "a.netsuke", "--verify", "images", "-o", "out"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes["preexec_fn"] = heeds_ctrl_c
     with subprocess.Popen(command, cwd=place, env=environment, start_new_session=True, **pipes) as process:
         end = time.monotonic() + 60
         while not (place / "began").exists() and time.monotonic() < end:
