@@ -41,6 +41,7 @@ async function start() {
     const loaded = await (await import(`./${name}.js`)).load();
     const [channels] = loaded.inputShape;
     if (channels !== 1) throw new Error(`it takes images of ${channels} channels, and ink has one`);
+    loaded.normalise(new Uint8Array(1), 1, 1); // throws where the module has no normaliser
     model = loaded;
   } catch (error) {
     fail(`The model ${name} cannot be loaded: ${error.message}. ${help(name)}`);
@@ -67,7 +68,7 @@ function help(name) {
   if (location.protocol === "file:")
     return "Browsers load modules from a server only: python -m http.server, in this folder.";
   if (typeof WebAssembly === "undefined") return "This browser has no WebAssembly.";
-  return `Are ${name}.js and its .wasm files beside this page? netsuke export ${name}.netsuke --to wasm writes them.`;
+  return `Are ${name}.js and its .wasm files beside this page? netsuke export ${name}.netsuke --to wasm --set wasm.normaliser=yes writes them.`;
 }
 
 function fail(message) {
@@ -89,7 +90,8 @@ async function open(file) {
 function read() {
   waiting = false;
   if (!model) return;
-  const image = fit(paper.pixels(), model.inputShape);
+  const { width, height } = at("paper");
+  const image = model.normalise(paper.grey(), width, height)?.image;
   preview(image);
   if (!image) {
     answer("–", paper.blank ? "Draw, or open a picture" : "No ink is found", true);

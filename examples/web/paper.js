@@ -29,8 +29,10 @@ class Paper {
     return !this.#strokes.length && !this.#picture;
   }
 
-  pixels() {
-    return this.#ink.getImageData(0, 0, this.#canvas.width, this.#canvas.height);
+  /** Grey, bright ink on dark ground, the canvas's width by its height: it draws by its alpha. */
+  grey() {
+    const { data } = this.#ink.getImageData(0, 0, this.#canvas.width, this.#canvas.height);
+    return Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i + 3]);
   }
 
   clear() {
@@ -139,4 +141,25 @@ class Paper {
     this.mark.classList.toggle("down", pen.down);
     this.#draw();
   }
+}
+
+/** A picture as ink: what stands out from its border, bright or dark, as alpha. */
+function inked({ data, width, height }) {
+  const grey = Float32Array.from({ length: width * height }, (_, i) => {
+    const [r, g, b, a] = data.subarray(4 * i, 4 * i + 4);
+    return ((0.299 * r + 0.587 * g + 0.114 * b) * a) / 255 + 255 - a; // transparent is white
+  });
+  const border = grey.filter((_, i) => {
+    const [x, y] = [i % width, Math.floor(i / width)];
+    return Math.min(x, y, width - 1 - x, height - 1 - y) < Math.max(1, 0.05 * Math.min(width, height));
+  });
+  const paper = border.sort()[border.length >> 1];
+  const [dark, bright] = grey.reduce(([d, b], v) => [Math.max(d, paper - v), Math.max(b, v - paper)], [0, 0]);
+  const [sign, most] = dark > bright ? [-1, dark] : [1, bright];
+  const image = new ImageData(width, height);
+  for (let i = 0; i < grey.length; i++) {
+    const share = (sign * (grey[i] - paper)) / most;
+    image.data[4 * i + 3] = most < 30 || share < 0.2 ? 0 : 255 * share; // the rest is paper and its shadows
+  }
+  return image;
 }

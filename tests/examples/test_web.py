@@ -19,7 +19,8 @@ from graphs import small_artifact
 from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.export import wasm
-from netsuke.image.ink import fit
+from netsuke.graph import Graph, Op
+from netsuke.image import normalize
 
 PAGE = Path(__file__).resolve().parents[2] / "examples" / "web"
 ABSENT = [tool for tool in ("clang", "wasm-ld") if not shutil.which(tool)] + ["chromium"] * (CHROMIUM is None)
@@ -59,12 +60,28 @@ DIGITS: dict[str, list[Points]] = {
 }  # fmt: skip
 
 
+def words() -> Artifact:
+    """A model of three words for inputs of 16x16."""
+    rng = np.random.default_rng(0)
+    ops = (
+        Op("halve", "a", ("input",), {}),
+        Op("flatten", "b", ("a",), {}),
+        Op("qlogits", "c", ("b",), {"bits": 8, "scale": 0.001}),
+    )
+    tensors = {"c.weight": rng.integers(-127, 128, (3, 256)).astype(np.int8), "c.bias": np.zeros(3, np.int32)}
+    contract = {"centring": "mass", "box": 12}
+    return Artifact(
+        Graph((1, 16, 16), ops), tensors, {"classes": ["tree", "lake", "hill"], "input": contract}
+    )
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example with the shipped model and a small one of other classes and another size beside it."""
     folder = tmp_path_factory.mktemp("site") / "web"
     shutil.copytree(PAGE, folder)
-    wasm.write(Artifact.load(zoo.path("digit-small")), folder, "digit-small")
+    wasm.write(Artifact.load(zoo.path("digit-small")), folder, "digit-small", normaliser=True)
+    wasm.write(words(), folder, "words", normaliser=True)
     wasm.write(small_artifact(), folder, "tiny")
     return folder
 
@@ -151,15 +168,11 @@ def test_a_drawn_digit_is_read(digit: str, page: Browser) -> None:
     assert page.log == []
 
 
-def test_the_ink_is_fitted_as_the_reader_does(page: Browser) -> None:
+def test_the_ink_is_normalised_as_by_the_reader(page: Browser) -> None:
     draw(page, DIGITS["5"])
     answer(page)
-    alpha = "(() => { const p = paper.pixels(); return Array.from(p.data).filter((_, i) => i % 4 === 3) })()"
-    ink = np.array(page.js(alpha), np.uint8).reshape(448, 448)
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    want = fit(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    gap = np.abs(seen(page)[0, 0].astype(int) - want)
-    assert gap.max() <= 2
+    ink = np.array(page.js("Array.from(paper.grey())"), np.uint8).reshape(448, 448)
+    np.testing.assert_array_equal(seen(page)[0, 0], normalize(ink))
 
 
 def test_nothing_comes_from_elsewhere(page: Browser, address: str) -> None:
@@ -251,8 +264,9 @@ def test_dark(browser: Browser, address: str) -> None:
     ink, ground = map(int, page.js(colours))
     assert ground > 200 > 60 > ink
     page.js("new Promise((go) => setTimeout(go, 100))")
+    pixels = "document.getElementById('paper').getContext('2d').getImageData(0, 0, 448, 448).data"
     opaque = "(v, i) => i % 4 === 3 && v === 255"
-    point = page.js(f"(({{ data }}) => data[data.findIndex({opaque}) - 3])(paper.pixels())")
+    point = page.js(f"((data) => data[data.findIndex({opaque}) - 3])({pixels})")
     assert point < 60  # what was drawn has turned dark, too
     np.testing.assert_array_equal(seen(page), before)
 
@@ -287,11 +301,11 @@ def test_a_picture_is_read(page: Browser, tmp_path: Path) -> None:
 
 
 def test_another_model(browser: Browser, address: str) -> None:
-    """Its classes, and images that are not square."""
-    page = loaded(browser, f"{address}?model=tiny")
+    """Its classes, and images of another size."""
+    page = loaded(browser, f"{address}?model=words")
     draw(page, DIGITS["1"])
-    assert answer(page) in small_artifact().classes
-    assert page.js("[seen.width, seen.height, bars.length]") == [10, 12, 3]
+    assert answer(page) in words().classes
+    assert page.js("[seen.width, seen.height, bars.length]") == [16, 16, 3]
     assert page.log == []
 
 
@@ -306,7 +320,8 @@ def failure(browser: Browser, address: str) -> str:
 def test_a_model_that_cannot_be_loaded(browser: Browser, address: str, site: Path) -> None:
     said = failure(browser, f"{address}?model=none")
     assert "The model none cannot be loaded" in said
-    assert "netsuke export none.netsuke --to wasm writes them" in said
+    assert "netsuke export none.netsuke --to wasm --set wasm.normaliser=yes writes them" in said
+    assert "without wasm.normaliser=yes" in failure(browser, f"{address}?model=tiny")
     assert "letters, digits" in failure(browser, f"{address}?model=../secret")
     shutil.copy(site / "tiny.js", site / "alone.js")
     (site / "alone.js").write_text((site / "tiny.js").read_text().replace('"tiny"', '"alone"'))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -93,7 +93,7 @@ def typed(text: str, kind: Any, key: str) -> Any:
 
     if kind is str:
         return text
-    if kind is bool or bool in get_args(kind):  # `bool | str` in Python, where the text is yes or no
+    if kind is bool:
         if text not in SWITCH:
             raise OptionError(f"--set {key} is yes or no, true or false; got {text!r}")
         return SWITCH[text]

@@ -37,8 +37,8 @@ def write(
     workspace: str = "static",
     weights: str = "packed",
     multiply: str = "instruction",
-    confidence: bool | str = False,
-    normaliser: bool | str = False,
+    confidence: bool = False,
+    normaliser: bool = False,
 ) -> Path:
     """Write NAME.h and NAME.c into `folder` and return the path of NAME.c.
 
@@ -46,14 +46,12 @@ def write(
     or "caller" where each function takes a pointer to its memory and so is re-entrant. `weights` is "packed", or
     entropy coded: "coded", or "coded-dense" for those of dense layers only. `multiply` is "instruction", or "shifts"
     for chips without a multiplier: products by shifting and adding. `confidence` adds NAME_confidence, `normaliser`
-    NAME_normalise; "yes" and "no" will do.
+    NAME_normalise.
     Raises UnsupportedOp for a float graph, OptionError for another choice, a confidence of logits without a scale and a
     normaliser of a model that takes whole images, and ArtifactError where the folder cannot be written.
     """
     check_supported(artifact.graph)
-    style = Style(
-        workspace, weights, multiply, switch(confidence, "confidence"), switch(normaliser, "normaliser")
-    )
+    style = Style(workspace, weights, multiply, confidence, normaliser)
     for option, known in CHOICES.items():
         if (value := getattr(style, option)) not in known:
             raise OptionError(f"no {option} {value!r}; choose from {', '.join(known)}")
@@ -63,14 +61,6 @@ def write(
     for file, text in texts.items():
         place(Path(folder) / file, text.encode("ascii"))
     return Path(folder) / f"{name}.c"
-
-
-def switch(value: bool | str, name: str) -> bool:
-    """An option that is on or off. Raises OptionError for anything but yes and no, true and false."""
-    known = {True: True, False: False, "yes": True, "no": False}
-    if not isinstance(value, bool | str) or value not in known:
-        raise OptionError(f"{name} is yes or no; got {value!r}")
-    return known[value]
 
 
 def run(

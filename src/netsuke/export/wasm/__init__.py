@@ -76,23 +76,21 @@ def write(
     name: str | None = None,
     *,
     simd: bool = True,
-    confidence: bool | str = False,
-    normaliser: bool | str = False,
+    confidence: bool = False,
+    normaliser: bool = False,
     clang: str = "clang",
     linker: str = "wasm-ld",
 ) -> Path:
     """Write NAME.js, NAME.d.ts, NAME.wasm and NAME.simd.wasm into `folder` and return the path of NAME.js.
 
     Without `simd` there is no SIMD module, and NAME.js loads the scalar one everywhere. NAME becomes an identifier.
-    `confidence` and `normaliser` are those of the portable C; "yes" and "no" will do.
+    `confidence` and `normaliser` are those of the portable C.
     Raises UnsupportedOp for a float graph, OptionError where the model can have no such function, MissingExtra without
     clang or wasm-ld, ArtifactError where the folder cannot be written.
     """
     check_supported(artifact.graph, "wasm")
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
-    style = Style(
-        confidence=c.switch(confidence, "confidence"), normaliser=c.switch(normaliser, "normaliser")
-    )
+    style = Style(confidence=confidence, normaliser=normaliser)
     more = {"extras.c": _extras(artifact, style)} if extras(style) else {}
     made = {f"{name}.wasm": linked(_portable(artifact) | more, SCALAR_FLAGS, clang, linker)}
     if simd:
