@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ SMALLEST = 7  # pixels of a sign's height
 ALIKE = 0.4  # height of the smaller of two neighbours as a share of the larger
 BESIDE = 0.4  # of the smaller one's height that lies within the larger one's
 GAP = 1.3  # of the larger one's height: wider apart are two numbers
+LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
 
 
@@ -29,8 +31,7 @@ def numbers(stats: np.ndarray) -> list[Number]:
         return []
     large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
     groups = _linked(stats, large)
-    found = [_number(stats, group) for group in groups]
-    found = [number for number in found if number is not None]
+    found = _standing([_number(stats, group) for group in groups])
     return _in_order(_with_small(stats, found))
 
 
@@ -60,13 +61,33 @@ def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
     return [np.array(group) for group in groups.values()]
 
 
-def _number(stats: np.ndarray, group: np.ndarray) -> Number | None:
+def _number(stats: np.ndarray, group: np.ndarray) -> Number:
     heights = stats[group, 3].astype(float)
     tall = heights[heights >= 0.5 * heights.max()]
     height = float(np.median(tall))
     x, y = stats[group, 0].min(), stats[group, 1].min()
     right, bottom = (stats[group, 0] + stats[group, 2]).max(), (stats[group, 1] + stats[group, 3]).max()
     return Number(group, (int(x), int(y), int(right - x), int(bottom - y)), height)
+
+
+def _standing(found: list[Number]) -> list[Number]:
+    """Without the groups that are full stops, flags and dashes beside a taller number."""
+    boxes = np.array([(*number.box, number.height) for number in found], float).reshape(-1, 5)
+    keep = []
+    for number in found:
+        aside, out = _off(boxes, number.box)
+        tall = number.height < LESSER * boxes[:, 4]
+        if not (tall & (aside < REACH * boxes[:, 4]) & (out < 0.5 * REACH * boxes[:, 4])).any():
+            keep.append(number)
+    return keep
+
+
+def _off(boxes: np.ndarray, box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """How far a box lies beside each of `boxes` (float [n, 5]), and how far its middle lies above or below."""
+    x, y, w, h = box
+    aside = np.maximum(boxes[:, 0] - (x + w), x - (boxes[:, 0] + boxes[:, 2])).clip(0)
+    middle = y + h / 2
+    return aside, np.maximum(boxes[:, 1] - middle, middle - (boxes[:, 1] + boxes[:, 3])).clip(0)
 
 
 def _with_small(stats: np.ndarray, found: list[Number]) -> list[Number]:
@@ -77,11 +98,9 @@ def _with_small(stats: np.ndarray, found: list[Number]) -> list[Number]:
     for i in range(len(stats)) if found else ():
         if i in taken:
             continue
-        x, y, w, h, area = (float(v) for v in stats[i])
-        aside = np.maximum(boxes[:, 0] - (x + w), x - (boxes[:, 0] + boxes[:, 2])).clip(0)
-        out = np.maximum(boxes[:, 1] - (y + h / 2), y + h / 2 - (boxes[:, 1] + boxes[:, 3])).clip(0)
-        far = np.maximum(aside / boxes[:, 4], out / boxes[:, 4] * 2)
-        far[area < SPECK * boxes[:, 4] ** 2] = np.inf
+        aside, out = _off(boxes, stats[i, :4])
+        far = np.maximum(aside, 2 * out) / boxes[:, 4]
+        far[stats[i, 4] < SPECK * boxes[:, 4] ** 2] = np.inf
         best = int(far.argmin())
         if far[best] <= REACH:
             extra[best].append(i)
