@@ -85,7 +85,9 @@ class Reader:
     def _number(
         self, row: segments.Row, share: np.ndarray, crops: list[tuple[np.ndarray, np.ndarray]], scale: float
     ) -> Reading | None:
-        edges = weights.edges(row, share, self.artifact.classes, knows_none=self._rejects)
+        edges = weights.edges(
+            row, share, self.artifact.classes, weights.KNOWING if self._rejects else weights.NAIVE
+        )
         paths = lattice.decode(len(row.atoms), edges)
         if not paths or not any(symbol.isdigit() for symbol in paths[0].text):
             return None

@@ -13,7 +13,7 @@ import numpy as np
 ASLANT = 0.15  # price of a step aside, in rows of solid ink
 DEEP = 3.0  # strokes that a cut may cross at most
 APART = 0.12  # of the digits' height: nearer cuts are one
-PART = 0.05  # least width of a part as a share of the digits' height
+PART = 0.25  # length of the shortest stroke that is a part, as a share of the digits' height
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,25 +33,36 @@ def cuts(ink: np.ndarray, height: float, most: int) -> list[Cut]:
     if w < 4 or not solid.any():
         return []
     inside = cv2.distanceTransform(np.pad(solid, 1), cv2.DIST_L2, 3)
-    stroke = max(
-        1.0, 4 * float(inside[inside > 0].mean()) - 1
-    )  # a stroke's mean distance to its edge is a quarter of its width
+    stroke = max(1.0, 4 * float(inside[inside > 0].mean()) - 1)  # the mean distance is a quarter of it
     price = ink.astype(np.float32) / 255
     down, up = _swept(price), _swept(price[::-1])[::-1]
     middle = h // 2
     through = (down + up - price)[middle]
-    chosen: list[int] = []
-    margin = max(2, round(PART * height))
+    chosen: dict[int, Cut] = {}
+    least = PART * height * stroke  # ink of a part that could matter
     for x in np.argsort(through, kind="stable"):
         if through[x] > DEEP * stroke or len(chosen) == most:
             break
-        if margin <= x < w - margin and all(abs(x - other) >= APART * height for other in chosen):
-            chosen.append(int(x))
-    out = []
-    for x in sorted(chosen):
-        columns = np.concatenate([_traced(down, middle, x)[::-1], _traced(up[::-1], h - 1 - middle, x)[1:]])
-        out.append(Cut(columns, float(through[x]) / stroke))
-    return out
+        if any(abs(x - other) < APART * height for other in chosen):
+            continue
+        columns = np.concatenate(
+            [_traced(down, middle, int(x))[::-1], _traced(up[::-1], h - 1 - middle, int(x))[1:]]
+        )
+        tried = {**chosen, int(x): Cut(columns, float(through[x]) / stroke)}
+        if min(_parts(price, [tried[k] for k in sorted(tried)])) >= least:
+            chosen = tried
+    return [chosen[k] for k in sorted(chosen)]
+
+
+def sides(cuts: list[Cut], width: int) -> np.ndarray:
+    """How many cuts lie left of each pixel, int [h, w]."""
+    return sum((np.arange(width) >= cut.columns[:, None]).astype(int) for cut in cuts)
+
+
+def _parts(price: np.ndarray, cuts: list[Cut]) -> np.ndarray:
+    """Ink of each part."""
+    side = sides(cuts, price.shape[1])
+    return np.bincount(side.ravel(), price.ravel(), minlength=len(cuts) + 1)
 
 
 def _swept(price: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def _atoms(
     )
     if not found:
         return [_atom(pixels, mask, x, y, piece, 0.0)]
-    side = sum((np.arange(w) >= cut.columns[:, None]).astype(int) for cut in found)
+    side = seams.sides(found, w)
     parts = [(mask & (side == k), found[k - 1].strokes if k else 0.0) for k in range(len(found) + 1)]
     return [_atom(pixels, part, x, y, piece, cut) for part, cut in parts if part.any()]
 
