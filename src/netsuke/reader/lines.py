@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ def _standing(found: list[Number]) -> list[Number]:
     return keep
 
 
-def _off(boxes: np.ndarray, box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _off(boxes: np.ndarray, box: Iterable[float]) -> tuple[np.ndarray, np.ndarray]:
     """How far a box lies beside each of `boxes` (float [n, 5]), and how far its middle lies above or below."""
     x, y, w, h = box
     aside = np.maximum(boxes[:, 0] - (x + w), x - (boxes[:, 0] + boxes[:, 2])).clip(0)

@@ -56,7 +56,7 @@ def cuts(ink: np.ndarray, height: float, most: int) -> list[Cut]:
 
 def sides(cuts: list[Cut], width: int) -> np.ndarray:
     """How many cuts lie left of each pixel, int [h, w]."""
-    return sum((np.arange(width) >= cut.columns[:, None]).astype(int) for cut in cuts)
+    return np.sum([np.arange(width) >= cut.columns[:, None] for cut in cuts], axis=0)
 
 
 def _parts(price: np.ndarray, cuts: list[Cut]) -> np.ndarray:
