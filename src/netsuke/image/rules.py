@@ -14,6 +14,7 @@ FAINT = 0.7  # of what else counts as ink, after that
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
 WHOLE = 0.85  # share of a line's columns that runs cover
 STRAIGHT = 1.0  # pixels beyond half its thickness that a line may stray from a parabola
+VOTERS = 500  # pixels that vote for a line
 SLOPES = np.linspace(-0.12, 0.12, 33)  # rises of a line by its length
 THIN = 0.025  # of a line's length: its thickness, at most; touching digits make bars of a thirtieth
 THIN_WHOLE = 0.035  # where it runs from side to side
@@ -59,6 +60,11 @@ def _lines(ink: np.ndarray, run: int, across: np.ndarray | None = None) -> np.nd
         x, y, w, h, _ = (int(v) for v in stats[i])
         if w - run // 2 < long:
             continue
+        if (
+            frame is not None
+            and np.count_nonzero(frame[y : y + h, x : x + w] & (label[y : y + h, x : x + w] == i)) < 2
+        ):
+            continue
         part = np.argwhere((label[y : y + h, x : x + w] == i) & (runs[y : y + h, x : x + w] > 0))
         part += np.array([y, x])
         while len(line := _line(part)):
@@ -83,27 +89,33 @@ def _line(part: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     y, x = part.T.astype(float)
     x -= x.mean()
-    best, line = 0, (0.0, 0.0)
-    for slope in SLOPES:
-        place = np.round(y - slope * x).astype(int)
-        low = place.min()
-        votes = np.convolve(np.bincount(place - low), (1, 1, 1), "same")
-        if votes.max() > best:
-            best, line = int(votes.max()), (slope, float(votes.argmax() + low))
-    off = np.abs(y - line[0] * x - line[1])
-    near = off <= 2
+    few = slice(None, None, 1 + len(x) // VOTERS)
+    place = np.round(y[few] - SLOPES[:, None] * x[few]).astype(np.int64)
+    low = int(place.min()) - 1
+    place -= low
+    size = int(place.max()) + 2
+    votes = np.bincount(
+        (place + size * np.arange(len(SLOPES))[:, None]).ravel(), minlength=size * len(SLOPES)
+    )
+    votes[1:-1] = votes[:-2] + votes[1:-1] + votes[2:]  # a line is three pixels thick
+    k, row = divmod(int(votes.argmax()), size)
+    near = np.abs(y - SLOPES[k] * x - row - low) <= 2
     for _ in range(2):
         if near.sum() < SHORTEST:
             return np.zeros(0, bool)
         bend = np.polyfit(x[near], y[near], 2)
-        columns = len(np.unique(x[near]))
-        near = np.abs(y - np.polyval(bend, x)) <= near.sum() / columns / 2 + STRAIGHT
+        near = np.abs(y - np.polyval(bend, x)) <= near.sum() / _columns(part[near]) / 2 + STRAIGHT
     return near
+
+
+def _columns(part: np.ndarray) -> int:
+    """How many columns some pixels lie in."""
+    return int(np.count_nonzero(np.bincount(part[:, 1])))
 
 
 def _is_rule(line: np.ndarray, long: float, whole: bool) -> bool:
     """Whether pixels on a line are long enough, or a whole line, and gapless and thin."""
-    columns, length = len(np.unique(line[:, 1])), int(np.ptp(line[:, 1])) + 1
+    columns, length = _columns(line), int(np.ptp(line[:, 1])) + 1
     thin = length * ((THIN_WHOLE if long < np.inf else THIN_FRAME) if whole else THIN)
     thin = max(thin, 3.5 if whole else 0)
     return (whole or length >= long) and columns >= WHOLE * length and len(line) / columns <= thin

@@ -70,7 +70,7 @@ class _Prefix:
 
 
 def decode(
-    atoms: int, edges: Sequence[Edge], automaton: Automaton | None = None, *, best: int = 5, beam: int = 24
+    atoms: int, edges: Sequence[Edge], automaton: Automaton | None = None, *, best: int = 5, beam: int = 8
 ) -> list[Path]:
     """The `best` most probable texts that the automaton admits, the first first; none where it admits none.
 

@@ -19,6 +19,7 @@ from netsuke.reader.reading import Digit, Reading
 
 ALTERNATIVES = 5  # texts that are told of a number
 ADDENDS = 40  # texts of each number that a sum may take
+KNOWN = 0.9  # probability from which a wide piece is one digit and need not be cut
 LIKELY = (
     1e-12  # of a number's paths: the least share that a field must admit, else the number is none of its kind
 )
@@ -47,12 +48,15 @@ def read(pixels: np.ndarray, artifact: Artifact, classify: Classify, field: Fiel
 
 
 def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Field) -> Iterator[Found]:
-    rows, atoms = segments.rows(ink)
+    knows = rejection(artifact) is not None
+    rows, atoms = segments.rows(
+        ink, (lambda crops: classify(crops)[:, :-1].max(1) > KNOWN) if knows else None
+    )
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
         return
     share = classify([pixels for pixels, _ in crops])
-    fitted = weights.KNOWING if rejection(artifact) else weights.NAIVE
+    fitted = weights.KNOWING if knows else weights.NAIVE
     best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
         last = first + len(row.spans)
