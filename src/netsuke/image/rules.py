@@ -14,7 +14,7 @@ FAINT = 0.7  # of what else counts as ink, after that
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
 WHOLE = 0.85  # share of a line's columns that runs cover
 STRAIGHT = 1.0  # pixels beyond half its thickness that a line may stray from a parabola
-VOTERS = 500  # pixels that vote for a line
+VOTERS = 300  # pixels that vote for a line
 SLOPES = np.linspace(-0.12, 0.12, 33)  # rises of a line by its length
 THIN = 0.025  # of a line's length: its thickness, at most; touching digits make bars of a thirtieth
 THIN_WHOLE = 0.035  # where it runs from side to side
@@ -100,11 +100,13 @@ def _line(part: np.ndarray) -> np.ndarray:
     votes[1:-1] = votes[:-2] + votes[1:-1] + votes[2:]  # a line is three pixels thick
     k, row = divmod(int(votes.argmax()), size)
     near = np.abs(y - SLOPES[k] * x - row - low) <= 2
+    powers = np.stack([np.ones_like(x), x, x * x]) / np.array([[1], [scale := max(np.ptp(x), 1)], [scale**2]])
     for _ in range(2):
         if near.sum() < SHORTEST:
             return np.zeros(0, bool)
-        bend = np.polyfit(x[near], y[near], 2)
-        near = np.abs(y - np.polyval(bend, x)) <= near.sum() / _columns(part[near]) / 2 + STRAIGHT
+        some = powers[:, near]
+        bend = np.linalg.lstsq(some @ some.T, some @ y[near], rcond=None)[0]
+        near = np.abs(y - bend @ powers) <= near.sum() / _columns(part[near]) / 2 + STRAIGHT
     return near
 
 
