@@ -68,9 +68,14 @@ def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Fie
             row, share[first:last], artifact.classes, fitted, every=not isinstance(automaton, Anything)
         )
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
-        if paths and paths[0].admitted > LIKELY and any(sign.isdigit() for sign in paths[0].text):
-            yield Found(row, share[first:last], [mask for _, mask in crops[first:last]], paths)
+        if paths and paths[0].admitted > LIKELY and _says(paths[0]):
+            masks = [mask for _, mask in crops[first:last]]
+            yield Found(row, share[first:last], masks, [path for path in paths if _says(path)])
         first = last
+
+
+def _says(path: Path) -> bool:
+    return any(sign.isdigit() for sign in path.text)
 
 
 def _adding_up(found: list[Found], total: Decimal | str) -> list[Found]:
