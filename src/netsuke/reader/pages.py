@@ -20,7 +20,7 @@ from netsuke.reader.reading import Digit, Reading
 ALTERNATIVES = 5  # texts that are told of a number
 ADDENDS = 40  # texts of each number that a sum may take
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, none is read
-KNOWN = 0.9  # probability from which a wide piece is one digit and need not be cut
+KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
