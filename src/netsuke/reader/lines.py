@@ -14,7 +14,7 @@ BESIDE = 0.4  # of the smaller one's height that lies within the larger one's
 BAR = 7  # widths of what is a bar
 LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none of them
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
-OVER = 1.4  # unless a full stop or a comma stands between, and then not so wide
+OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
 
@@ -88,11 +88,13 @@ def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
 
 
 def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, height: float) -> np.ndarray:
-    """Whether a full stop or comma stands between `left` and each of `right` on the line of this foot: bool [n]."""
+    """Whether a full stop, a comma or a dash stands between `left` and each of `right`, bool [n]."""
     x, y, w, h, area = points.T
-    dot = (x >= left) & (h < 0.4 * height) & (w < 0.4 * height) & (area >= SPECK * height**2)
-    dot &= np.abs(y + h / 2 - foot) < 0.35 * height
-    ends = np.sort((x + w)[dot])
+    middle = (foot - y - h / 2) / height  # 0 at the foot of the digits, 1 at their top
+    dot = (w < 0.4 * height) & (np.abs(middle) < 0.35)
+    dash = (w > 1.3 * h) & (w < height) & (middle > 0.2) & (middle < 0.8)
+    small = (h < 0.4 * height) & (area >= SPECK * height**2) & (x >= left)
+    ends = np.sort((x + w)[small & (dot | dash)])
     return np.searchsorted(ends, right, "right") > 0
 
 
