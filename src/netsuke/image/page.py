@@ -17,13 +17,13 @@ from netsuke.image.ink import grey, shrunk
 
 WORK = 1600  # pixels of the longer side at which ink is looked for: a digit of a sixtieth still has 27
 SMALL = 256  # pixels of the longer side at which paper is looked for
-WINDOW = 0.5  # of the shorter side, at most: where the paper's median is taken
-NARROW = 41  # pixels of that window at SMALL, at most: shadows are wider
+WINDOW = 0.7  # of the shorter side, at most: where the paper's median is taken
+NARROW = 61  # pixels of that window at SMALL, at most: shadows are wider
 MIN_CONTRAST = 0.06  # of the paper's brightness; fainter is paper
 NOISE = 2.5  # sigmas of the paper's own texture that are no ink
 CORE = 0.42  # of a piece's solid ink: where a stroke is
 EDGE = 0.2  # and how faint the pixels at its edge may be
-PALE = 0.25  # of the darkest ink: fainter pieces are print of the ground
+PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground
 LEVELS = 64  # of the histograms
 
 

@@ -48,15 +48,12 @@ def read(pixels: np.ndarray, artifact: Artifact, classify: Classify, field: Fiel
 
 
 def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Field) -> Iterator[Found]:
-    knows = rejection(artifact) is not None
-    rows, atoms = segments.rows(
-        ink, (lambda crops: classify(crops)[:, :-1].max(1) > KNOWN) if knows else None
-    )
+    rows, atoms = segments.rows(ink, known(artifact, classify))
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
         return
     share = classify([pixels for pixels, _ in crops])
-    fitted = weights.KNOWING if knows else weights.NAIVE
+    fitted = weights.KNOWING if rejection(artifact) else weights.NAIVE
     best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
         last = first + len(row.spans)
@@ -72,6 +69,11 @@ def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Fie
             masks = [mask for _, mask in crops[first:last]]
             yield Found(row, share[first:last], masks, [path for path in paths if _says(path)])
         first = last
+
+
+def known(artifact: Artifact, classify: Classify) -> segments.Judge | None:
+    """What tells a piece that is surely one digit; None for a model that calls everything a digit."""
+    return (lambda crops: classify(crops)[:, :-1].max(1) > KNOWN) if rejection(artifact) else None
 
 
 def _says(path: Path) -> bool:

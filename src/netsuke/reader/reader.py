@@ -65,9 +65,10 @@ class Reader:
         if self._centring == "none":
             raise ArtifactError("a model of whole images (centring none) cannot read a page; use read")
         pixels = image if isinstance(image, np.ndarray) else images.decode(image)
-        return pages.read(pixels, self.artifact, self._classified, field or Field())
+        return pages.read(pixels, self.artifact, self.classified, field or Field())
 
-    def _classified(self, crops: list[np.ndarray]) -> np.ndarray:
+    def classified(self, crops: list[np.ndarray]) -> np.ndarray:
+        """Probabilities float64 [n, K + 1] of crops of bright ink uint8 [h, w]; the last is that it is no digit."""
         x = np.stack([self.fitted(crop) for crop in crops])
         return probabilities(self.artifact, self._engine.run(x))
 

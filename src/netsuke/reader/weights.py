@@ -64,28 +64,45 @@ def edges(
 
     `every` class of a candidate gets one, for a field that may ask for any; else those that may be right.
     """
-    part = np.split(weights, np.cumsum([len(SIGNS), len(TIES), len(DROPS)]))
-    shape = shapes(row)
-    tie = ties(row) @ part[1]
-    likely, none = logs(share)
-    sign = signs(row, shape, none) @ part[0][:-2] + tie
-    is_one = np.array([symbol == "1" for symbol in classes])
-    by_class = sign[:, None] + likely * part[0][-2] + is_one * part[0][-1]
-    order = np.argsort(-by_class, 1)[:, : None if every else TOP]
-    out = [
-        Edge(*row.spans[key], classes[k], float(by_class[key, k]), key)
-        for key in range(len(row.spans))
-        for k in order[key]
-        if every or by_class[key, k] > by_class[key, order[key, 0]] - WORTH
-    ]
-    single = [key for key, (start, stop) in enumerate(row.spans) if stop == start + 1]
-    lost = drops(row, shape, none)[single] @ part[2] + tie[single]
-    out += [Edge(*row.spans[key], "", float(weight), key) for key, weight in zip(single, lost, strict=True)]
-    for symbol, may_be, features in points(row, shape, none):
-        at = POINTS.index(f"is {symbol}")
-        weight = features @ part[3][at : at + features.shape[1]] + tie
-        out += [Edge(*row.spans[key], symbol, float(weight[key]), int(key)) for key in np.flatnonzero(may_be)]
-    return out
+    table, names = features(row, share, classes)
+    weight = table @ weights
+    by_class = weight[: len(row.spans) * len(classes)].reshape(len(row.spans), len(classes))
+    rank = np.argsort(np.argsort(-by_class, 1), 1)
+    use = every | ((rank < TOP) & (by_class > by_class.max(1, keepdims=True) - WORTH))
+    kept = [*np.flatnonzero(use), *range(by_class.size, len(weight))]
+    return [Edge(*row.spans[names[i][0]], names[i][1], float(weight[i]), names[i][0]) for i in kept]
+
+
+def features(
+    row: Row, share: np.ndarray, classes: tuple[str, ...]
+) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """Features float64 [edges, NAMES] of all edges of a row, and of each its span's number and its sign.
+
+    First every span as every class, then as no sign, then as a separator.
+    """
+    shape, tie, (likely, none) = shapes(row), ties(row), logs(share)
+    n, k = likely.shape
+    signed, dropped, pointed = np.cumsum([len(SIGNS), len(TIES), len(DROPS)])
+    digits = np.zeros((n, k, len(NAMES)))
+    digits[..., : signed - 2] = signs(row, shape, none)[:, None]
+    digits[..., signed - 2] = likely
+    digits[..., signed - 1] = [symbol == "1" for symbol in classes]
+    digits[..., signed:dropped] = tie[:, None]
+    tables = [digits.reshape(n * k, -1)]
+    names = [(key, symbol) for key in range(n) for symbol in classes]
+
+    def add(keys: np.ndarray, symbol: str, at: int, part: np.ndarray) -> None:
+        table = np.zeros((len(keys), len(NAMES)))
+        table[:, signed:dropped], table[:, at : at + part.shape[1]] = tie[keys], part[keys]
+        tables.append(table)
+        names.extend((int(key), symbol) for key in keys)
+
+    add(
+        np.flatnonzero([stop == start + 1 for start, stop in row.spans]), "", dropped, drops(row, shape, none)
+    )
+    for symbol, may_be, part in points(row, shape, none):
+        add(np.flatnonzero(may_be), symbol, pointed + POINTS.index(f"is {symbol}"), part)
+    return np.concatenate(tables), names
 
 
 def logs(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
