@@ -1,7 +1,8 @@
 """The numbers in netsuke.reader.weights: a conditional random field fitted to strings whose texts are known.
 
 The likelihood of a text is the weight of all paths that spell it as a share of all paths; its gradient is the
-difference of the features' expectations under both (Sarawagi and Cohen, 2004). Fit anew where the classifier or the cuts change.
+difference of the features' expectations under both (Sarawagi and Cohen, 2004). Fit anew where the classifier or
+the cuts change.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def fit(cases: Iterable[Case], start: np.ndarray, *, steps: int = 40, decay: flo
 
 
 def _posterior(one: Case, weight: np.ndarray, spelt: np.ndarray) -> tuple[float, np.ndarray]:
-    """Log weight of all paths that spell a text (`spelt` [n, 0]: of all), and the share of it that each edge carries."""
+    """Log weight of all paths that spell a text (`spelt` [n, 0]: of all), and the share of it on each edge."""
     signs = spelt.shape[1]
     silent = one.symbols == ""
     ahead, behind = np.full((2, one.atoms + 1, signs + 1), -np.inf)

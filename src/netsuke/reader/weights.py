@@ -47,12 +47,12 @@ KNOWING = np.array(
 )  # fmt: skip
 NAIVE = np.array(
     [
-        0.92, -11.95, 1.61, -10.96, -6.09, 0.35, -2.14, -7.41, 0.00, 1.16, -0.43,  # SIGNS
-        0.54, -4.13, -1.21, -5.78, 0.61,  # TIES
-        -0.34, -6.78, -1.14, 0.00, -0.00,  # DROPS
-        0.13, -4.01, -8.54, -4.07, 0.00,  # is . ...
-        -2.82, -3.45, -4.68, 4.44, 0.00,  # is , ...
-        0.77, -3.83, -9.83, -0.17, 0.00,  # is - ...
+        1.40, -14.78, 2.16, -13.74, -5.97, 1.93, -1.86, -8.52, 0.00, 3.50, -0.55,  # SIGNS
+        0.36, -3.17, -0.84, -6.33, 1.42,  # TIES
+        -0.97, 0.82, -0.80, 0.00, 0.72,  # DROPS
+        0.77, -4.72, -9.45, -7.20, 0.00,  # is . ...
+        -2.85, -6.22, -6.22, 6.28, 0.00,  # is , ...
+        -0.24, -5.57, -12.72, 0.21, 0.00,  # is - ...
     ]
 )  # fmt: skip
 
@@ -70,7 +70,8 @@ def edges(
     rank = np.argsort(np.argsort(-by_class, 1), 1)
     use = every | ((rank < TOP) & (by_class > by_class.max(1, keepdims=True) - WORTH))
     kept = [*np.flatnonzero(use), *range(by_class.size, len(weight))]
-    return [Edge(*row.spans[names[i][0]], names[i][1], float(weight[i]), names[i][0]) for i in kept]
+    found = ((*names[i], float(weight[i])) for i in kept)
+    return [Edge(row.spans[key][0], row.spans[key][1], symbol, value, key) for key, symbol, value in found]
 
 
 def features(
