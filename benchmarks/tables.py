@@ -1,4 +1,4 @@
-"""Write the tables of the READMEs and of docs/peers.md from the records: `python benchmarks/tables.py`.
+"""Write the tables of the READMEs and of some guides from the records: `python benchmarks/tables.py`.
 
 With --check only compare. A page holds `<!-- table: NAME -->` … `<!-- end -->`; everything between is made here.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "README.zh-CN.md", "docs/peers.md")
+PAGES = ("README.md", "README.zh-CN.md", "docs/peers.md", "docs/wasm.md")
 
 
 def summary(record: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def carved() -> str:
 
 
 CARVED = {
-    **{f"separable-{size}": "separable" for size in ("1k", "2k", "4k", "8k")},
+    **{f"separable-{size}": "separable" for size in ("1k", "2k", "4k", "8k", "small-ram")},
     "lenet5-3k": "lenet5_caffe",
     "deep-compression": "lenet5_caffe",
 }
@@ -109,7 +109,14 @@ def compression() -> str:
     return table(summary("compression-peers")["document"])
 
 
-TABLES = {"carved": carved, "mnist": mnist, "zoo": zoo, "compression": compression}
+def wasm() -> str:
+    """The WebAssembly export beside ONNX Runtime Web."""
+    from wasm import table
+
+    return table(summary("wasm")["document"])
+
+
+TABLES = {"carved": carved, "mnist": mnist, "zoo": zoo, "compression": compression, "wasm": wasm}
 
 
 def filled(text: str) -> str:

@@ -469,3 +469,67 @@ def _float(pick: Pick, extended: bool = False, letter: str = "") -> Pair:
         _more_float(build)
     build.dense(pick(1, 5))
     return build.done()
+
+
+def random_squeezed(seed: int) -> Pair:
+    """Convolutions with squeeze and excitation: the map times what two dense layers make of its sums or averages."""
+    pick = _seeded(seed)
+    build = _Build(pick, (pick(1, 3), pick(4, 14), pick(4, 14)), integer=True)
+    for _ in range(pick(1, 2)):
+        build.qconv(pick(2, 40), (3, 3), stride=(pick(1, 2),) * 2, padding=(1, 1, 1, 1))
+        x, channels, whole = build.ops[-1].name, build.x.shape[0], list(build.x.shape[1:])
+        if pick(0, 1):
+            build.op("sumpool", {})
+        else:
+            pool = {"kernel": whole, "stride": whole, **build.requantizer(127 * prod(whole), 2 / prod(whole))}
+            build.op("qavgpool", pool)
+            build.op("flatten", {})
+        build.qdense(pick(1, 20), signed=bool(pick(0, 1)))
+        build.qdense(channels, signed=False)
+        build.op("qmul", {**build.requantizer(127 * 127, 0.02), "signed": False}, build.ops[-1].name, first=x)
+    build.op("sumpool", {})
+    build.qlogits(pick(2, 12))
+    return build.done()
+
+
+def random_separable(seed: int) -> Pair:
+    """A network of one channel as the fast kernels lay it out in planes: stem, pool, depthwise, pointwise, sums."""
+    pick = _seeded(seed)
+    side = pick(8, 34)
+    build = _Build(pick, (1, side, pick(max(8, side - 3), side + 3)), integer=True)
+    build.extreme = pick(0, 3) == 0
+    kernel, stride = pick(2, 7), pick(1, 2)
+    build.qconv(
+        pick(2, 20), (kernel, kernel), stride=(stride, stride), padding=(pick(0, kernel - 1),) * 4,
+        signed=pick(0, 3) == 0,
+    )  # fmt: skip
+    _pooled(build)
+    for _ in range(pick(0, 2)):
+        build.extreme = pick(0, 3) == 0
+        channels, padding = build.x.shape[0], pick(0, 1) if min(build.x.shape[1:]) > 3 else 1
+        before = build.ops[-1].name
+        stride = pick(1, 2) if padding else 1
+        build.qconv(
+            channels, (3, 3), stride=(stride, stride), padding=(padding,) * 4, groups=channels,
+            signed=bool(pick(0, 1)),
+        )  # fmt: skip
+        added = build.x.shape == build.types[before].shape and pick(0, 1) == 1
+        wide = pick(2, 90 if pick(0, 9) == 0 else 20)
+        build.qconv(channels if added else wide, (1, 1), signed=not added and pick(0, 3) == 0)
+        if added and build.types[before].dtype == "u7":
+            build.op("qadd", {"multipliers": [1, 1], "shift": 0, "signed": False}, before)
+    if pick(0, 2) == 0:
+        padding = pick(0, 1) if min(build.x.shape[1:]) > 2 else 1
+        build.qconv(pick(2, 20), (3, 3), stride=(pick(1, 2),) * 2, padding=(padding,) * 4)
+    build.op("sumpool", {})
+    build.qlogits(pick(2, 12))
+    return build.done()
+
+
+def _pooled(build: _Build) -> None:
+    how = build.pick(0, 2)
+    if how and min(build.x.shape[1:]) > 3:
+        kind, more = (
+            ("maxpool", {"padding": [0] * 4}) if how == 1 else ("qavgpool", build.requantizer(127 * 4, 0.25))
+        )
+        build.op(kind, {"kernel": [2, 2], "stride": [2, 2], **more})

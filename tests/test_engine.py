@@ -56,6 +56,49 @@ def test_every_backend_meets_the_reference(backend, integer):
     assert not np.shares_memory(run(images), run(images)), "logits are the caller's to keep"
 
 
+MODELS = {
+    "separable": {"width": 40},
+    "lenet5": {},
+    "resnet_small": {"width": 8, "depth": 1, "stem": 2, "attention": "se"},
+    "mobilenet_v3_small": {"width": 0.25, "depth": 0.3, "dropout": 0.0},
+}
+
+
+@needs_cc
+@pytest.mark.parametrize("model", MODELS)
+def test_native_meets_the_reference_on_models(model):
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'netsuke[lab]'")
+    artifact = quantised(model, MODELS[model])
+    images = random_images(artifact.graph, 30)
+    want = artifact.logits(images)
+    assert len(np.unique(want, axis=0)) > 20, "or the test sees nothing"
+    run = Engine(artifact, backend="native").run
+    np.testing.assert_array_equal(run(images), want)
+    np.testing.assert_array_equal(run(images[5:6]), want[5:6])
+
+
+def quantised(name: str, options: dict) -> Artifact:
+    """An untrained network in 8 bits, its batch norms set by noise so that something comes out."""
+    import torch
+
+    from netsuke.data import Dataset, Split
+    from netsuke.lab.lower import lower
+    from netsuke.lab.models import build as model
+    from netsuke.lab.steps.quantize import quantize
+
+    shape, classes = (1, 28, 28), tuple("0123456789")
+    network = model(name, shape, len(classes), **options)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network.train()(torch.randn(64, *shape))
+    images = np.random.default_rng(0).integers(0, 256, (64, *shape), np.uint8)
+    split = Split(images, np.arange(64) % 10)
+    noise = Dataset("noise", classes, split, split, split, "noise", "none", "any")
+    return Artifact(*lower(quantize(network.eval(), noise), shape), {"classes": list(classes)})
+
+
 @pytest.mark.parametrize("backend", PEERS)
 @pytest.mark.parametrize("seed", range(8))
 def test_peers_meet_the_reference_on_random_graphs(backend, seed):

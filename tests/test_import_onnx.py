@@ -546,7 +546,7 @@ def test_a_sound_model_of_the_wrong_form(tmp_path):
     model = net.model()
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     onnx.save(model, str(tmp_path / "a.onnx"))
-    with pytest.raises(GraphError, match=r"the shape \[1, 0, 4\] after the batch; needs fixed sizes"):
+    with pytest.raises(GraphError, match=r"the shape \[1, height, 4\] after the batch; needs fixed sizes"):
         import_onnx.load(tmp_path / "a.onnx")
     model = net.model()
     model.graph.output.append(
@@ -559,6 +559,8 @@ def test_a_sound_model_of_the_wrong_form(tmp_path):
     path = net.save(tmp_path)
     with pytest.raises(OptionError, match="gives 3 logits; got 2 class names"):
         import_onnx.load(path, classes=["a", "b"])
+    with pytest.raises(OptionError, match="the class name 'a' stands twice"):
+        import_onnx.load(path, classes=["a", "b", "a"])
     with pytest.raises(OptionError, match="std must be one number, or 1"):
         import_onnx.load(path, std=[1.0, 2.0])
     with pytest.raises(OptionError, match="must not be 0"):

@@ -70,6 +70,12 @@ def test_wheel_holds_the_package_alone(built):
         if path.is_file() and "__pycache__" not in path.parts
     }
     shipped |= {f"netsuke/recipes/{path.name}" for path in REPO.glob("recipes/*.toml")}
+    example = REPO / "examples" / "firmware"
+    sources = [
+        *example.glob("boards/*"),
+        *(example / name for name in ("Makefile", "main.c", "board.h", "prepare.py")),
+    ]
+    shipped |= {f"netsuke/bench/firmware/{path.relative_to(example).as_posix()}" for path in sources}
     assert {name for name in names if name.startswith("netsuke/")} == shipped
     assert f"{info}/licenses/LICENSE" in names
 

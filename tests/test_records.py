@@ -16,7 +16,7 @@ COMPARISONS = [path for path, kind in KINDS.items() if "comparison" in kind]
 BENCHMARKS = [path for path, kind in KINDS.items() if kind == "benchmark"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/peers.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/peers.md", "docs/wasm.md"])
 def test_tables_are_those_of_the_records(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
@@ -65,11 +65,22 @@ def test_benchmark_names_its_command_and_its_means_are_those_of_its_runs(path):
     assert (ROOT / script).is_file()
     document = record["document"]
     assert document["hardware"]
+    for row in document.get("artifacts", ()):  # builds that must be equal are
+        exact = [check for name, check in row["checks"].items() if "LiteRT" not in name]
+        assert not any(check.get("differ") or "broken" in check for check in exact)
+    for row in document.get("graphs", {}).get("checks", {}).values():
+        assert (row["differ"], row["failures"]) == (0, [])
     for net in document.get("nets", ()):  # clocks have no seeds
         own = net["rows"][0]
         assert (own["engine"], own["faster"], own["batch_faster"]) == ("native int8", 1, 1)
         assert all(row["n"] > 20 for row in net["rows"])
-    for row in document["rows"] if "nets" not in document else ():
+    for row in document.get("results", ()):  # of WebAssembly
+        assert all(
+            ratio["n"] > 20 and ratio["p5"] <= ratio["median"] <= ratio["p95"]
+            for ratio in row["ratio"].values()
+        )
+        assert row["equal_logits_on"] == "mnist"
+    for row in document.get("rows", ()):
         assert [run["seed"] for run in row["runs"]] == document["seeds"]
         for key, figure in row["summary"].items():
             values = [run[key] for run in row["runs"]]

@@ -11,6 +11,7 @@ from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.engine import Engine
 from netsuke.errors import OptionError
+from netsuke.measure.cost import cost
 
 RECORDS = Path(__file__).resolve().parents[1] / "records"
 BUDGET = {"digit-small": 16384}
@@ -30,6 +31,7 @@ def test_a_shipped_model_fits_its_budget_and_carries_its_record(name):
     run = record["results"][str(artifact.manifest["seed"])]
     assert artifact.manifest["report"]["accuracy"] == run["accuracy"]
     assert artifact.size_bytes == run["size_bytes"]
+    assert cost(artifact)["ram_bytes"] == run["ram_bytes"], "netsuke rerun records/NAME --recount --save"
 
 
 def test_digit_small_is_as_right_as_it_says(mnist):

@@ -1,11 +1,12 @@
 """Writes what the firmware is built from: model.c and model.h of an artifact, and images.h with their logits.
 
-python prepare.py MODEL.netsuke build/ [--data mnist] [--images 3]
+python prepare.py MODEL.netsuke build/ [--data mnist] [--images 3] [--set multiply=shifts]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 
 from netsuke import data
 from netsuke.artifact import Artifact
+from netsuke.errors import NetsukeError, OptionError
 from netsuke.export import TARGETS
 
 
@@ -39,13 +41,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", help="test images of this set instead of drawn digits")
     parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], help="an option of the C export, as NAME=VALUE")
     args = parser.parse_args()
+    options = dict(setting.partition("=")[::2] for setting in args.set)
+    if not 1 <= args.images <= 255:
+        raise OptionError(f"IMAGES must be 1 to 255; got {args.images}")
     artifact = Artifact.load(args.model)
     if args.data:
         images = data.load(args.data).require("test").test.images[: args.images]
     else:
         images = drawn(artifact.graph.input_shape, args.images)
-    TARGETS["c"].write(artifact, args.folder, "model")
+    TARGETS["c"].write(artifact, args.folder, "model", **options)
     rows = ",\n    ".join(map(listed, images))
     logits = ",\n    ".join(map(listed, artifact.logits(images)))
     size = images[0].size
@@ -73,4 +79,7 @@ static int32_t image_logit(uint8_t image, uint8_t place)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NetsukeError as error:
+        sys.exit(f"prepare.py: {error}")

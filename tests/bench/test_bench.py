@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from netsuke.bench.contenders import NAMES, Contender, contender
 from netsuke.bench.fresh import fresh
 from netsuke.cli.bench import chosen_baseline, names_of
 from netsuke.errors import MissingExtra, OptionError, UnsupportedOp
+from refusal import heeds_ctrl_c
 
 NODE = [tool for tool in ("clang", "wasm-ld", "node") if not shutil.which(tool)]
 
@@ -154,15 +153,21 @@ def test_ctrl_c_prints_what_was_measured(tmp_path: Path) -> None:
         "--only",
         "numpy",
         "--seconds",
-        "20",
+        "60",
         "--json",
     ]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeds_ctrl_c,
     ) as process:
-        time.sleep(12)  # past the first of its rounds, two seconds each
+        assert process.stderr
+        process.stderr.readline()  # it says how far it is once it measures
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 1, err
     if out:  # on a busy machine no round may be over yet
         assert json.loads(out)["interrupted"] is True

@@ -14,24 +14,7 @@ import pytest
 
 from graphs import small_artifact
 from netsuke.artifact import Artifact
-
-
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Assert that a run ended as bad input must."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("netsuke: ")
-    for word in words:
-        assert word in lines[0], lines[0]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below, with its content."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
+from refusal import refused, tree
 
 # --- data -------------------------------------------------------------------------------------------
 

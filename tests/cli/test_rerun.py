@@ -175,3 +175,42 @@ def test_a_benchmark_says_how_it_is_run(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"run it by itself: python benchmarks/speed\.py"):
         run(folder, "--folder", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def older(record: Path, tmp_path: Path) -> Path:
+    """The record as an older way of counting left it, with its runs."""
+    import shutil
+
+    said = json.loads((record / "record.json").read_text(encoding="utf-8"))
+    for figures in said["results"].values():
+        figures["ram_bytes"] += 1000
+    shutil.copytree(record.parent / "runs", tmp_path / "runs")
+    return write(tmp_path / "tiny", said)
+
+
+def test_recounts_from_the_files_alone(older: Path, record: Path) -> None:
+    (older.parent / "runs" / "seed-1.netsuke").unlink()  # the other tells what it had
+    for seed in "01":
+        (older.parent / "runs" / f"seed-{seed}.json").unlink()
+    shown = json.loads(run(older, "--folder", older.parent / "runs", "--recount", "--save", "--json"))
+    want = json.loads((record / "record.json").read_text(encoding="utf-8"))
+    said = json.loads((older / "record.json").read_text(encoding="utf-8"))
+    assert shown["now"] == said["summary"] == want["summary"]
+    assert said == {**want, "recounted": ["ram_bytes"]}
+    run(older, "--folder", older.parent / "runs", "--recount", "--save")
+    assert json.loads((older / "record.json").read_text(encoding="utf-8")) == said
+
+
+def test_recounting_refuses_files_of_another_run(older: Path) -> None:
+    runs = older.parent / "runs"
+    before = (older / "record.json").read_bytes()
+    (runs / "seed-1.netsuke").replace(runs / "seed-0.netsuke")
+    with pytest.raises(DataError, match=r"seed-0\.netsuke is of another run: its (accuracy|loss) is"):
+        run(older, "--folder", runs, "--recount", "--save")
+    (runs / "seed-0.netsuke").unlink()
+    with pytest.raises(DataError, match=r"holds no seed-0\.netsuke, nor a run with the same counts"):
+        run(older, "--folder", runs, "--recount", "--save")
+    with pytest.raises(OptionError, match="whole record of finished runs"):
+        run(older, "--folder", runs, "--recount", "--seeds", "0")
+    assert (older / "record.json").read_bytes() == before

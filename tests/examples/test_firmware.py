@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import netsuke
 from graphs import artifact_of, random_graph, small_artifact
 from netsuke.export import c
 
@@ -42,12 +43,13 @@ def need(*tools: str) -> None:
             pytest.skip(f"needs {tool}: apt install {PACKAGES[tool]}")
 
 
-def make(folder: Path, board: str, model: Path) -> dict[str, int]:
+def make(folder: Path, board: str, model: Path, options: str = "") -> dict[str, int]:
     """Build and run in a copy of the example, so that two runs do not meet; the figures that it prints."""
     shutil.copytree(FIRMWARE, folder, ignore=shutil.ignore_patterns("build"))
     source = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     done = subprocess.run(
-        ["make", "-s", f"BOARD={board}", f"MODEL={model}", f"PYTHON={sys.executable}", "run"],
+        ["make", "-s", f"BOARD={board}", f"MODEL={model}", f"SET={options}", f"PYTHON={sys.executable}",
+         "run"],
         cwd=folder, env={**os.environ, "PYTHONPATH": source}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
@@ -67,6 +69,67 @@ def test_board_gives_the_logits_of_the_reference(board: str, tmp_path: Path) -> 
     assert got["model_flash_bytes"] > artifact.size_bytes
     path = c.write(artifact, tmp_path, "m")
     assert got["model_ram_bytes"] == c.figures(path)["RAM_BYTES"]
+
+
+def test_another_model_or_level_is_built_anew(tmp_path: Path) -> None:
+    """Though its file be older than what was built of the last one."""
+    need("make", *TOOLS["mps2-an386"])
+    folder = tmp_path / "firmware"
+    shutil.copytree(FIRMWARE, folder, ignore=shutil.ignore_patterns("build"))
+    artifacts = {"a": artifact_of(random_graph(0)), "b": artifact_of(random_graph(1))}
+    for name, artifact in artifacts.items():
+        artifact.save(tmp_path / name)
+        os.utime(tmp_path / name, (0, 0))
+
+    def built(name: str, level: str) -> tuple[bytes, ...]:
+        command = ["make", "-s", "BOARD=mps2-an386", f"MODEL={tmp_path / name}", f"OPT={level}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        subprocess.run([*command, f"PYTHON={sys.executable}"], cwd=folder, env=environment, check=True)
+        return tuple((folder / "build" / "mps2-an386" / file).read_bytes() for file in ("model.c", "model.o"))
+
+    first, other, smaller, again = (
+        built(*how) for how in (("a", "-O2"), ("b", "-O2"), ("b", "-Os"), ("a", "-O2"))
+    )
+    assert first[0] != other[0]
+    assert other[0] == smaller[0]
+    assert other[1] != smaller[1]
+    assert again == first
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    need("make")
+    shutil.copytree(FIRMWARE, tmp_path / "firmware", ignore=shutil.ignore_patterns("build"))
+    done = subprocess.run(
+        ["make", "-s", "MODEL=none.netsuke"],
+        cwd=tmp_path / "firmware",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"no none.netsuke in {tmp_path / 'firmware'}" in done.stdout
+
+
+def both(board: str, options: str, folder: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """The figures of the zoo's network without and with options of the export."""
+    need("make", *TOOLS[board])
+    model = Path(netsuke.__file__).parent / "zoo" / "digit-small.netsuke"
+    return make(folder / "plain", board, model), make(folder / "other", board, model, options)
+
+
+def test_shifts_beat_multiplying_in_software(tmp_path: Path) -> None:
+    """On an RV32 without a multiplier, where the other build calls __mulsi3."""
+    plain, shifts = both("rv32iac", "multiply=shifts", tmp_path)
+    assert plain["wrong_logits"] == shifts["wrong_logits"] == 0
+    assert shifts["instructions_an_image"] < plain["instructions_an_image"] / 2
+
+
+@pytest.mark.parametrize("board", ["mps2-an385", "rv32imac"])
+def test_coded_weights_on_a_board(board: str, tmp_path: Path) -> None:
+    plain, coded = both(board, "weights=coded", tmp_path)
+    assert coded["wrong_logits"] == 0
+    assert coded["model_flash_bytes"] < plain["model_flash_bytes"]
+    assert coded["model_ram_bytes"] > plain["model_ram_bytes"]
 
 
 MAIN = """\

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from builds import SANITIZE, STRICT
 from graphs import artifact_of, integer_graphs, random_graph, random_images, small_artifact
 from netsuke import kernels, packing
 from netsuke.artifact import Artifact
@@ -21,7 +22,6 @@ from netsuke.export import TARGETS, c
 from netsuke.graph import Graph, Op
 from netsuke.memory import ram_bytes
 
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror"]
 BATCH = range(24)
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler: apt install gcc")
@@ -179,16 +179,15 @@ def test_self_tests_are_clean_under_sanitizers(
     batch: list[tuple[Artifact, Path]], compiler: str, tmp_path: Path
 ) -> None:
     probe, program = tmp_path / "probe.c", tmp_path / "program"
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     probe.write_text("int main(void) { return 0; }\n")
-    if subprocess.run([compiler, *flags, str(probe), "-o", str(program)], capture_output=True).returncode:
+    if subprocess.run([compiler, *SANITIZE, str(probe), "-o", str(program)], capture_output=True).returncode:
         package = {"gcc": "libasan8 and libubsan1", "clang": "libclang-rt-dev"}[compiler]
         pytest.skip(f"{compiler} lacks its sanitizers: apt install {package}")
     paths = [path for _, path in batch[:12]]
     main = "".join(f'#include "{path.stem}.h"\n' for path in paths)
     calls = " + ".join(f"{path.stem}_self_test()" for path in paths)
     (tmp_path / "main.c").write_text(f"{main}int main(void) {{ return {calls}; }}\n")
-    flags += [f"-I{paths[0].parent}", *(f"-D{path.stem.upper()}_SELF_TEST" for path in paths)]
+    flags = [*SANITIZE, f"-I{paths[0].parent}", *(f"-D{path.stem.upper()}_SELF_TEST" for path in paths)]
     compile_all(compiler, flags, [tmp_path / "main.c", *paths], program)
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[:2000]) == (0, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -12,31 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphs import Pair, random_graph, random_images, small_artifact
+from builds import FLAGS, numbered, runs_here
+from graphs import (
+    Pair,
+    random_graph,
+    random_images,
+    random_separable,
+    random_squeezed,
+    small_artifact,
+)
 from netsuke import kernels
 from netsuke.errors import UnsupportedOp
 from netsuke.export.c.fast import VARIANTS, Source, build
-
-FLAGS = {
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
-    "avx2": ("-mavx2",),
-    "portable": (),
-}
-NEEDS = {"avx512": {"avx512bw", "avx512vl", "avx512_vnni"}, "avx2": {"avx2"}, "portable": set()}
-
-
-def _flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return set()
-    return set(re.findall(r"\w+", next((line for line in text.splitlines() if line.startswith("flags")), "")))
-
+from netsuke.export.c.fast.layout import layout
 
 variants = pytest.mark.parametrize(
     "variant",
     [
-        pytest.param(name, marks=pytest.mark.skipif(not NEEDS[name] <= _flags(), reason=f"no {name} here"))
+        pytest.param(name, marks=pytest.mark.skipif(not runs_here(name), reason=f"no {name} here"))
         for name in FLAGS
     ],
 )
@@ -49,11 +41,6 @@ compilers = pytest.mark.parametrize(
         for name in ("gcc", "clang")
     ],
 )
-
-
-def numbered(source: Source, number: int) -> str:
-    """The body with names of its own, so that many lie in one file."""
-    return re.sub(r"\b(run|[a-z0-9]+_\d+)\(", rf"\g<1>_g{number}(", source.body)
 
 
 def compiled(
@@ -109,6 +96,15 @@ def test_random_graphs(variant, compiler, extended, tmp_path):
 
 
 @variants
+def test_dense_layers_in_the_middle(variant, tmp_path):
+    """They belong to one image, not to the block of images whose last layers run together."""
+    pairs = [random_squeezed(seed) for seed in (1, 2, 4, 7, 11)]
+    for graph, tensors in pairs:
+        assert len(np.unique(kernels.run(graph, tensors, random_images(graph, 9)), axis=0)) > 5
+    assert_exact(pairs, variant, "gcc" if shutil.which("gcc") else "cc", tmp_path, "-O1")
+
+
+@variants
 @pytest.mark.parametrize("level", ["-O0", "-Os", "-O3"])
 def test_small_network_at_every_level(variant, level, tmp_path):
     artifact = small_artifact()
@@ -146,9 +142,12 @@ int main(int argc, char **argv)
 
 @variants
 @pytest.mark.skipif(not shutil.which("clang"), reason="needs clang: apt install clang libclang-rt-14-dev")
-@pytest.mark.parametrize("seed", [1003, 1011])
-def test_sanitizers(variant, seed, tmp_path):
-    graph, tensors = random_graph(seed, extended=True)
+@pytest.mark.parametrize(
+    ("make", "seed"),
+    [(random_graph, 1003), (random_graph, 1011), (random_squeezed, 1), (random_separable, 0)],
+)
+def test_sanitizers(variant, make, seed, tmp_path):
+    graph, tensors = make(seed, extended=True) if make is random_graph else make(seed)
     source, images = build(graph, tensors, VARIANTS[variant]), random_images(graph, 26)
     weights = source.weights + bytes(-len(source.weights) % 64)
     main = MAIN.format(
@@ -182,3 +181,28 @@ def test_float_graphs_are_refused():
     artifact = small_artifact(integer=False)
     with pytest.raises(UnsupportedOp, match="take integer graphs: quantise the model first"):
         build(artifact.graph, artifact.tensors, VARIANTS["portable"])
+
+
+# Seeds of graphs that lie in planes on AVX-512, and use all that there is for them.
+ON_PLANES = (0, 2, 8, 9, 13, 24, 33, 37, 47, 49)
+
+
+def on_planes(seed: int) -> bool:
+    return any(m.planes for m in layout(*random_separable(seed), 30, planes=True).maps.values())
+
+
+def test_separable_graphs_try_what_planes_have():
+    assert all(map(on_planes, ON_PLANES))
+    text = "\n".join(build(*random_separable(seed), VARIANTS["avx512"]).body for seed in ON_PLANES)
+    words = "stem_|z0 + o|merged(|half_zip(|dot_signed(| kept(| averaged(|z1[0]|paired(|lanes2(|even1"
+    for word in words.split("|"):
+        assert word in text, word
+    pair = random_separable(ON_PLANES[0])
+    assert [name for name in VARIANTS if "stem_" in build(*pair, VARIANTS[name]).body] == ["avx512"]
+
+
+@variants
+@compilers
+def test_separable_graphs(variant, compiler, tmp_path):
+    pairs = [random_separable(seed) for seed in (ON_PLANES if variant == "avx512" else ON_PLANES[:6])]
+    assert_exact(pairs, variant, compiler, tmp_path, "-O1")

@@ -362,7 +362,7 @@ def test_export_verb(netsuke_cli, tmp_path):
 def test_export_verb_notices_a_difference(monkeypatch, tmp_path):
     artifact = small_artifact()
     artifact.save(tmp_path / "small.netsuke")
-    monkeypatch.setattr(cli, "test_images", lambda name: random_images(artifact.graph, 4))
+    monkeypatch.setattr(cli, "test_images", lambda *given: random_images(artifact.graph, 4))
     monkeypatch.setattr(target, "run", lambda path, images: artifact.logits(images) + 1)
     with pytest.raises(typer.Exit) as caught:
         cli.export(tmp_path / "small.netsuke", to="onnx", out=tmp_path, verify="any")

@@ -190,17 +190,10 @@ def test_the_file_is_int8_with_a_scale_a_channel():
     assert tensors[model.subgraphs[0].outputs[0]].quantization.scale == [pytest.approx(0.01)]
 
 
-def test_the_built_in_kernels_take_the_file_too(monkeypatch):
-    from ai_edge_litert import interpreter
-
-    plain = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+def test_the_built_in_kernels_take_the_file_too():
     artifact = small_artifact()
     images = random_images(artifact.graph, 20)
-    model = interpreter.Interpreter(
-        model_content=target.encode(artifact), experimental_op_resolver_type=plain
-    )
-    answer = model.get_signature_runner("serving_default")
-    got = np.concatenate([answer(image=image[None].transpose(0, 2, 3, 1))["logits"] for image in images])
+    got = target.runner(target.encode(artifact), delegates=False)(images)
     want = artifact.logits(images)
     assert (
         np.abs(got - want).max() <= 4 * np.abs(want).max() / 127
@@ -208,17 +201,11 @@ def test_the_built_in_kernels_take_the_file_too(monkeypatch):
 
 
 def test_large_sums_do_not_overflow_the_built_in_kernels():
-    from ai_edge_litert import interpreter
-
     attrs = {"multipliers": [1 << 12, 1 << 12], "shift": 1, "signed": False}
     ops = (HALF, Op("qadd", "sum", ("half", "half"), attrs), Op("flatten", "flat", ("sum",)))
     artifact = artifact_of((Graph((1, 16, 16), ops), {}))
     image = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
-    plain = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    model = interpreter.Interpreter(
-        model_content=target.encode(artifact), experimental_op_resolver_type=plain
-    )
-    got = model.get_signature_runner("serving_default")(image=image.transpose(0, 2, 3, 1))["logits"]
+    got = target.runner(target.encode(artifact), delegates=False)(image)
     np.testing.assert_array_equal(got, artifact.logits(image))
 
 

@@ -88,6 +88,27 @@ def test_depthwise_in_16_and_32_bits(bits: int, channels: int, kernel: int, tmp_
     agrees(artifact, tmp_path, random_images(artifact.graph, 6))
 
 
+@pytest.mark.parametrize("shifts", [[17] * 6, [17, 16, 15, 17, 16, 15]])
+def test_dense_layer_of_sums(shifts: list[int], tmp_path: Path) -> None:
+    """As in squeeze-and-excitation: sums of a map, then a dense layer with one shift for all, or one each."""
+    rng = np.random.default_rng(0)
+    ops = (
+        Op("halve", "h", ("input",)),
+        Op("sumpool", "s", ("h",)),
+        Op("qdense", "d", ("s",), {"bits": 4, "signed": True}),
+    )
+    tensors = {
+        "d.weight": rng.integers(-7, 8, (6, 4), np.int8),
+        "d.bias": rng.integers(-900, 900, 6).astype(np.int32),
+        "d.multiplier": np.full(6, 900, np.int32),
+        "d.shift": np.array(shifts, np.int32),
+    }
+    artifact = artifact_of((Graph((4, 9, 7), ops), tensors))
+    images = random_images(artifact.graph, 6)
+    assert len(np.unique(artifact.logits(images))) > 9
+    agrees(artifact, tmp_path, images)
+
+
 @pytest.mark.slow
 def test_shipped_model_on_mnist(mnist: object, tmp_path: Path) -> None:
     artifact = Artifact.load(zoo.path("digit-small"))

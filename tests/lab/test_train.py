@@ -395,3 +395,23 @@ def test_threads_do_not_make_another_run(tmp_path: Path) -> None:
         assert resumed(network(), DATA, replace(QUICK, threads=1), tmp_path)[1] == 3
     finally:
         torch.set_num_threads(was)
+
+
+def test_outliers_are_told_from_the_classes() -> None:
+    """Bars at ten heights are the classes, noise is none of them; the logits stay ten."""
+    rng = np.random.default_rng(0)
+    images, labels = np.zeros((550, 1, 16, 16), np.uint8), np.repeat(np.arange(11), 50)
+    for image, label in zip(images, labels, strict=True):
+        image[0, label : label + 4, 3:13] = 255
+        if label == 10:
+            image[0] = rng.integers(0, 256, (16, 16))
+    split = Split(images, labels)
+    data = Dataset("bars", tuple("0123456789"), split, split, split, "bars", "none", "any")
+    model = build("lenet5", (1, 16, 16), 10)
+    history: list[dict[str, float]] = []
+    trained = train(model, data, Training(epochs=12, batch=50, threads=1), history=history)
+    out = logits(trained, torch.from_numpy(images))
+    assert out.shape == (550, 10)
+    assert history[-1]["val_accuracy"] == pytest.approx(accuracy(trained, split)[0])
+    assert ((out.logsumexp(1) > 0).numpy() == (labels < 10)).mean() > 0.95
+    assert (out.argmax(1).numpy() == labels)[labels < 10].mean() > 0.95

@@ -6,7 +6,7 @@ and its 5th and 95th percentile over the rounds are reported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,8 +97,3 @@ def ratios(found: Mapping[Key, Series], name: str, baseline: str) -> dict[str, d
         low, median, high = np.percentile(per_round, (5, 50, 95))
         rows[what] = {"median": float(median), "p5": float(low), "p95": float(high), "n": len(per_round)}
     return rows
-
-
-def fastest(found: Mapping[Key, Series], names: Sequence[str]) -> str:
-    """The contender with the lowest median latency."""
-    return min(names, key=lambda name: float(np.median(found[name, "latency"].all)))

@@ -28,29 +28,47 @@ def bench(
         Path | None,
         typer.Option(help="Another model, for instance its float form, timed in the same rounds."),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Emulated microcontrollers instead, separated by commas, as cortex-m4 or atmega328p."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Time single images and batches of 256 by every engine and export that runs here, in turns.
 
-    Ctrl-C ends the timing; what was measured until then is printed.
+    Ctrl-C ends the timing; what was measured until then is printed. With --device the model is built into firmware and
+    run in an emulator: instructions or cycles an image, flash, RAM and stack.
 
     Example: netsuke bench digits.netsuke --json
     """
+    if device is not None:
+        from netsuke.cli.device import devices
+        from netsuke.errors import OptionError
+
+        given = {"--only": only, "--baseline": baseline, "--beside": beside}
+        if idle := [name for name, value in given.items() if value is not None]:
+            raise OptionError(f"--device does not go with {' and '.join(idle)}, which are for this machine")
+        devices(artifact, device, json)
+        return
     from netsuke.cli import console
     from netsuke.errors import NetsukeError
     from netsuke.measure.latency import hardware
 
     with ExitStack() as stack:
         entries, absent = entered([path for path in (artifact, beside) if path], names_of(only), stack)
-        for row in absent:
-            console.note(f"{row['backend']}: {row['reason']}")
+        reasons = [f"{row['backend']}: {row['reason']}" for row in absent]
+        if not entries:
+            raise NetsukeError(f"nothing can run this here; {'; '.join(reasons)}")
+        chosen_baseline(baseline, list(entries))  # a misspelt one is told at once
+        for reason in reasons:
+            console.note(reason)
         found, cold, stopped = timed(entries, seconds)
     names = list(dict.fromkeys(name for name, _ in found if found[name, "latency"].rounds))
     if stopped:
         console.note("stopped: the rounds until then")
     if not names:
-        if not stopped:
-            raise NetsukeError("none of them can run this model here")
         raise typer.Exit(INTERRUPTED)
     rows = results(found, names, entries, cold, chosen_baseline(baseline, names))
     if json:
@@ -67,7 +85,7 @@ def names_of(only: str | None) -> tuple[str, ...]:
     from netsuke.bench.contenders import NAMES
     from netsuke.errors import OptionError
 
-    names = tuple(dict.fromkeys(part.strip() for part in only.split(","))) if only else NAMES
+    names = tuple(dict.fromkeys(part.strip() for part in only.split(","))) if only is not None else NAMES
     for name in names:
         if name not in NAMES:
             raise OptionError(f"unknown contender {name!r}; choose from {', '.join(NAMES)}")

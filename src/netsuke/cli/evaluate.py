@@ -52,13 +52,20 @@ def check_fit(model: Artifact, dataset: Dataset, name: str) -> None:
     """Raise DataError where the model reads other images, or names other classes, than the data has."""
     from netsuke.errors import DataError
 
-    if model.graph.input_shape != dataset.image_shape:
-        takes, has = ("x".join(map(str, shape)) for shape in (model.graph.input_shape, dataset.image_shape))
-        raise DataError(f"{name} takes {takes} images (C, H, W); {dataset.name} has {has}")
+    check_shape(model, dataset, name)
     if len(model.classes) != len(dataset.classes):
         raise DataError(
             f"{name} knows {len(model.classes)} classes; {dataset.name} has {len(dataset.classes)}"
         )
+
+
+def check_shape(model: Artifact, dataset: Dataset, name: str) -> None:
+    """Raise DataError where the model reads other images than the data has."""
+    from netsuke.errors import DataError
+
+    if model.graph.input_shape != dataset.image_shape:
+        takes, has = ("x".join(map(str, shape)) for shape in (model.graph.input_shape, dataset.image_shape))
+        raise DataError(f"{name} takes {takes} images (C, H, W); {dataset.name} has {has}")
 
 
 def measured(model: Artifact, dataset: Dataset, split: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -20,6 +20,7 @@ FILES = {  # what each target writes
     "wasm": (".wasm", ".simd.wasm", ".js", ".d.ts"),
 }
 FIGURES = ("flash_bytes", "ram_bytes", "macs")
+SWITCH = {"yes": True, "true": True, "no": False, "false": False}
 TOLERANCE = 1e-4  # of float logits; integer logits must be equal
 TOP1_SHARE = 0.999  # of images whose class must be the same where a runtime may round otherwise
 
@@ -49,7 +50,7 @@ def export(
     targets = chosen(to)
     options = set_options(settings or [], targets)
     model = Artifact.load(artifact)
-    images = test_images(verify) if verify else None  # before anything is written
+    images = test_images(verify, model, str(artifact)) if verify else None  # before anything is written
     results = all_written(model, targets, out, artifact.stem, options)
     if images is not None:
         compare(model, results, images)
@@ -64,12 +65,10 @@ def export(
 
 
 def set_options(settings: list[str], targets: list[str]) -> dict[str, dict[str, Any]]:
-    """`TARGET.NAME=VALUE` as keyword arguments of each target's `write`; a VALUE that is no JSON is a string.
+    """`TARGET.NAME=VALUE` as keyword arguments of each target's `write`.
 
-    Raises OptionError for a target that is not written, or an option that it does not have.
+    Raises OptionError for a target that is not written, an option that it does not have, or a value of another type.
     """
-    from json import loads
-
     from netsuke.errors import OptionError
     from netsuke.export import TARGETS
 
@@ -84,11 +83,24 @@ def set_options(settings: list[str], targets: list[str]) -> dict[str, dict[str, 
         known = TARGETS[target].options
         if name not in known:
             raise OptionError(f"{target} has no option {name!r}; it has {', '.join(known) or 'none'}")
-        try:
-            options[target][name] = loads(value)
-        except ValueError:
-            options[target][name] = value
+        options[target][name] = typed(value, known[name], key)
     return options
+
+
+def typed(text: str, kind: Any, key: str) -> Any:
+    """The value of an option that takes `kind`; raises OptionError for a text that is none."""
+    from netsuke.errors import OptionError
+
+    if kind is str:
+        return text
+    if kind is bool or bool in get_args(kind):  # `bool | str` in Python, where the text is yes or no
+        if text not in SWITCH:
+            raise OptionError(f"--set {key} is yes or no, true or false; got {text!r}")
+        return SWITCH[text]
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(f"--set {key} is a whole number; got {text!r}") from None
 
 
 def chosen(to: str) -> list[str]:
@@ -103,17 +115,27 @@ def chosen(to: str) -> list[str]:
     return names
 
 
-def test_images(name: str) -> np.ndarray:
+def test_images(name: str, model: Artifact, path: str) -> np.ndarray:
+    """The test images as the model takes them; raises DataError where they do not fit."""
     from netsuke import data
+    from netsuke.cli.evaluate import check_shape
+    from netsuke.data.adapt import as_trained
 
-    return data.load(name).require("test").test.images
+    dataset = data.load(name).require("test")
+    dataset = as_trained(dataset, model.manifest.get("adapted"), model.graph.input_shape)
+    check_shape(model, dataset, path)
+    return dataset.test.images
 
 
 def all_written(
     model: Artifact, targets: list[str], out: Path, name: str, options: dict[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Every target or none: the files are made in a folder of their own, then moved."""
+    from netsuke.errors import ArtifactError
+
     new = not out.exists()
+    if not new and not out.is_dir():
+        raise ArtifactError(f"{out} is a file; -o names the folder to write into")
     out.mkdir(parents=True, exist_ok=True)
     try:
         return _moved(model, targets, out, name, options)
@@ -130,8 +152,17 @@ def _moved(
     import os
     import tempfile
 
+    from netsuke.errors import ArtifactError
+
     with tempfile.TemporaryDirectory(dir=out, prefix=".netsuke-") as made:
-        results = [written(model, target, Path(made), name, options[target]) for target in targets]
+        try:
+            results = [written(model, target, Path(made), name, options[target]) for target in targets]
+        except ArtifactError as error:  # of a file by its name here, which the user has not seen
+            raise ArtifactError(str(error).replace(made, str(out))) from None
+        for row in results:
+            for file in row["files"]:
+                if (moved := out / Path(file["file"]).name).is_dir():
+                    raise ArtifactError(f"{moved} is a folder; a file of that name would be written")
         for row in results:
             row["path"] = str(out / Path(row["path"]).name)
             for file in row["files"]:

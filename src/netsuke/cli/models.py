@@ -20,18 +20,19 @@ def models(
     from netsuke.artifact import Artifact
     from netsuke.cli import console
     from netsuke.errors import MissingExtra
+    from netsuke.measure.cost import cost
 
     shipped = []
     for name in zoo.names():
         artifact = Artifact.load(zoo.path(name))
-        report = artifact.manifest.get("report", {})
+        report, costs = artifact.manifest.get("report", {}), cost(artifact)
         seeds = zoo.record(name)["summary"]["accuracy"]  # of every seed, not of the one that ships alone
         shipped.append(
             {
                 "name": name,
                 "data": artifact.manifest.get("data"),
-                "size_bytes": artifact.size_bytes,
-                **{key: report.get(key) for key in ("accuracy", "n", "macs", "ram_bytes")},
+                **{key: report.get(key) for key in ("accuracy", "n")},
+                **{key: costs[key] for key in ("size_bytes", "macs", "ram_bytes")},
                 "seeds": seeds,
             }
         )

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+COUNTED = ("parameters", "macs", "size_bytes", "encoded_bytes", "ram_bytes")  # from a file alone
+
 
 def rerun(
     record: Annotated[Path, typer.Argument(help="A folder with a record.json.")],
@@ -23,6 +25,10 @@ def rerun(
     folder: Annotated[Path | None, typer.Option(help="Where the runs go; default runs/RECORD.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs side by side, with one thread each if more than one.")] = 1,
     save: Annotated[bool, typer.Option("--save", help="Write what was measured into record.json.")] = False,
+    recount: Annotated[
+        bool,
+        typer.Option("--recount", help="Run nothing; count bytes, MACs and RAM of the runs' files again."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Run a record again and set what comes out beside what it says; finished runs are not repeated.
@@ -52,13 +58,18 @@ def rerun(
     if jobs < 1:
         raise OptionError(f"--jobs must be at least 1; got {jobs}")
     folder = folder or Path("runs") / record.resolve().name
-    folder.mkdir(parents=True, exist_ok=True)
-    if comparison:
-        _compare_again(path, said, folder, jobs, save=save, json=json)
-        return
-    results = _run(said["command"], chosen, folder, jobs)
-    threads = 1 if jobs > 1 else int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all there are
-    document = summarised(said, results, threads)
+    if recount and (comparison or seeds or "results" not in said):
+        raise OptionError("--recount takes a whole record of finished runs, no comparison: leave out --seeds")
+    if recount:
+        document = recounted(said, folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        if comparison:
+            _compare_again(path, said, folder, jobs, save=save, json=json)
+            return
+        results = _run(said["command"], chosen, folder, jobs)
+        threads = 1 if jobs > 1 else int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all there are
+        document = summarised(results, threads)
     if save:
         _write(path, {**said, **document})
     if json:
@@ -200,27 +211,72 @@ def _output(words: list[str], what: str, environment: dict[str, str]) -> str:
     return run.stdout
 
 
-def summarised(said: dict[str, Any], results: dict[str, Any], threads: int) -> dict[str, Any]:
-    """The record's measured half: the figures of each seed, their means and deviations, and the circumstances."""
-    from statistics import mean, stdev
+def recounted(said: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Figures and summary with what is counted, not measured, taken from seed-N.netsuke again.
 
+    A seed whose file is gone takes the counts of one that had the same: one command gives one network. `recounted`
+    names the figures that changed. Raises DataError for a file of another run, or where none can stand for a seed.
+    """
+    from netsuke.errors import DataError
+
+    counts = {seed: found for seed, run in said["results"].items() if (found := _counts(folder, seed, run))}
+    results = {}
+    for seed, run in said["results"].items():
+        like = [s for s in counts if all(said["results"][s].get(key) == run.get(key) for key in COUNTED)]
+        if seed not in counts and not like:
+            raise DataError(f"{folder} holds no seed-{seed}.netsuke, nor a run with the same counts")
+        now = counts[seed if seed in counts else like[0]]
+        results[seed] = {**run, **{key: now[key] for key in COUNTED if key in run}}
+    changed = {key for seed, run in results.items() for key in run if run[key] != said["results"][seed][key]}
+    told = sorted(changed.union(said.get("recounted", ())))
+    return {"results": results, "summary": _summary(results), **({"recounted": told} if told else {})}
+
+
+def _counts(folder: Path, seed: str, run: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run's file says of its cost; None without the file. Raises DataError where it is of another run."""
+    from netsuke.artifact import Artifact
+    from netsuke.errors import DataError
+    from netsuke.measure.cost import cost
+
+    path = folder / f"seed-{seed}.netsuke"
+    if not path.exists():
+        return None
+    model = Artifact.load(path)
+    report = model.manifest.get("report", {})
+    for key in ("accuracy", "loss"):
+        if report.get(key) != run[key]:
+            raise DataError(
+                f"{path} is of another run: its {key} is {report.get(key)}, the record's {run[key]}"
+            )
+    return cost(model)
+
+
+def summarised(results: dict[str, Any], threads: int) -> dict[str, Any]:
+    """The record's measured half: the figures of each seed, their means and deviations, and the circumstances."""
     from netsuke import __version__
     from netsuke.measure.latency import hardware
 
     plain = {seed: _figures(document) for seed, document in results.items()}
+    return {
+        "results": plain,
+        "summary": _summary(plain),
+        "hardware": hardware(),
+        "threads": threads,
+        "version": __version__,
+    }
+
+
+def _summary(plain: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Mean and deviation of each figure over the seeds that have it."""
+    from statistics import mean, stdev
+
     keys = list(dict.fromkeys(key for figures in plain.values() for key in figures))
     summary = {}
     for key in keys:
         values = [figures[key] for figures in plain.values() if key in figures]
         spread = stdev(values) if len(values) > 1 else 0.0
         summary[key] = {"mean": mean(values), "stdev": spread, "n": len(values)}
-    return {
-        "results": plain,
-        "summary": summary,
-        "hardware": hardware(),
-        "threads": threads,
-        "version": __version__,
-    }
+    return summary
 
 
 def _figures(document: dict[str, Any], prefix: str = "") -> dict[str, float]:

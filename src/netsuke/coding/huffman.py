@@ -82,23 +82,23 @@ def encode(values: np.ndarray) -> bytes | None:
     if not values.size:
         return None
     table = Table.of(values)
-    return table.stored() + _written([(table, values)]) if table.storable else None
+    return table.stored() + written([(table, values)]) if table.storable else None
 
 
 def encode_sparse(values: np.ndarray) -> bytes | None:
     """Tables of gaps and of values, then a gap and a value in turn, of uint8 values that are mostly 0."""
     best: bytes | None = None
     for width in SKIPS if values.any() else ():
-        gaps, kept = _gaps(values, 1 << width)
+        gaps, kept = gaps_of(values, 1 << width)
         tables = Table.of(gaps), Table.of(kept)
         if all(table.storable for table in tables):
             head = b"".join(table.stored() for table in tables)
-            stream = head + _written([(tables[0], gaps), (tables[1], kept)])
+            stream = head + written([(tables[0], gaps), (tables[1], kept)])
             best = stream if best is None or len(stream) < len(best) else best
     return best
 
 
-def _gaps(values: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+def gaps_of(values: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
     """How many zeros stand before each value that is kept; a zero is kept where more than reach - 1 would stand."""
     places = np.flatnonzero(values)
     zeros = np.diff(places, prepend=-1, append=len(values)) - 1
@@ -111,7 +111,7 @@ def _gaps(values: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
     return (gaps, kept[:-1]) if zeros[-1] % reach else (gaps[:-1], kept[:-1])
 
 
-def _written(parts: list[tuple[Table, np.ndarray]]) -> bytes:
+def written(parts: list[tuple[Table, np.ndarray]]) -> bytes:
     """The codes of all parts' values in turn: first of each, second of each, and so on."""
     steps, size = len(parts), sum(len(values) for _, values in parts)
     codes, lengths = np.zeros(size, np.int64), np.zeros(size, np.int64)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -24,10 +24,11 @@ class Target:
         return import_module(self.module).write(artifact, folder, name, **options)
 
     @property
-    def options(self) -> tuple[str, ...]:
-        """The names of what `write` takes beyond artifact, folder and name."""
-        parameters = signature(import_module(self.module).write).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY)
+    def options(self) -> dict[str, Any]:
+        """What `write` takes beyond artifact, folder and name: the type of each by its name."""
+        write = import_module(self.module).write
+        types, parameters = get_type_hints(write), signature(write).parameters.values()
+        return {p.name: types[p.name] for p in parameters if p.kind is Parameter.KEYWORD_ONLY}
 
     def unproved(self, artifact: Artifact, **options: Any) -> list[str]:
         """The ops whose rounding by the target's runtime is not proved equal; `options` are those of `write`."""

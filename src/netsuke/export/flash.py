@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from netsuke.errors import ArtifactError, MissingExtra
-from netsuke.export.c import compiled
+from netsuke.export.c import compiled, figures, of_caller
 
 LEVEL = "-Os"
 # The first whose compiler is installed is taken: device, compiler, flags, the tool that lists sections.
@@ -20,17 +20,20 @@ DEVICES = (
 
 
 def flash(path: str | Path) -> dict[str, Any] | None:
-    """`flash_bytes` (text + rodata) and `ram_bytes` (static) of NAME.c, and for which `device` at which `level`.
+    """`flash_bytes` (text + rodata) and `ram_bytes` of NAME.c, and for which `device` at which `level`.
 
-    None where there is no compiler. The stack, and a program around it, come on top.
+    The RAM is what is static, and the workspace where that is the caller's. None where there is no compiler. The stack,
+    and a program around it, come on top.
     Raises ArtifactError where a compiler refuses the file.
     """
     for device, compiler, flags, size in DEVICES:
         try:
-            figures = sections(Path(path), compiler, (*flags, LEVEL), size)
+            taken = sections(Path(path), compiler, (*flags, LEVEL), size)
         except MissingExtra:
             continue
-        return {"device": device, "level": LEVEL, **figures}
+        if of_caller(Path(path)):
+            taken["ram_bytes"] += figures(path)["RAM_BYTES"]
+        return {"device": device, "level": LEVEL, **taken}
     return None
 
 

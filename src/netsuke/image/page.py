@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsuke.image import rules
-from netsuke.image.ink import grey, shrunk
+from netsuke.image.ink import grey
 
 WORK = 1600  # pixels of the longer side at which ink is looked for: a digit of a sixtieth still has 27
 SMALL = 256  # pixels of the longer side at which paper is looked for
@@ -42,18 +42,29 @@ def page_ink(image: np.ndarray) -> PageInk:
     """
     full = grey(image)
     scale = max(1.0, max(full.shape) / WORK)
-    full = shrunk(full, WORK)
+    full = _shrunk(full, WORK)
     contrast, noise = _contrast(full)
     floor = np.maximum(MIN_CONTRAST / 2, NOISE * noise)
     contrast = rules.without_lines(contrast, floor)
     return PageInk(_solid(contrast, floor), scale)
 
 
+def _shrunk(full: np.ndarray, longer: int) -> np.ndarray:
+    """The image with a longer side of `longer` pixels at most, and no side below one."""
+    import cv2
+
+    scale = longer / max(full.shape)
+    if scale >= 1:
+        return full
+    size = (max(1, round(full.shape[1] * scale)), max(1, round(full.shape[0] * scale)))
+    return cv2.resize(full, size, interpolation=cv2.INTER_AREA)
+
+
 def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far pixels are from the paper, float32 [H, W], ink positive; and one sigma of the paper's texture there."""
     import cv2
 
-    small = shrunk(full, SMALL)
+    small = _shrunk(full, SMALL)
     window = min(NARROW, round(WINDOW * min(small.shape))) | 1
     paper = cv2.medianBlur(small, window) if window >= 3 else small
     paper = cv2.blur(paper, (window // 4 | 1, window // 4 | 1))
@@ -62,7 +73,7 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     strong = np.abs(rest) > 255 * MIN_CONTRAST
     dark = rest[strong].sum() >= 0
     contrast = rest / np.maximum(paper, 32) if dark else rest / -255
-    other = shrunk(np.maximum(-contrast, 0), SMALL)
+    other = _shrunk(np.maximum(-contrast, 0), SMALL)
     noise = cv2.blur(np.minimum(other, 2 * MIN_CONTRAST), (window, window)) * 2.5  # E[max(x, 0)] is 0.4 sigma
     return contrast, cv2.resize(noise, full.shape[::-1], interpolation=cv2.INTER_LINEAR)
 

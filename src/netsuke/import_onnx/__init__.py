@@ -48,6 +48,8 @@ def load(
     names = [str(i) for i in range(count)] if classes is None else list(classes)
     if len(names) != count:
         raise OptionError(f"{path} gives {count} logits; got {len(names)} class names")
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise OptionError(f"the class name {twice[0]!r} stands twice")
     channels, height, width = graph.input_shape
     contract = {
         "channels": channels,

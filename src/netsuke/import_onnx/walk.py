@@ -65,8 +65,9 @@ class Walk(Builder):
         tensor, name = inputs[0].type.tensor_type, inputs[0].name
         dims = tuple(d.dim_value for d in tensor.shape.dim)[1:]
         if not 1 <= len(dims) <= 3 or min(dims) < 1:
+            told = ", ".join(d.dim_param or str(d.dim_value or "?") for d in tensor.shape.dim[1:])
             raise GraphError(
-                f"its input {name!r} has the shape {list(dims)} after the batch; needs fixed sizes C, H, W"
+                f"its input {name!r} has the shape [{told}] after the batch; needs fixed sizes C, H, W"
             )
         nhwc = len(dims) == 3 and dims[0] > 4 >= dims[2]
         side = isqrt(dims[0])

@@ -44,10 +44,26 @@ def logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
     return torch.cat(parts)
 
 
+def has_outliers(labels: Tensor, classes: int) -> bool:
+    """Whether some image is of no class: its label is the number of classes."""
+    return len(labels) > 0 and int(labels.max()) == classes
+
+
+def with_outlier(out: Tensor) -> Tensor:
+    """Logits [n, classes] and a constant 0 for "none of them": [n, classes + 1].
+
+    The softmax of all is a classifier that may stay silent: the energy -log sum exp of the logits is then trained
+    on outliers (Liu et al., Energy-based Out-of-distribution Detection, 2020), at no weight and no operation more.
+    """
+    return F.pad(out, (0, 1))
+
+
 def accuracy(model: nn.Module, split: Split) -> tuple[float, float]:
-    """Accuracy and mean cross entropy of a split."""
+    """Accuracy and mean cross entropy of a split, whose outliers, if any, must be told from its classes."""
     images, labels = tensors(split)
     out = logits(model, images)
+    if has_outliers(labels, out.shape[1]):
+        out = with_outlier(out)
     return (out.argmax(1) == labels).float().mean().item(), F.cross_entropy(out, labels).item()
 
 

@@ -9,7 +9,7 @@ what follows runs stage by stage, where maps that do not live at the same time s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,9 +53,12 @@ class Layout:
         return self.offsets[f"{SCRATCH}{self.segment(stage)}"]
 
 
-def layout(graph: Graph, tensors: Tensors) -> Layout:
-    """The layout of the smallest block, for a graph in the integer contract."""
-    net = _Net(graph, tensors)
+def layout(graph: Graph, tensors: Tensors, weights: Mapping[str, int] = {}) -> Layout:
+    """The layout of the smallest block, for a graph in the integer contract.
+
+    `weights` are bytes that an op decodes weights into while it works, by its name.
+    """
+    net = _Net(graph, tensors, weights)
     return min((net.layout(streamed) for streamed in net.choices()), key=lambda found: found.size)
 
 
@@ -73,10 +76,15 @@ def needed(stage: Stage, number: int, step: int, rows: int) -> int:
 class _Net:
     """A graph's stages with all that a layout asks of them."""
 
-    def __init__(self, graph: Graph, tensors: Tensors):
+    def __init__(self, graph: Graph, tensors: Tensors, weights: Mapping[str, int] = {}):
         self.graph, self.tensors = graph, tensors
         self.types = graph.types(tensors)
-        self.stages = tuple(stages(graph, tensors))
+        self.stages = tuple(
+            replace(stage, scratch={**stage.scratch, "weights": weights[stage.op.name]})
+            if stage.op.name in weights
+            else stage
+            for stage in stages(graph, tensors)
+        )
         self.number = {stage.output: i for i, stage in enumerate(self.stages)}
         self.result = bases(graph)[graph.output]
         self.direct = direct(graph, self.types)

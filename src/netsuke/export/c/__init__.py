@@ -17,32 +17,60 @@ import numpy as np
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, MissingExtra, OptionError
 from netsuke.export.c.header import Style, header, identifier
+from netsuke.export.c.net import Net
 from netsuke.export.c.source import check_supported, source
 from netsuke.export.placing import place
 
 STANDARD = ("-std=c99",)
-WORKSPACES = ("static", "caller")
+CHOICES = {
+    "workspace": ("static", "caller"),
+    "weights": ("packed", "coded", "coded-dense"),
+    "multiply": ("instruction", "shifts"),
+}
 
 
 def write(
-    artifact: Artifact, folder: str | Path, name: str | None = None, *, workspace: str = "static"
+    artifact: Artifact,
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    workspace: str = "static",
+    weights: str = "packed",
+    multiply: str = "instruction",
+    confidence: bool | str = False,
+    normaliser: bool | str = False,
 ) -> Path:
     """Write NAME.h and NAME.c into `folder` and return the path of NAME.c.
 
     `name` becomes a C identifier; without one, the manifest's `name` is taken, or "model". `workspace` is "static",
-    or "caller" where each function takes a pointer to its memory and so is re-entrant.
-    Raises UnsupportedOp for a float graph, OptionError for another workspace and ArtifactError where the folder cannot
-    be written.
+    or "caller" where each function takes a pointer to its memory and so is re-entrant. `weights` is "packed", or
+    entropy coded: "coded", or "coded-dense" for those of dense layers only. `multiply` is "instruction", or "shifts"
+    for chips without a multiplier: products by shifting and adding. `confidence` adds NAME_confidence, `normaliser`
+    NAME_normalise; "yes" and "no" will do.
+    Raises UnsupportedOp for a float graph, OptionError for another choice, a confidence of logits without a scale and a
+    normaliser of a model that takes whole images, and ArtifactError where the folder cannot be written.
     """
     check_supported(artifact.graph)
-    if workspace not in WORKSPACES:
-        raise OptionError(f"no workspace {workspace!r}; choose from {', '.join(WORKSPACES)}")
-    style = Style(workspace)
+    style = Style(
+        workspace, weights, multiply, switch(confidence, "confidence"), switch(normaliser, "normaliser")
+    )
+    for option, known in CHOICES.items():
+        if (value := getattr(style, option)) not in known:
+            raise OptionError(f"no {option} {value!r}; choose from {', '.join(known)}")
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
-    texts = {f"{name}.h": header(artifact, name, style), f"{name}.c": source(artifact, name, style)}
+    net = Net(artifact, name, style)
+    texts = {f"{name}.h": header(artifact, name, style, net.layout, net.coded), f"{name}.c": source(net)}
     for file, text in texts.items():
         place(Path(folder) / file, text.encode("ascii"))
     return Path(folder) / f"{name}.c"
+
+
+def switch(value: bool | str, name: str) -> bool:
+    """An option that is on or off. Raises OptionError for anything but yes and no, true and false."""
+    known = {True: True, False: False, "yes": True, "no": False}
+    if not isinstance(value, bool | str) or value not in known:
+        raise OptionError(f"{name} is yes or no; got {value!r}")
+    return known[value]
 
 
 def run(
@@ -65,14 +93,14 @@ def run(
         library = Path(folder) / f"{path.stem}.so"
         compiled(path, library, compiler, ("-shared", "-fPIC", *flags))
         call = getattr(ctypes.CDLL(str(library)), f"{path.stem}_run")
-        memory = ctypes.create_string_buffer(macros["RAM_BYTES"]) if _of_caller(path) else None
+        memory = ctypes.create_string_buffer(macros["RAM_BYTES"]) if of_caller(path) else None
         call.argtypes, call.restype = (ctypes.c_void_p,) * (3 if memory else 2), None
         for image, row in zip(images, logits, strict=True):
             call(*([memory] if memory else []), image.ctypes.data, row.ctypes.data)
     return logits
 
 
-def _of_caller(path: Path) -> bool:
+def of_caller(path: Path) -> bool:
     """Whether the functions take a workspace."""
     return f"{path.stem}_run({path.stem}_workspace" in path.with_suffix(".h").read_text(encoding="utf-8")
 
@@ -104,5 +132,6 @@ def compiled(path: Path, target: Path, compiler: str, flags: Sequence[str]) -> N
             f"no C compiler {compiler!r}: install gcc or clang, or name another one"
         ) from error
     if done.returncode:
-        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+        lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
+        complaint = next((line for line in lines if "error" in line), lines[0])
         raise ArtifactError(f"{compiler} cannot compile {path.name}: {complaint}")

@@ -65,11 +65,13 @@ def zero(bits: int) -> int:
 
 
 def stored(op: Op, tensors: Tensors, symbol: str, weight: np.ndarray | None) -> tuple[list[str], int]:
-    """The definitions of an op's arrays, and their bytes, as `packing.stored` counts them."""
+    """The definitions of an op's arrays, without those of weights that are None, and their bytes, as `packing.stored`
+    counts them.
+    """
     lines, size = [], 0
     for role in ("weight", "bias", "multiplier", "shift", "table"):
         tensor = tensors.get(op.tensor(role))
-        if tensor is None:
+        if tensor is None or (role == "weight" and weight is None):
             continue
         if role == "weight" and weight is not None:
             array = codes(weight, op.attrs["bits"])

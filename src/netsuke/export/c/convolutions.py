@@ -84,7 +84,7 @@ def _added(layer: Layer, add: Op, channels: int, target: str) -> list[str]:
     ma, mb = add.attrs["multipliers"]
     if add.inputs[0] == layer.op.name:
         ma, mb = mb, ma
-    total = f"(int32_t)from[c] * {ma} + (int32_t)pixel[c] * {mb}"
+    total = f"{layer.product('from[c]', ma)} + {layer.product('pixel[c]', mb)}"
     value = f"{requantize(layer.y)}({total}, 1, {add.attrs['shift']})"
     lines += [f"const int8_t *const from = line[{centre}] + {times('x', channels)};"]
     return [*lines, each("c", channels), f"to[{times('x', channels)} + c] = {value};", "}"]

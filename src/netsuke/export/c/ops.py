@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from netsuke.export.c.coded import Coded
+from netsuke.export.c.header import Style
 from netsuke.graph import Op, Tensors, Type
 from netsuke.memory import Ring, Stage
 
@@ -54,7 +56,9 @@ class Layer:
     out: View
     ring: Ring
     tensors: Tensors
+    style: Style
     reversed: bool = False  # from the last pixel to the first
+    coded: Coded | None = None
 
     @property
     def op(self) -> Op:
@@ -75,6 +79,10 @@ class Layer:
     def array(self, role: str, op: Op | None = None) -> str:
         return f"{self.symbols[(op or self.op).name]}_{role}"
 
+    def product(self, a: str, b: int | str) -> str:
+        """Two values multiplied, as the style has it."""
+        return f"product({a}, {b})" if self.style.adds else f"(int32_t){a} * {b}"
+
     def one_row(self) -> Layer:
         """The same stage on maps of one row: what looks at one pixel at a time is emitted so."""
 
@@ -84,10 +92,6 @@ class Layer:
         shapes = tuple((s[0], 1, s[2]) if len(s) == 3 else s for s in self.shapes)
         inputs = tuple(row(v, s) for v, s in zip(self.inputs, self.shapes, strict=True))
         return replace(self, inputs=inputs, shapes=shapes, out=row(self.out, self.y.shape))
-
-    def passes(self) -> bool:
-        """Whether each step reads a row and writes a row."""
-        return len(self.y.shape) == 3
 
 
 def requantize(y: Type) -> str:
@@ -243,7 +247,7 @@ def qadd(layer: Layer) -> list[str]:
         number = "k" if out.channels == 1 else f"k % {out.channels} * {out.planes} + k / {out.channels}"
         lines.append(f"const place n = {number};")
         places = ["k" if v.channels == out.channels else v.at("n") for v in (a, b)]
-    total = f"(int32_t)in[{places[0]}] * {ma} + (int32_t)b[{places[1]}] * {mb}"
+    total = f"{layer.product(f'in[{places[0]}]', ma)} + {layer.product(f'b[{places[1]}]', mb)}"
     return [*lines, f"out[k] = {requantize(layer.y)}({total}, 1, {layer.op.attrs['shift']});", "}"]
 
 

@@ -60,7 +60,7 @@ def qmul(layer: Layer) -> list[str]:
         start = [each("p", _pixels(layer)), each("c", shape[0])]
         beside = gate.at("c") if len(of) == 1 else _pixel(of, "c" if of == shape else "0")
         places = (_pixel(shape, "c"), beside, f"p * {shape[0]} + c")
-    product = f"(int32_t)in[{places[0]}] * b[{places[1]}]"
+    product = layer.product(f"in[{places[0]}]", f"b[{places[1]}]")
     return [*start, f"out[{places[2]}] = {requantize(layer.y)}({product}, {m}, {s});", *["}"] * len(start)]
 
 

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from netsuke import packing
-from netsuke.export.c import kernels, prelude
+from netsuke.export.c import kernels, prelude, shifts, windows
 from netsuke.export.c.constants import DEEP, arranged, blocked, ctype, uniform, zero
 from netsuke.export.c.ops import Layer, indented, times
 from netsuke.graph import Op, Tensors, Type
@@ -24,6 +24,7 @@ class Finish:
     multiplier: str = ""
     shifts: str = ""  # an array, a shift a channel
     exponent: bool = False  # zero bits of the biases that are not stored
+    adds: bool = False  # products by shifting and adding
 
     @property
     def name(self) -> str:
@@ -40,7 +41,9 @@ class Finish:
 
     def store(self, acc: str, o: str) -> list[str]:
         bias = f"(int32_t)flash_{self.bias}(bias + {o})"
-        bias += " * ((int32_t)1 << exponent)" if self.exponent else ""
+        if self.exponent:
+            power = "(int32_t)1 << exponent"
+            bias = f"product({bias}, {power})" if self.adds else f"{bias} * ({power})"
         if self.out == "i32":
             return [f"out[{o}] = {acc} + {bias};"]
         shift = f"flash_{self.shifts}(shift + {o})" if self.shifts else "shift"
@@ -48,14 +51,14 @@ class Finish:
         return [f"out[{o}] = requantize_{self.out}({acc} + {bias}, {m}, {shift});"]
 
 
-def finish(op: Op, y: Type, tensors: Tensors) -> Finish:
+def finish(op: Op, y: Type, tensors: Tensors, adds: bool) -> Finish:
     bias, exponent = packing.shortened(tensors[op.tensor("bias")])
     if op.kind == "qlogits":
-        return Finish("i32", ctype(bias), exponent=exponent > 0)
+        return Finish("i32", ctype(bias), exponent=exponent > 0, adds=adds)
     m, s = (tensors[op.tensor(role)] for role in ("multiplier", "shift"))
     m = m.astype(packing.storage_dtype(m))
     shifts = "" if uniform(s) else f"{packing.storage_dtype(s).name}_t"
-    return Finish(y.dtype, ctype(bias), ctype(m), shifts, exponent > 0)
+    return Finish(y.dtype, ctype(bias), ctype(m), shifts, exponent > 0, adds)
 
 
 @dataclass(frozen=True)
@@ -66,43 +69,59 @@ class Product:
     bits: int
     blocks: bool
     finish: Finish
+    unit: int | None = None  # of the coded weights, which are decoded as they are needed
     many: int = 1  # vectors, one behind the other, of which the largest sums count
 
     @property
     def name(self) -> str:
         largest = f"_max{self.many}" if self.many > 1 else ""
-        return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}"
+        unit = "" if self.unit is None else f"_coded{self.unit}"
+        return f"{self.kind}{'4' if self.blocks else '1'}_{self.bits}_{self.finish.name}{largest}{unit}"
+
+    @property
+    def zero(self) -> int:
+        """What four codes side by side are too large by; ternary ones are taken apart where nothing is multiplied."""
+        return 0 if self.finish.adds and self.bits == 2 else zero(self.bits)
 
     def text(self) -> str:
         x = {"dense": "const int8_t *x", "wide": "const int32_t *x", "depth": "const int8_t *const *tap"}[
             self.kind
         ]
-        stream = kernels.stream(self.bits)
-        first = (
-            [] if self.blocks else ["place at"]
-        )  # the number of the first weight: a group may begin within a byte
         count = ["place count"] if self.many > 1 else []
-        parameters = [
-            x,
-            "place n",
-            *count,
-            f"const {stream} *w",
-            *first,
-            "place outputs",
-            *self.finish.parameters(),
-        ]
+        parameters = [x, "place n", *count, *self._weights(), "place outputs", *self.finish.parameters()]
         lines = [f"APART void {self.name}({', '.join(parameters)})", "{", "place o = 0;"]
-        lines += [*self._blocks(), "place at = 0;"] if self.blocks else []
+        if self.unit is not None:
+            lines += [f"const {kernels.stream(self.bits)} *const w = (const {kernels.stream(self.bits)} *)few;",
+                      "coded s;", "begin_coded(&s, stream);"]  # fmt: skip
+        lines += self._blocks() if self.blocks else []
+        if self.unit is not None:
+            return indented([*lines, *self._decoded_ones()])
+        lines += ["place at = 0;"] if self.blocks else []
         call = {"dense": f"dot1_{self.bits}(x, w, at, n)", "wide": f"wide_{self.bits}(x, w, at, n)",
                 "depth": f"depth1_{self.bits}(tap, o, w, at, n)"}[self.kind]  # fmt: skip
         lines += ["for (; o < outputs; o++, at += n) {"]
         if self.many == 1:
             lines += [f"const int32_t sum = {call};"]
         else:
-            other = call.replace("(x,", "(x + k * n,")
-            lines += [f"int32_t sum = {call};", "for (place k = 1; k < count; k++) {",
-                      f"const int32_t other = {other};", "sum = other > sum ? other : sum;", "}"]  # fmt: skip
+            other = call.replace("(x,", "(v,")
+            lines += ["const int8_t *v = x + n;", f"int32_t sum = {call};",
+                      "for (place k = 1; k < count; k++, v += n) {", f"const int32_t other = {other};",
+                      "sum = other > sum ? other : sum;", "}"]  # fmt: skip
         return indented([*lines, *self.finish.store("sum", "o"), "}", "}"])
+
+    def _weights(self) -> list[str]:
+        """Packed ones, and the number of the first where a group may begin within a byte; or a stream, and where to
+        decode a few of its weights to.
+        """
+        if self.unit is not None:
+            return ["const uint8_t *stream", "uint8_t *few"]
+        return [f"const {kernels.stream(self.bits)} *w", *([] if self.blocks else ["place at"])]
+
+    def _decoded_ones(self) -> list[str]:
+        """The outputs that are left over, whose weights are decoded one output after another."""
+        dot = {"dense": "dot1", "wide": "wide"}[self.kind]
+        lines = [f"decode{self.unit}(&s, few, n);", f"const int32_t sum = {dot}_{self.bits}(x, w, 0, n);"]
+        return ["for (; o < outputs; o++) {", *lines, *self.finish.store("sum", "o"), "}", "}"]
 
     def _blocks(self) -> list[str]:
         """Four outputs at a time; of several vectors, one behind the other, the largest sums."""
@@ -110,36 +129,49 @@ class Product:
             lines = ["int32_t acc[4];", "w = depth4_{bits}(tap, o, w, n, acc);"]
         elif self.many > 1:
             lines = ["int32_t acc[4];", "const {stream} *next = dot4_{bits}(x, w, n, {base}, acc);",
-                     "for (place k = 1; k < count; k++) {", "int32_t other[4];",
-                     "next = dot4_{bits}(x + k * n, w, n, {bases}, other);",
+                     "const int8_t *v = x + n;", "for (place k = 1; k < count; k++, v += n) {", "int32_t other[4];",
+                     "next = dot4_{bits}(v, w, n, {bases}, other);",
                      *(f"acc[{i}] = other[{i}] > acc[{i}] ? other[{i}] : acc[{i}];" for i in range(4)),
                      "}", "w = next;"]  # fmt: skip
+        elif self.unit is not None:
+            lines = [
+                "int32_t acc[4];",
+                f"decode{self.unit}(&s, few, 4 * n);",
+                "dot4_{bits}(x, w, n, {base}, acc);",
+            ]
         else:
             lines = ["int32_t acc[4];", "w = dot4_{bits}(x, w, n, {base}, acc);"]
         start, base, bases = [], "0", "0"
-        if self.kind == "dense" and zero(self.bits):
-            start, base = [f"const int32_t base = {-zero(self.bits)} * total(x, n);"], "base"
+        if self.kind == "dense" and self.zero:
+            start, base = [f"const int32_t base = {self._offset('x')};"], "base"
             if self.many > 1:
-                start = [f"int32_t base[{self.many}];", "for (place k = 0; k < count; k++) {",
-                         f"base[k] = {-zero(self.bits)} * total(x + k * n, n);", "}"]  # fmt: skip
+                start = [f"int32_t base[{self.many}];", "const int8_t *v = x;",
+                         "for (place k = 0; k < count; k++, v += n) {", f"base[k] = {self._offset('v')};",
+                         "}"]  # fmt: skip
                 base, bases = "base[0]", "base[k]"
         names = {"bits": self.bits, "stream": kernels.stream(self.bits), "base": base, "bases": bases}
         fours = [line.format(**names) if "_{" in line or "{stream}" in line else line for line in lines]
         ends = [line for k in range(4) for line in self.finish.store(f"acc[{k}]", f"(o + {k})")]
         return [*start, "for (; o + 4 <= outputs; o += 4) {", *fours, *ends, "}"]
 
+    def _offset(self, x: str) -> str:
+        """What comes off the sums of a vector's products with codes from 0 up."""
+        total = f"total({x}, n)"
+        return f"product({total}, {-self.zero})" if self.finish.adds else f"{-self.zero} * {total}"
+
     def needs(self) -> list[str]:
         """The kernels it calls, as text."""
+        dots, depths, common = (shifts, shifts, shifts) if self.finish.adds else (kernels, windows, prelude)
         found = []
         if self.blocks and self.kind == "dense":
-            found += [prelude.TOTAL] if zero(self.bits) else []
-            found += [kernels.dot4(self.bits)]
+            found += [common.TOTAL] if self.zero else []
+            found += [dots.dot4(self.bits)]
         if self.blocks and self.kind == "depth":
-            found += [kernels.depth4(self.bits)]
-        one = {"dense": kernels.dot1(self.bits), "wide": kernels.dot1(self.bits, "int32_t"),
-               "depth": kernels.depth1(self.bits)}[self.kind]  # fmt: skip
+            found += [depths.depth4(self.bits)]
+        one = {"dense": dots.dot1(self.bits), "wide": dots.dot1(self.bits, "int32_t"),
+               "depth": depths.depth1(self.bits)}[self.kind]  # fmt: skip
         reads = [kernels.weight(self.bits)] if f"weight_{self.bits}(" in one else []
-        requantize = [prelude.REQUANTIZE[self.finish.out]] if self.finish.out != "i32" else []
+        requantize = [common.REQUANTIZE[self.finish.out]] if self.finish.out != "i32" else []
         return [*requantize, *reads, *found, one]
 
 
@@ -169,16 +201,17 @@ def product(layer: Layer, op: Op) -> Product:
     """The function that computes an op of this stage."""
     weight, bits = layer.tensors[op.tensor("weight")], op.attrs["bits"]
     many = pooled(layer) if op is layer.op else 1
-    ends = finish(op, layer.types[op.name], layer.tensors)
+    ends = finish(op, layer.types[op.name], layer.tensors, layer.style.adds)
     if is_depth(layer, op):
         return Product("depth", bits, bits in DEEP and len(weight) >= 4, ends)
     if weight.ndim == 2:
+        unit = layer.coded.unit(op.name) if layer.coded else None
         if layer.x.ctype == "int32_t":
-            return Product("wide", bits, False, ends)
-        return Product("dense", bits, blocked(bits, *weight.shape), ends)
+            return Product("wide", bits, False, ends, unit)
+        return Product("dense", bits, blocked(bits, *weight.shape), ends, unit)
     groups = op.attrs["groups"]
     return Product(
-        "dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many
+        "dense", bits, blocked(bits, len(weight) // groups, prod(weight.shape[1:]), groups), ends, many=many
     )
 
 
@@ -196,12 +229,25 @@ def products(layer: Layer) -> list[Product]:
     ]
 
 
+def weights_of(layer: Layer, op: Op) -> str:
+    """Where the weights of an op of this stage lie, packed or as a stream."""
+    coded = layer.coded
+    if coded is None or coded.unit(op.name) is None:
+        return layer.array("weight", op)
+    if op.name in coded.scratch:
+        return f"coded_weights + {coded.at[op.name,]}"
+    kind = "(const int8_t *)" if op.attrs["bits"] == 8 else ""
+    return f"{kind}(weights + {coded.ram[op.name]})"
+
+
 def call(layer: Layer, op: Op, x: str, n: int, outputs: int, out: str, group: int = 1) -> str:
     """A call for all outputs, or for those of group `g`."""
     bits, first = op.attrs["bits"], f" + {times('g', outputs)}" if group > 1 else ""
     array, tensors = (lambda role: layer.array(role, op)), layer.tensors
-    weights = array("weight")
-    if not product(layer, op).blocks:
+    weights = weights_of(layer, op)
+    if product(layer, op).unit is not None:
+        weights += ", (uint8_t *)scratch"
+    elif not product(layer, op).blocks:
         weights += f", {times('g', outputs * n) if group > 1 else 0}"
     elif group > 1:
         weights += f" + {times('g', outputs * n * bits // 8)}"

@@ -1,4 +1,4 @@
-"""TFLite files on LiteRT, by its interpreter and XNNPACK."""
+"""TFLite files on LiteRT, by its interpreter, with XNNPACK or without."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from netsuke.errors import ArtifactError, GraphError, MissingExtra
 BATCH = 256
 
 
-def runner(source: str | bytes, *, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+def runner(
+    source: str | bytes, *, threads: int = 1, delegates: bool = True
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function from raw uint8 images [n, C, H, W] to logits [n, classes], of a path or of a file's bytes.
 
+    Without `delegates` the built-in kernels run, which round otherwise than XNNPACK, the default.
     Raises MissingExtra, or ArtifactError where LiteRT refuses the file; the function itself raises GraphError
     where images are of another shape or type.
     """
-    return _Runner(source, threads)
+    return _Runner(source, threads, delegates)
 
 
 class _Runner:
-    def __init__(self, source: str | bytes, threads: int):
+    def __init__(self, source: str | bytes, threads: int, delegates: bool):
         try:
-            from ai_edge_litert.interpreter import Interpreter
+            from ai_edge_litert.interpreter import Interpreter, OpResolverType
         except ImportError:
             raise MissingExtra("this needs LiteRT: pip install 'netsuke[tflite]'") from None
-        given = {"model_content": source} if isinstance(source, bytes) else {"model_path": source}
+        given: dict[str, Any] = {"model_content" if isinstance(source, bytes) else "model_path": source}
+        if not delegates:
+            given["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
             self.interpreter: Any = Interpreter(**given, num_threads=threads)
             self.interpreter.allocate_tensors()

@@ -17,7 +17,8 @@ import numpy as np
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, OptionError
 from netsuke.export import c
-from netsuke.export.c.header import identifier
+from netsuke.export.c.header import Style, extras, identifier
+from netsuke.export.c.prelude import FLASH
 from netsuke.export.c.source import check_supported
 from netsuke.export.placing import place
 from netsuke.export.wasm import simd as vectors
@@ -39,6 +40,35 @@ __attribute__((export_name("run"))) void run(void)
 }
 """
 
+# They run once an image, and not in its innermost loops: bytes count more than time.
+SMALL = "#pragma clang attribute push(__attribute__((minsize)), apply_to = function)\n"
+EXTRAS = {
+    "confidence": """\
+extern int32_t logits[];
+__attribute__((export_name("confidence"))) int confidence(void)
+{
+    return model_confidence(logits);
+}
+""",
+    "normaliser": """\
+extern uint8_t __heap_base;
+__attribute__((export_name("heap"))) uint8_t *heap(void)
+{
+    return &__heap_base;
+}
+__attribute__((export_name("work_bytes"))) int32_t work_bytes(int32_t width, int32_t height)
+{
+    return MODEL_NORMALISE_WORK(width, height) * 4;
+}
+extern uint8_t image[];
+__attribute__((export_name("normalise")))
+int normalise(const uint8_t *grey, int32_t width, int32_t height, int32_t *work)
+{
+    return model_normalise(grey, width, height, width, image, work);
+}
+""",
+}
+
 
 def write(
     artifact: Artifact,
@@ -46,20 +76,28 @@ def write(
     name: str | None = None,
     *,
     simd: bool = True,
+    confidence: bool | str = False,
+    normaliser: bool | str = False,
     clang: str = "clang",
     linker: str = "wasm-ld",
 ) -> Path:
     """Write NAME.js, NAME.d.ts, NAME.wasm and NAME.simd.wasm into `folder` and return the path of NAME.js.
 
     Without `simd` there is no SIMD module, and NAME.js loads the scalar one everywhere. NAME becomes an identifier.
-    Raises UnsupportedOp for a float graph, MissingExtra without clang or wasm-ld, ArtifactError where the folder
-    cannot be written.
+    `confidence` and `normaliser` are those of the portable C; "yes" and "no" will do.
+    Raises UnsupportedOp for a float graph, OptionError where the model can have no such function, MissingExtra without
+    clang or wasm-ld, ArtifactError where the folder cannot be written.
     """
-    check_supported(artifact.graph)
+    check_supported(artifact.graph, "wasm")
     name = identifier(name or str(artifact.manifest.get("name") or "model"))
-    made = {f"{name}.wasm": linked(_portable(artifact), SCALAR_FLAGS, clang, linker)}
+    style = Style(
+        confidence=c.switch(confidence, "confidence"), normaliser=c.switch(normaliser, "normaliser")
+    )
+    more = {"extras.c": _extras(artifact, style)} if extras(style) else {}
+    made = {f"{name}.wasm": linked(_portable(artifact) | more, SCALAR_FLAGS, clang, linker)}
     if simd:
-        made[f"{name}.simd.wasm"] = linked({"model.c": vectors.source(artifact)}, SIMD_FLAGS, clang, linker)
+        vectored = {"model.c": vectors.source(artifact)}
+        made[f"{name}.simd.wasm"] = linked(vectored | more, SIMD_FLAGS, clang, linker)
     made[f"{name}.d.ts"] = _data("types.d.ts")
     made[f"{name}.js"] = _script(artifact, name, simd)
     for file, data in made.items():
@@ -107,6 +145,16 @@ def _portable(artifact: Artifact) -> dict[str, str]:
         source = c.write(artifact, folder, "model")
         texts = {file.name: file.read_text(encoding="ascii") for file in (source, source.with_suffix(".h"))}
     return texts | {"entry.c": ENTRY}
+
+
+def _extras(artifact: Artifact, style: Style) -> str:
+    """What the portable C may have besides, and how the script calls it; beside either module."""
+    classes = artifact.graph.types(artifact.tensors)[artifact.graph.output].elements
+    parts = ["#include <stdint.h>\n", SMALL, FLASH, f"#define MODEL_CLASSES {classes}\n"]
+    for module in extras(style):
+        parts += [module.header(artifact, "model"), module.source(artifact, "model")]
+        parts.append(EXTRAS[module.__name__.rpartition(".")[2]])
+    return "\n".join([*parts, "#pragma clang attribute pop\n"])
 
 
 def _script(artifact: Artifact, name: str, simd: bool) -> bytes:

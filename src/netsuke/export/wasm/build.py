@@ -46,7 +46,8 @@ def _call(command: list[str], folder: Path) -> None:
     except OSError:
         raise MissingExtra(INSTALL.format(command[0])) from None
     if done.returncode:
-        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+        lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
+        complaint = next((line for line in lines if "error" in line), lines[0])
         raise ArtifactError(f"{command[0]} cannot make a WebAssembly module: {complaint}")
 
 

@@ -24,13 +24,18 @@ async function fetched(file) {
 }
 
 class Model {
-  #run;
+  #exports;
   #image;
   #logits;
 
-  constructor({ memory, image, logits, init, run }) {
-    init?.(); // unpacks the weights
-    this.#run = run;
+  constructor(exports) {
+    exports.init?.(); // unpacks the weights
+    this.#exports = exports;
+    this.#view();
+  }
+
+  #view() {
+    const { memory, image, logits } = this.#exports;
     this.#image = new Uint8Array(memory.buffer, image.value, this.inputBytes);
     this.#logits = new Int32Array(memory.buffer, logits.value, this.classes.length);
   }
@@ -56,7 +61,7 @@ class Model {
     const all = new Int32Array(count * this.#logits.length);
     for (let i = 0; i < count; i++) {
       this.#image.set(count === 1 ? images : images.subarray(i * size, (i + 1) * size));
-      this.#run();
+      this.#exports.run();
       all.set(this.#logits, i * this.#logits.length);
     }
     return all;
@@ -67,7 +72,31 @@ class Model {
     if (logits.length !== this.classes.length) throw new TypeError("classify takes one image");
     const index = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
     const terms = Array.from(logits, (v) => Math.exp((v - logits[index]) * MODEL.scale));
-    const confidence = MODEL.scale ? 1 / terms.reduce((a, b) => a + b) : null;
-    return { class: this.classes[index], index, confidence, logits };
+    const total = terms.reduce((a, b) => a + b);
+    const probabilities = MODEL.scale ? terms.map((v) => v / total) : null;
+    const confidence = probabilities && probabilities[index];
+    return { class: this.classes[index], index, confidence, probabilities, logits };
+  }
+
+  perMille(logits) {
+    if (!this.#exports.confidence) throw new TypeError("this model was exported without wasm.confidence=yes");
+    if (logits.length !== this.#logits.length) throw new TypeError("perMille takes the logits of one image");
+    this.#logits.set(logits);
+    return this.#exports.confidence();
+  }
+
+  normalise(grey, width, height) {
+    const { memory, heap, work_bytes, normalise } = this.#exports;
+    if (!normalise) throw new TypeError("this model was exported without wasm.normaliser=yes");
+    if (!(width >= 1 && width <= 16383 && height >= 1 && height <= 16383) || grey.length !== width * height)
+      throw new TypeError(`needs width x height bytes, of at most 16383 x 16383; got ${grey.length} for ${width} x ${height}`);
+    const work = Math.ceil(heap() / 4) * 4;
+    const pixels = work + work_bytes(width, height);
+    const missing = pixels + grey.length - memory.buffer.byteLength;
+    if (missing > 0) memory.grow(Math.ceil(missing / 65536));
+    this.#view(); // memory that grew is another buffer
+    new Uint8Array(memory.buffer).set(grey, pixels);
+    if (!normalise(pixels, width, height, work)) return null;
+    return { image: this.#image.slice(), box: Array.from(new Int32Array(memory.buffer, work, 4)) };
   }
 }

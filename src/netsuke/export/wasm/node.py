@@ -48,6 +48,17 @@ class Node:
         command = {"do": "time", "batch": batch, "seconds": seconds}
         return np.array(self._ask(command, images)[0]["us"])
 
+    def per_mille(self, logits: np.ndarray) -> int:
+        """How sure int32 logits [classes] are, by the module."""
+        answer: int = self._ask({"do": "per mille"}, logits.astype("<i4"))[0]["per_mille"]
+        return answer
+
+    def normalise(self, grey: np.ndarray) -> tuple[np.ndarray, list[int]] | None:
+        """The model's input, uint8 and flat, of a grey image [H, W], and the box of its ink; None where it is blank."""
+        command = {"do": "normalise", "width": grey.shape[1], "height": grey.shape[0]}
+        document, pixels = self._ask(command, grey)
+        return None if document["box"] is None else (np.frombuffer(pixels, np.uint8), document["box"])
+
     def close(self) -> None:
         """End the process."""
         self.process.kill()

@@ -54,6 +54,11 @@ for (;;) {
   const command = line();
   const images = read(command.bytes);
   if (command.do === "time") answer({ us: time(images, command) });
+  else if (command.do === "per mille") answer({ per_mille: model.perMille(new Int32Array(images.buffer)) });
+  else if (command.do === "normalise") {
+    const found = model.normalise(images, command.width, command.height);
+    answer({ box: found?.box ?? null }, found?.image);
+  }
   else {
     const logits = model.run(images);
     answer({}, new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength));

@@ -226,7 +226,7 @@ KERNEL dense_sums(const int32_t *x, int size, int out, const uint8_t *stream, in
             acc += x[k] * weight(stream, bits, o * size + k);
         }
         if (s.multiplier) {
-            ((int8_t *)y)[o] = (int8_t)requantized(acc, s.multiplier[o], s.shift[o], s.low);
+            ((int8_t *)y)[o] = (int8_t)requantized(acc, s.multiplier[o], s.shift[s.uniform ? 0 : o], s.low);
         } else {
             ((int32_t *)y)[o] = acc;
         }

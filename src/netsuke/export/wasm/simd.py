@@ -25,7 +25,7 @@ INT16_MAX = 2**15 - 1
 
 def source(artifact: Artifact) -> str:
     """One C file with `init`, `run`, `image` and `logits`. Raises UnsupportedOp for a float graph."""
-    check_supported(artifact.graph)
+    check_supported(artifact.graph, "wasm")
     return _Writer(artifact.graph, artifact.tensors).text()
 
 

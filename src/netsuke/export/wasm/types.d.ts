@@ -10,6 +10,20 @@ export interface Model {
   run(images: Uint8Array | Uint8ClampedArray): Int32Array;
   /** The most likely class of one image. */
   classify(image: Uint8Array | Uint8ClampedArray): Classification;
+  /** How sure the logits of one image are, 500 to 1000; of modules exported with wasm.confidence=yes. */
+  perMille(logits: Int32Array): number;
+  /**
+   * The model's input from a grey image of one digit, of any size, on light or dark paper; null where it is blank.
+   * Of modules exported with wasm.normaliser=yes.
+   */
+  normalise(grey: Uint8Array | Uint8ClampedArray, width: number, height: number): Normalised | null;
+}
+
+export interface Normalised {
+  /** What run and classify take. */
+  image: Uint8Array;
+  /** Left, top, width and height of the ink in the grey image. */
+  box: [number, number, number, number];
 }
 
 export interface Classification {
@@ -19,6 +33,8 @@ export interface Classification {
   index: number;
   /** The softmax of its logit; null where the model does not tell the scale of its logits. */
   confidence: number | null;
+  /** The softmax of all logits, or null. */
+  probabilities: number[] | null;
   logits: Int32Array;
 }
 

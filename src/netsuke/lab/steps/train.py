@@ -21,7 +21,17 @@ from netsuke.errors import DataError, OptionError
 from netsuke.lab import checkpoint
 from netsuke.lab.forms import follow
 from netsuke.lab.freeze import Freezing
-from netsuke.lab.inference import accuracy, bf16_pays, device, prepared, recalibrate, tensors, weights_hash
+from netsuke.lab.inference import (
+    accuracy,
+    bf16_pays,
+    device,
+    has_outliers,
+    prepared,
+    recalibrate,
+    tensors,
+    weights_hash,
+    with_outlier,
+)
 from netsuke.lab.teachers import ask
 from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Masks, Progress, Teacher, Training
 from netsuke.lab.views import Views
@@ -104,6 +114,7 @@ class _Run:
             torch.set_num_threads(options.threads or 1)
         self.model = _channels_last(model)
         self.images, self.labels = tensors(data.train)
+        self.outliers = has_outliers(self.labels, len(data.classes))
         self.where = next(model.parameters()).device
         self.teacher, self.views, self.masks = teacher, views, masks
         if teacher:
@@ -231,7 +242,8 @@ class _Run:
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.bf16):
             out = self.model(x)
         out = out.float()
-        loss = F.cross_entropy(out, labels, label_smoothing=o.label_smoothing)
+        shown = with_outlier(out) if self.outliers else out
+        loss = F.cross_entropy(shown, labels, label_smoothing=o.label_smoothing)
         if target is not None:
             loss = self._distilled(target, out, loss)
         aside = getattr(self.model, "aside", None)  # a loss that the model itself adds: `lab.hints`
@@ -257,7 +269,7 @@ class _Run:
             decay = min(o.ema, (1 + done) / (10 + done))
             average = [p.data for p in self.average.parameters()]
             torch._foreach_lerp_(average, [p.data for p in self.parameters], 1 - decay)
-        return loss.detach().cpu(), (out.argmax(1) == labels).sum().cpu()
+        return loss.detach().cpu(), (shown.argmax(1) == labels).sum().cpu()
 
     @staticmethod
     def _decayed(parameters: list[nn.Parameter]) -> list[nn.Parameter]:

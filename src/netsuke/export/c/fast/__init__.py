@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netsuke.errors import UnsupportedOp
+from netsuke.export.c.fast import planes, planes_depthwise, planes_stem
 from netsuke.export.c.fast.convolution import convolution, dense
 from netsuke.export.c.fast.depthwise import depthwise
-from netsuke.export.c.fast.layout import DENSE, Layout, layout
-from netsuke.export.c.fast.layout import depthwise as is_depthwise
-from netsuke.export.c.fast.pointwise import EMIT, Step, wide_dense
+from netsuke.export.c.fast.layout import DENSE, Layout, Map, layout
+from netsuke.export.c.fast.pointwise import EMIT, wide_dense
 from netsuke.export.c.fast.program import Program, indented
+from netsuke.export.c.fast.routes import depthwise as is_depthwise
+from netsuke.export.c.fast.step import Step
 from netsuke.export.c.fast.variants import VARIANTS, Variant
 from netsuke.graph import Graph, Op, Tensors
 from netsuke.measure.cost import macs
@@ -45,13 +47,20 @@ INLINE int8_t rounded(int32_t acc, int32_t m, int32_t r, int32_t s, int32_t low)
     return (int8_t)(v > 127 ? 127 : v < low ? low : v);
 }
 
-INLINE void halve_eight(const uint8_t *image, int8_t *y)
-{
-    uint64_t v;
-    __builtin_memcpy(&v, image, 8);
-    v = v >> 1 & UINT64_C(0x7f7f7f7f7f7f7f7f);
-    __builtin_memcpy(y, &v, 8);
-}
+typedef uint64_t eight;
+typedef uint64_t sixteen __attribute__((vector_size(16)));
+
+/* As many pixels at once. */
+#define HALVE(name) \
+    INLINE void halve_##name(const uint8_t *image, int8_t *y) \
+    { \
+        name v; \
+        __builtin_memcpy(&v, image, sizeof v); \
+        v = v >> 1 & UINT64_C(0x7f7f7f7f7f7f7f7f); \
+        __builtin_memcpy(y, &v, sizeof v); \
+    }
+HALVE(eight)
+HALVE(sixteen)
 
 #define requantize(acc, m, s, low) rounded(acc, m, ((int32_t)1 << (s)) >> 1, s, low)
 """
@@ -84,7 +93,9 @@ def build(graph: Graph, tensors: Tensors, variant: Variant) -> Source:
     """C and weights of an integer graph. Raises UnsupportedOp for a float graph, GraphError for a bad one."""
     if not graph.integer:
         raise UnsupportedOp("the fast C kernels take integer graphs: quantise the model first")
-    found = layout(graph, tensors, largest=(variant.registers - 1) // variant.per_block - 1)
+    found = layout(
+        graph, tensors, largest=(variant.registers - 1) // variant.per_block - 1, planes=variant.planes
+    )
     program = Program(variant, found)
     types = graph.types(tensors)
     makers = {op.name: op for op in graph.ops}
@@ -106,9 +117,15 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
     y = maps[op.name]
     if op.kind == "maxpool" and op.inputs[0] in program.layout.fused:
         maker = makers[op.inputs[0]]
+        if y.planes:
+            planes_stem.stem(program, maker, maps[maker.inputs[0]], y, tensors, pooled=True)
+            return
         convolution(program, maker, maps[maker.inputs[0]], y, tensors, tuple(op.attrs["kernel"]))
         return
     inputs = tuple(maps[name] for name in op.inputs if name in maps)
+    if y.planes or (op.kind == "sumpool" and inputs[0].planes):
+        _emit_planes(program, op, inputs, y, makers, tensors)
+        return
     if op.kind == "qconv2d":
         (depthwise if is_depthwise(op, tensors) else convolution)(program, op, inputs[0], y, tensors)
     elif op.kind in DENSE and not inputs[0].wide:
@@ -120,6 +137,25 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
     else:
         raise UnsupportedOp(
             f"the fast C kernels do not know {op.kind!r}; they know {', '.join(sorted(EMIT))}"
+        )
+
+
+def _emit_planes(
+    program: Program, op: Op, inputs: tuple[Map, ...], y: Map, makers: dict[str, Op], tensors: Tensors
+) -> None:
+    x = inputs[0]
+    if op.kind == "sumpool":
+        planes.sumpool(program, x, y)
+    elif op.kind == "qavgpool":
+        planes_depthwise.average(program, op, x, y)
+    elif op.kind == "qadd":
+        maker = makers[next(name for name in op.inputs if name in program.layout.fused)]
+        planes.pointwise(program, maker, program.layout.maps[maker.inputs[0]], y, tensors, beside=x)
+    elif not x.planes:
+        planes_stem.stem(program, op, x, y, tensors)
+    else:
+        (planes_depthwise.depthwise if is_depthwise(op, tensors) else planes.pointwise)(
+            program, op, x, y, tensors
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from netsuke.export.c.fast.routes import PIXELS, Route, depthwise, planned
 from netsuke.export.c.fast.variants import BYTES
 from netsuke.graph import INPUT, Graph, Op, Tensors, Type
 
@@ -32,6 +33,18 @@ class Map:
     base: str = "s"
     offset: int = 0
     flat: bool = False  # a vector that lies as the map it was
+    planes: int = 0  # of four channels each, pixels side by side; none where channels are (planes.py)
+
+    @property
+    def pitch(self) -> int:
+        """Pixels from row to row."""
+        return self.row // self.step
+
+    @property
+    def plane(self) -> int:
+        """Bytes from plane to plane."""
+        lines = -(-(self.border[0] + self.shape[1] + self.border[2]) * self.row // ALIGN)
+        return (lines + (lines % 2 == 0)) * ALIGN
 
     @property
     def row(self) -> int:
@@ -39,6 +52,8 @@ class Map:
 
     @property
     def size(self) -> int:
+        if self.planes:
+            return self.planes * self.plane + self.spare
         return (self.border[0] + self.shape[1] + self.border[2]) * self.row + self.spare
 
     @property
@@ -70,18 +85,13 @@ class Layout:
 
     maps: Mapping[str, Map]
     fused: frozenset[str]
-    tail: int  # ops from here on are vectors', and run for a block of images at once
+    late: frozenset[str]  # the last ops, on vectors: they run for a block of images at once
     shared: int  # bytes of memory that images take turns on
     each: int  # bytes of memory of each image
 
 
 def up(value: int, to: int) -> int:
     return -(-value // to) * to
-
-
-def depthwise(op: Op, tensors: Tensors) -> bool:
-    weight = tensors[op.tensor("weight")]
-    return bool(op.attrs["groups"] == len(weight) > 1 and weight.shape[1] == 1)
 
 
 def _users(graph: Graph) -> dict[str, list[Op]]:
@@ -129,12 +139,17 @@ class _Needs:
         self.stride = max(self.stride, sx)
 
 
-def layout(graph: Graph, tensors: Tensors, largest: int) -> Layout:
-    """Places for all activations; convolutions are fused with pools of up to `largest` pixels a window."""
+def layout(graph: Graph, tensors: Tensors, largest: int, planes: bool = False) -> Layout:
+    """Places for all activations; convolutions are fused with pools of up to `largest` pixels a window.
+
+    Where `planes` are allowed, they are taken for the ops that can and gain (routes.py).
+    """
     types, users = graph.types(tensors), _users(graph)
     fused, tail = fusable(graph, tensors, largest), _tail(graph, types)
-    late = {name for op in graph.ops[tail:] for name in op.inputs} | {op.name for op in graph.ops[tail:]}
-    late.add(graph.output)
+    route = planned(graph, tensors, types, users, fused) if planes else Route({}, frozenset())
+    fused |= route.added
+    last = frozenset(op.name for op in graph.ops[tail:])
+    late = {name for op in graph.ops[tail:] for name in op.inputs} | last | {graph.output}
     views = {
         op.name
         for op in graph.ops
@@ -153,12 +168,16 @@ def layout(graph: Graph, tensors: Tensors, largest: int) -> Layout:
             maps[op.name] = replace(maps[op.inputs[0]], flat=True)
             continue
         base = "t" if op.name in late else "s"
-        made = _map(op, types, users, tensors)
+        if op.name in route.pitches:
+            made = _planes(op, route.pitches[op.name], types, users, tensors)
+            ends["s"] += ALIGN  # the pixels in front of the first row
+        else:
+            made = _map(op, types, users, tensors)
         maps[op.name] = replace(made, base=base, offset=ends[base])
         ends[base] = up(ends[base] + made.size, ALIGN)
     # An odd number of cache lines, so that neighbours in a block of images do not fall on the same sets.
     each = ends["t"] + ALIGN * (ends["t"] // ALIGN % 2 == 0)
-    return Layout(maps, fused, tail, ends["s"], each)
+    return Layout(maps, fused, last, ends["s"], each)
 
 
 def _tail(graph: Graph, types: Mapping[str, Type]) -> int:
@@ -169,17 +188,22 @@ def _tail(graph: Graph, types: Mapping[str, Type]) -> int:
     return first
 
 
-def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors) -> Map:
-    x = types[op.name]
-    shape = (x.shape[0], x.shape[1], x.shape[2]) if len(x.shape) == 3 else (x.shape[0], 1, 1)
-    need = _Needs()
+def _needs(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors) -> _Needs:
+    need, x = _Needs(), types[op.name]
     for user in users[op.name]:
         if user.kind not in PADDED:
             continue
         if user.kind == "maxpool" and x.dtype == "s8":
             continue  # a border of zeros would win there
         kernel = user.attrs["kernel"] if user.kind != "qconv2d" else tensors[user.tensor("weight")].shape[2:]
-        need.window(shape, user, kernel, types[user.name].shape)
+        need.window(x.shape, user, kernel, types[user.name].shape)
+    return need
+
+
+def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors) -> Map:
+    x = types[op.name]
+    shape = (x.shape[0], x.shape[1], x.shape[2]) if len(x.shape) == 3 else (x.shape[0], 1, 1)
+    need = _needs(op, types, users, tensors)
     size = 4 if x.dtype == "i32" else 1
     step = up(shape[0], BYTES) * size
     whole = all(user.kind == "qconv2d" and not depthwise(user, tensors) for user in users[op.name])
@@ -187,3 +211,15 @@ def _map(op: Op, types: Mapping[str, Type], users: Mapping[str, list[Op]], tenso
         step = 1 if shape[0] == 1 else up(shape[0], 4)
     top, left, bottom, right = need.border
     return Map(shape, x.dtype, step, (top, left, bottom, right), 256 + 4 * need.stride * step)
+
+
+def _planes(
+    op: Op, pitch: int, types: Mapping[str, Type], users: Mapping[str, list[Op]], tensors: Tensors
+) -> Map:
+    """Rows start at whole registers, below one of zeros at least; one border stands between two rows."""
+    channels, high, wide = types[op.name].shape
+    top, _, bottom, _ = _needs(op, types, users, tensors).border
+    rows = max(1, PIXELS // pitch)
+    border = (up(max(top, 1), rows), 0, max(bottom, 1), pitch - wide)
+    return Map((channels, high, wide), types[op.name].dtype, 4, border, 4 * ALIGN + 4 * pitch,
+               planes=up(channels, 4) // 4)  # fmt: skip

@@ -15,7 +15,7 @@ class Variant:
     """`lanes` sums of int32 to a register; `registers` of them hold the sums of a tile and what they take.
 
     `unrolled` products make straight code, more of them a loop; `offset` is what `dot_signed` adds to activations;
-    `together` rows of a depthwise layer are computed at once.
+    `together` rows of a depthwise layer are computed at once; `planes`: the header speaks planes.py's language.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Variant:
     unrolled: int = 192
     offset: int = 0
     together: int = 1
+    planes: bool = False
 
     @property
     def chunk(self) -> int:
@@ -48,7 +49,7 @@ class Variant:
 VARIANTS = {
     v.name: v
     for v in (
-        Variant("avx512", 16, 31, offset=128, together=2),
+        Variant("avx512", 16, 31, offset=128, together=2, planes=True),
         Variant("avx2", 8, 14),
         Variant("neon", 4, 30, together=2),
         Variant("simd128", 4, 14),
