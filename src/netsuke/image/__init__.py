@@ -2,5 +2,6 @@
 
 from netsuke.image.files import MAX_BYTES, decode
 from netsuke.image.ink import Ink, find_ink, fit, grey, normalize
+from netsuke.image.paged import pages
 
-__all__ = ["MAX_BYTES", "Ink", "decode", "find_ink", "fit", "grey", "normalize"]
+__all__ = ["MAX_BYTES", "Ink", "decode", "find_ink", "fit", "grey", "normalize", "pages"]

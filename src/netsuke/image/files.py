@@ -22,16 +22,14 @@ MAX_CHUNKS = 1 << 17  # of a PNG; writers cut its pixels into chunks of 8 KiB
 HIDDEN = 16  # grey levels: an image that varies by less shows nothing
 
 
-def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
+def decode(source: str | os.PathLike[str] | bytes, *, name: str = "image") -> np.ndarray:
     """An image file, or its bytes, as uint8 [H, W] or RGB [H, W, 3], upright and without alpha.
 
     Exif rotation is applied; transparency lies over white (over black where white would hide everything);
-    16 bits become 8; of an animation comes the first frame.
+    16 bits become 8; of an animation comes the first frame, of a TIFF the first page. Errors call bytes `name`.
     Raises DataError, naming the file, where it cannot be read, is no image, is damaged or is over MAX_PIXELS.
     """
-    name, data = ("image", source) if isinstance(source, bytes) else (os.fspath(source), _read(Path(source)))
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{name}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
+    name, data = load(source, name)
     kind, size = format_of(data), dimensions(data)
     if kind is None:
         raise DataError(f"{name}: not an image that netsuke reads; it reads {', '.join(FORMATS)}")
@@ -43,6 +41,14 @@ def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: pixels are {pixels.dtype}; save it with 8 or 16 bits a channel")
     return np.ascontiguousarray(_flat(pixels))
+
+
+def load(source: str | os.PathLike[str] | bytes, name: str = "image") -> tuple[str, bytes]:
+    """What to call a file, and its bytes. Raises DataError where it cannot be read or is over MAX_BYTES."""
+    name, data = (name, source) if isinstance(source, bytes) else (os.fspath(source), _read(Path(source)))
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{name}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
+    return name, data
 
 
 def format_of(data: bytes) -> str | None:
@@ -254,7 +260,7 @@ _STDERR = threading.Lock()
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Send file descriptor 2 nowhere: libpng prints there, past OpenCV's own log level."""
     with _STDERR:
         try:
@@ -274,7 +280,7 @@ def _silence() -> Iterator[None]:
 def _imdecode(data: bytes) -> np.ndarray | None:
     import cv2
 
-    with _silence():
+    with silence():
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
