@@ -37,7 +37,7 @@ ALLOWED = {
     "engine": CORE | {"artifact", "cache", "export"},
     "export": CORE | {"artifact", "measure"},
     "import_onnx": CORE | {"artifact"},
-    "measure": CORE | {"artifact", "data", "engine"},
+    "measure": CORE | {"artifact", "data", "engine", "image"},
     "bench": CORE | {"artifact", "engine", "export", "measure"},
     "reader": CORE | {"artifact", "engine", "image", "zoo"},
     "lab": CORE | {"artifact", "coding", "data", "engine", "export", "image", "measure", "settings"},

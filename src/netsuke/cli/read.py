@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from netsuke.cli.answers import Document, Lines, Table
     from netsuke.cli.inputs import Source
     from netsuke.cli.reading import Entry, Plan, Settings
+
+
+class Counted(Protocol):
+    """What `watched` counts up to; it may grow."""
+
+    total: int
+
 
 QUIET = 2.0  # seconds before progress is shown
 
@@ -132,7 +139,7 @@ def _run(plan: Plan, settings: Settings, jobs: int, out: list[Lines | Document |
 
     failed = done = 0
     try:
-        for entry in _watched(reading.entries(plan, settings, jobs), plan):
+        for entry in watched(reading.entries(plan, settings, jobs), plan):
             done += 1
             if "error" in entry:
                 failed += 1
@@ -148,7 +155,7 @@ def _run(plan: Plan, settings: Settings, jobs: int, out: list[Lines | Document |
         raise typer.Exit(2)
 
 
-def _watched(entries: Iterator[Entry], plan: Plan) -> Iterator[Entry]:
+def watched(entries: Iterator[Entry], plan: Counted) -> Iterator[Entry]:
     """The entries; once they have taken QUIET seconds, with a bar, unless answers run down the same screen."""
     from time import monotonic
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from netsuke.cli.inputs import Source, Task, tasks
 from netsuke.errors import OptionError
@@ -49,6 +49,14 @@ class Job:
 
     task: Task
     overlay: Path | None = None
+
+
+class Line(Protocol):
+    """Jobs in order, and how many there are as far as is known."""
+
+    total: int
+
+    def __iter__(self) -> Iterator[Job]: ...
 
 
 class Worker:
@@ -204,7 +212,7 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def entries(plan: Plan, settings: Settings, jobs: int) -> Iterator[Entry]:
+def entries(plan: Line, settings: Settings, jobs: int) -> Iterator[Entry]:
     """The entry of every job, in order. `jobs` processes share the work where over WORTH seconds of it are left.
 
     Raises OptionError for fewer than one job, and what Worker raises.
