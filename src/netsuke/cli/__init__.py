@@ -72,12 +72,12 @@ def _build() -> typer.Typer:
         "bench": bench.bench,
         "read": read.read,
         "import": import_.import_,
-        "models": models.models,
         "rerun": rerun.rerun,
     }
     for name, verb in verbs.items():
         app.command(name, context_settings=SETTINGS)(verb)
     app.add_typer(data.app, name="data", context_settings=SETTINGS)
+    app.add_typer(models.app, name="models", context_settings=SETTINGS)
     return app
 
 

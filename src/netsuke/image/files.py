@@ -19,6 +19,7 @@ MAX_PIXELS = (
 MAX_BYTES = 1 << 28  # of a file
 MAX_PARTS = 4096  # segments of a JPEG, chunks of a WebP that are looked at
 MAX_CHUNKS = 1 << 17  # of a PNG; writers cut its pixels into chunks of 8 KiB
+BAND = 1 << 20  # pixels that are converted at a time
 HIDDEN = 16  # grey levels: an image that varies by less shows nothing
 
 
@@ -40,7 +41,7 @@ def decode(source: str | os.PathLike[str] | bytes, *, name: str = "image") -> np
         raise DataError(f"{name}: truncated or damaged {kind} file")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: pixels are {pixels.dtype}; save it with 8 or 16 bits a channel")
-    return np.ascontiguousarray(_flat(pixels))
+    return _flat(pixels)
 
 
 def load(source: str | os.PathLike[str] | bytes, name: str = "image") -> tuple[str, bytes]:
@@ -288,28 +289,61 @@ def _imdecode(data: bytes) -> np.ndarray | None:
 
 
 def _flat(pixels: np.ndarray) -> np.ndarray:
-    """OpenCV's grey or BGR(A) of 8 or 16 bits -> uint8 grey or RGB."""
+    """OpenCV's grey or BGR(A) of 8 or 16 bits -> uint8 grey or RGB; band by band, so that one copy is all it takes."""
     import cv2
 
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257).reshape(pixels.shape)
-    if pixels.ndim == 2:
+    high, wide = pixels.shape[:2]
+    planes = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if planes == 1 and pixels.dtype == np.uint8:
+        return pixels.reshape(high, wide)
+    rows = max(1, BAND // wide)
+    bands = [slice(top, min(top + rows, high)) for top in range(0, high, rows)]
+    out = np.empty((high, wide) if planes == 1 else (high, wide, 3), np.uint8)
+    clear = False
+    for band in bands:
+        part, alpha = _eight(pixels[band]), None
+        if planes == 1:
+            out[band] = part.reshape(out[band].shape)
+            continue
+        if planes == 2:  # grey and alpha
+            part, alpha = np.dstack([part[..., 0]] * 3), part[..., 1]
+        elif planes == 4:
+            alpha = part[..., 3]
+        out[band] = cv2.cvtColor(np.ascontiguousarray(part[..., :3]), cv2.COLOR_BGR2RGB)
+        if alpha is not None and alpha.min() < 255:
+            clear = True
+            out[band] = _over(out[band], alpha, white=True)
+    if clear and np.ptp(out) < HIDDEN:  # white strokes on nothing: white would hide them
+        for band in bands:
+            part = _eight(pixels[band])
+            colour = np.dstack([part[..., 0]] * 3) if planes == 2 else part[..., 2::-1]
+            out[band] = _over(np.ascontiguousarray(colour), part[..., -1], white=False)
+    return out
+
+
+def _eight(pixels: np.ndarray) -> np.ndarray:
+    """8 bits of 16."""
+    import cv2
+
+    if pixels.dtype == np.uint8:
         return pixels
-    if pixels.shape[2] < 3:  # grey, or grey and alpha
-        pixels = np.dstack([pixels[..., :1]] * 3 + [pixels[..., 1:]])
-    colour = np.ascontiguousarray(pixels[..., 2::-1])
-    return colour if pixels.shape[2] == 3 else opaque(colour, pixels[..., 3])
+    return cv2.convertScaleAbs(np.ascontiguousarray(pixels), alpha=1 / 257).reshape(pixels.shape)
+
+
+def _over(colour: np.ndarray, alpha: np.ndarray, *, white: bool) -> np.ndarray:
+    """Colour as its alpha shows it over white, or over black."""
+    import cv2
+
+    cover = cv2.merge([np.ascontiguousarray(alpha)] * 3)
+    if not white:
+        return cv2.multiply(colour, cover, scale=1 / 255)
+    # Over white, what alpha scales is the distance from white.
+    return cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(colour), cover, scale=1 / 255))
 
 
 def opaque(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """uint8 RGB [H, W, 3] as its alpha [H, W] shows it over white."""
-    import cv2
-
+    """uint8 RGB [H, W, 3] as its alpha [H, W] shows it over white; over black where white would hide everything."""
     if alpha.min() == 255:
         return colour
-    cover = cv2.merge([alpha] * 3)
-    # Over white, what alpha scales is the distance from white.
-    over_white = cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(colour), cover, scale=1 / 255))
-    if np.ptp(over_white) >= HIDDEN:
-        return over_white
-    return cv2.multiply(colour, cover, scale=1 / 255)  # white strokes on nothing: white would hide them
+    over_white = _over(colour, alpha, white=True)
+    return over_white if np.ptp(over_white) >= HIDDEN else _over(colour, alpha, white=False)
