@@ -46,7 +46,13 @@ def digit(box, state="digit", **more):
 
 
 def number(*digits, text="44"):
-    return {"text": text, "confidence": 0.8, "box": [90, 90, 120, 60], "digits": list(digits), "state": "digit"}
+    return {
+        "text": text,
+        "confidence": 0.8,
+        "box": [90, 90, 120, 60],
+        "digits": list(digits),
+        "state": "digit",
+    }
 
 
 def there(picture, colour):

@@ -103,7 +103,10 @@ def test_each_box_is_matched_once_and_well(truth, found):
     assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
     overlap = reading.iou(truth, boxes)
     assert all(overlap[i, j] >= reading.MATCH for i, j in pairs)
-    left_i, left_j = set(range(len(truth))) - {i for i, _ in pairs}, set(range(len(found))) - {j for _, j in pairs}
+    left_i, left_j = (
+        set(range(len(truth))) - {i for i, _ in pairs},
+        set(range(len(found))) - {j for _, j in pairs},
+    )
     assert not any(overlap[i, j] >= reading.MATCH for i in left_i for j in left_j)
 
 

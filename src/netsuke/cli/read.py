@@ -43,7 +43,7 @@ def read(
     pattern: Annotated[str, typer.Option(help="What a number looks like: '\\d{4}-\\d{2}'.")] = "",
     range_: Annotated[str, typer.Option("--range", help="Its least and largest value: 0..100.")] = "",
     checksum: Annotated[str, typer.Option(help="luhn, iban, isbn or mod11: only such numbers.")] = "",
-    sum_: Annotated[str, typer.Option("--sum", help="What the digits of a number add up to.")] = "",
+    sum_: Annotated[str, typer.Option("--sum", help="What the numbers of a page add up to; last: the last is the sum.")] = "",
     threshold: Annotated[
         float | None, typer.Option(help="How sure a digit must be to be accepted, 0 to 1.")
     ] = None,
@@ -112,7 +112,7 @@ def read(
         out.append(answers.Document())
     elif csv != inputs.STDIN:
         out.append(answers.Lines(boxes=boxes, alternatives=alternatives))
-    _run(plan, settings, jobs or reading.cores(), out)
+    _run(plan, settings, reading.cores() if jobs is None else jobs, out)
 
 
 def _sources(files: list[str], camera: str | None) -> list[Source]:
@@ -168,6 +168,6 @@ def watched(entries: Iterator[Entry], plan: Counted) -> Iterator[Entry]:
             done += 1
             if bar is None and monotonic() - start > QUIET and not sys.stdout.isatty():
                 bar = stack.enter_context(console.progress("read", plan.total))
-                bar.advance(done)
+                bar.advance(done, resumed=True)
             elif bar is not None:
                 bar.advance(1)

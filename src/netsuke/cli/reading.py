@@ -70,6 +70,8 @@ class Worker:
 
         self.settings = settings
         self.reader: Reader = Reader(_tuned(artifact(settings.model), settings), backend="packaged")
+        # A model that cannot reject is held to a threshold all the same.
+        self.least = None if self.reader.artifact.manifest.get("reject") else settings.threshold
         self.field = _field(settings.field) if hasattr(self.reader, "read_all") else None
 
     def __call__(self, job: Job) -> Entry:
@@ -123,6 +125,9 @@ class Worker:
         from netsuke.image import masks
 
         document = reading.to_json()
+        if self.least is not None:
+            for part in (document, *document["digits"]):
+                part["state"] = "digit" if part["confidence"] >= self.least else "unsure"
         for digit, plain in zip(reading.digits, document["digits"], strict=True):
             mask = getattr(digit, "mask", None)
             plain.pop("mask", None)
@@ -310,6 +315,8 @@ def _tuned(model: Artifact | None, settings: Settings) -> Artifact | None:
 
     model = model or Artifact.load(zoo.path(DEFAULT))
     reject = dict(model.manifest.get("reject") or {})
+    if not reject and settings.error_rate is None:
+        return model
     if settings.error_rate is not None:
         threshold = threshold_for(reject.get("curve"), settings.error_rate, settings.model or DEFAULT)
     else:
