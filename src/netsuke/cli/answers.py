@@ -34,14 +34,17 @@ class Lines:
         pass
 
     def _line(self, result: Entry) -> str:
-        parts = [f"{result['text'] or '?'}  {result['confidence']:.1%} sure"]
-        digits = result["digits"]
-        if result.get("state", "digit") != "digit":
-            parts[0] += f", {result['state']}"
-        if len(digits) == 1:
-            parts.append(f"then {digits[0]['runner_up']} at {digits[0]['runner_up_confidence']:.1%}")
-        elif self.alternatives:
-            parts += [f"or {a['text']} at {a['probability']:.1%}" for a in result.get("alternatives", ())]
+        digits, state = result["digits"], result["state"]
+        first = digits[0]
+        if not result["text"]:
+            parts = [f"no digit, if one a {first['digit']} at {first['confidence']:.1%}"]
+        else:
+            parts = [f"{result['text']}  {result['confidence']:.1%} sure"]
+            parts += [state] if state != "digit" else []
+            if len(digits) == 1:
+                parts.append(f"then {first['runner_up']} at {first['runner_up_confidence']:.1%}")
+            elif self.alternatives:
+                parts += [f"or {a['text']} at {a['probability']:.1%}" for a in result["alternatives"]]
         if self.boxes:
             parts.append(_where(result["box"]))
             if len(digits) > 1:
@@ -77,9 +80,9 @@ class Table:
         if not entry["results"]:
             self.rows.writerow((*start, *[""] * 9, entry.get("error", "")))
         for number, result in enumerate(entry["results"], 1):
-            others = " ".join(f"{a['text']}:{a['probability']:.4f}" for a in result.get("alternatives", ()))
+            others = " ".join(f"{a['text']}:{a['probability']:.4f}" for a in result["alternatives"])
             sure = f"{result['confidence']:.4f}"
-            shown = (number, result["text"], sure, result.get("state", "digit"), *result["box"], others, "")
+            shown = (number, result["text"], sure, result["state"], *result["box"], others, "")
             self.rows.writerow((*start, *shown))
 
     def end(self) -> None:

@@ -117,7 +117,11 @@ def _read(
         masks=any(truth.mask for truth in truths),
     )
     document = images.evaluate_images(
-        truths, settings, jobs=reading.cores() if jobs is None else jobs, folder=str(folder), gallery=html is not None
+        truths,
+        settings,
+        jobs=reading.cores() if jobs is None else jobs,
+        folder=str(folder),
+        gallery=html is not None,
     )
     if html is not None:
         gallery.write(document, html)

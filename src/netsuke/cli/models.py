@@ -75,7 +75,9 @@ def info(
         return
     d = document
     report = d["report"]
-    accuracy = f"{report['accuracy']:.2%} of {report['n']:,}" if report.get("accuracy") is not None else "unknown"
+    accuracy = (
+        f"{report['accuracy']:.2%} of {report['n']:,}" if report.get("accuracy") is not None else "unknown"
+    )
     rows = [
         ("size", f"{d['size_bytes']:,} bytes; the file has {d['file_bytes']:,}"),
         ("work, memory", f"{report.get('macs', 0):,} MACs, {report.get('ram_bytes', 0):,} bytes"),
@@ -83,11 +85,17 @@ def info(
         ("test accuracy", accuracy),
         ("classes", " ".join(d["classes"])),
         ("input", ", ".join(f"{key} {value}" for key, value in d["input"].items())),
-        ("rejects", ", ".join(f"{k} {v:g}" for k, v in d["reject"].items() if isinstance(v, float | int)) or "nothing"),
+        (
+            "rejects",
+            ", ".join(f"{k} {v:g}" for k, v in d["reject"].items() if isinstance(v, float | int))
+            or "nothing",
+        ),
     ]
     if d["record"]:
         s = d["record"]["summary"]["accuracy"]
-        rows.append(("its recipe", f"{s['mean']:.2%} ± {s['stdev'] * 100:.2f} (n={s['n']}): {d['record']['title']}"))
+        rows.append(
+            ("its recipe", f"{s['mean']:.2%} ± {s['stdev'] * 100:.2f} (n={s['n']}): {d['record']['title']}")
+        )
     rows.append(("weights", d["weight_hash"]))
     console.table(name, ("what", "figure"), rows, left=2)
     print(f"\n{d['card']}" if d["card"] else "It has no model card.")

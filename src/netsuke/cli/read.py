@@ -43,7 +43,9 @@ def read(
     pattern: Annotated[str, typer.Option(help="What a number looks like: '\\d{4}-\\d{2}'.")] = "",
     range_: Annotated[str, typer.Option("--range", help="Its least and largest value: 0..100.")] = "",
     checksum: Annotated[str, typer.Option(help="luhn, iban, isbn or mod11: only such numbers.")] = "",
-    sum_: Annotated[str, typer.Option("--sum", help="What the numbers of a page add up to; last: the last is the sum.")] = "",
+    sum_: Annotated[
+        str, typer.Option("--sum", help="What the numbers of a page add up to; last: the last is the sum.")
+    ] = "",
     threshold: Annotated[
         float | None, typer.Option(help="How sure a digit must be to be accepted, 0 to 1.")
     ] = None,
@@ -130,7 +132,11 @@ def _sources(files: list[str], camera: str | None) -> list[Source]:
 
 def _field(**given: str) -> dict[str, Any]:
     """The constraints that were given, as `netsuke.reader.Field` takes them."""
-    return {key: text for key, text in given.items() if text}
+    return {
+        key: int(text) if key == "length" and text.isdecimal() else text
+        for key, text in given.items()
+        if text
+    }
 
 
 def _run(plan: Plan, settings: Settings, jobs: int, out: list[Lines | Document | Table]) -> None:

@@ -66,13 +66,15 @@ class Worker:
     """
 
     def __init__(self, settings: Settings):
-        from netsuke.reader import Reader
+        from netsuke.reader import Field, Reader
 
         self.settings = settings
         self.reader: Reader = Reader(_tuned(artifact(settings.model), settings), backend="packaged")
         # A model that cannot reject is held to a threshold all the same.
         self.least = None if self.reader.artifact.manifest.get("reject") else settings.threshold
-        self.field = _field(settings.field) if hasattr(self.reader, "read_all") else None
+        self.field = Field(**settings.field)
+        contract = self.reader.artifact.manifest.get("input", {})
+        self.whole = contract.get("centring", "none") == "none"  # it knows whole images only
 
     def __call__(self, job: Job) -> Entry:
         """The page's entry; where it cannot be read, `results` is empty and `error` says why."""
@@ -104,11 +106,12 @@ class Worker:
 
     def read(self, pixels: np.ndarray) -> list[Reading]:
         """What uint8 pixels [H, W] or RGB [H, W, 3] say, as the mode has it; nothing on blank paper."""
-        if self.settings.mode == "one" or not hasattr(self.reader, "read_all"):
+        mode = self.settings.mode
+        if mode == "one" or (mode == "auto" and self.whole):
             found = [self.reader.read(pixels)]
         else:
             found = self.reader.read_all(pixels, field=self.field)
-            if self.settings.mode == "auto" and not self.settings.field and self._crop(pixels, found):
+            if mode == "auto" and not self.settings.field and self._crop(pixels, found):
                 found = [self.reader.read(pixels)]
         return [reading for reading in found if not reading.blank]
 
@@ -297,12 +300,6 @@ def _alone(job: Job, settings: Settings) -> Entry:
 
 
 # --- settings to what the reader takes ---------------------------------------------------------------
-
-
-def _field(keywords: dict[str, Any]) -> Any:
-    from netsuke.reader import Field
-
-    return Field(**keywords)
 
 
 def _tuned(model: Artifact | None, settings: Settings) -> Artifact | None:

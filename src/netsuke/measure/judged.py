@@ -61,8 +61,10 @@ def row(truth: Labelled, entry: Entry, plain: bool) -> Row:
     text = truth.text
     if plain:
         said, text = (said if joint else "".join(c for c in said if c not in SEPARATORS)), text
-    edits, right = reading.align(text, said)
     results = entry["results"]
+    edits, right = reading.align(text, said)
+    if len(text) == len(results) == 1:  # a crop: its digit, whether the model would stand by it or not
+        right = int(results[0]["digits"][0]["digit"] == text)
     return {
         "file": truth.name,
         "text": text,
@@ -77,8 +79,9 @@ def row(truth: Labelled, entry: Entry, plain: bool) -> Row:
 
 
 def digits(entry: Entry) -> list[Mapping[str, Any]]:
-    """Every digit of an entry, separators left out, in reading order."""
-    return [d for result in entry["results"] for d in result["digits"] if not d.get("separator")]
+    """Every digit of an entry, in reading order; separators are left out, and what the model calls no digit."""
+    every = (d for result in entry["results"] for d in result["digits"])
+    return [d for d in every if not d.get("separator") and d.get("state") != "not a digit"]
 
 
 def _pairs(truth: Labelled, entry: Entry) -> list[tuple[int, int]]:

@@ -34,6 +34,7 @@ def reasons(
     if pixels is None:
         return ["unreadable"]
     found = digits(entry)
+    strange = any(r.get("state") == "not a digit" for r in entry["results"])
     boxes = [box for _, box in truth.boxes or ()] or [d["box"] for d in found]
     image = grey(pixels)
     names = []
@@ -45,7 +46,7 @@ def reasons(
         names.append("touching")
     if any(_at_edge(d["box"], image.shape) for d in found):
         names.append("cut off")
-    if any(d.get("state") == "not a digit" or d["confidence"] < STRANGE for d in found):
+    if strange or any(d["confidence"] < STRANGE for d in found):
         names.append("unlike anything trained on")
     if not names and row["confidence"] >= SURE and len(row["said"]) == len(row["text"]):
         names.append("label perhaps wrong")
