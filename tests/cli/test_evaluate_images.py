@@ -168,7 +168,7 @@ def test_class_folders_by_the_real_command(crops: Path, netsuke_cli: Any, tmp_pa
     assert (wrong["file"], wrong["text"], wrong["said"]) == ("7/0.png", "7", "1")
     assert wrong["reasons"] == ["label perhaps wrong"]
     html = (tmp_path / "g.html").read_text()
-    assert html.count("data:image/png;base64,") == 1
+    assert html.count("data:image/jpeg;base64,") == 1
     assert "7 → 1" in html
     assert "<script" not in html
     assert not re.search(r'(src|href)="(?!data:)', html)

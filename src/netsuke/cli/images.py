@@ -89,7 +89,7 @@ def _mask(truth: Labelled) -> np.ndarray:
 
 
 def _thumb(pixels: np.ndarray, results: list[dict[str, Any]]) -> str:
-    """The overlay as the base64 text of a PNG."""
+    """The overlay as the base64 text of a JPEG."""
     import cv2
 
     from netsuke.image.overlay import overlay
@@ -98,7 +98,7 @@ def _thumb(pixels: np.ndarray, results: list[dict[str, Any]]) -> str:
     scale = THUMB / max(picture.shape[:2])
     if scale < 1:
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return base64.b64encode(cv2.imencode(".png", picture[..., ::-1])[1].tobytes()).decode()
+    return base64.b64encode(cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()).decode()
 
 
 def _default() -> str:

@@ -34,7 +34,7 @@ def overlay(
             _tint(canvas, digit)
     if grow > 1:
         canvas = cv2.resize(canvas, None, fx=grow, fy=grow, interpolation=cv2.INTER_NEAREST)
-    thick = max(1, round(max(canvas.shape[:2]) / 700))
+    thick = max(2, round(max(canvas.shape[:2]) / 700))
     for result in results:
         if len(result["digits"]) > 1:
             _frame(canvas, result["box"], grow, NUMBER, thick, by=3 * thick)
@@ -71,10 +71,11 @@ def _frame(
 
 
 def _write(canvas: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, ...], height: int) -> None:
-    """Text on a white edge, as high as half of `height` but legible, kept within the picture."""
+    """Text on a white edge, half as high as `height` where that suits the picture, and kept within it."""
     import cv2
 
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, min(max(0.4, height / 44), max(0.4, canvas.shape[0] / 300))
+    font, longer = cv2.FONT_HERSHEY_SIMPLEX, max(canvas.shape[:2])
+    scale = min(max(height / 44, longer / 1600), longer / 400)
     thick = max(1, round(1.6 * scale))
     text = "".join(c if " " <= c <= "~" else "?" for c in text)  # what the font has
     (wide, high), _ = cv2.getTextSize(text, font, scale, thick)

@@ -11,7 +11,7 @@ from netsuke.measure.page.markup import Markup, finite, tag
 from netsuke.measure.reasons import REASONS
 
 Document = dict[str, Any]
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 260, 52, 36
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 560, 260, 52, 24, 36
 STYLE = """
 .gallery { display: grid; list-style: none; padding: 0;
   grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .8rem; }
@@ -112,7 +112,7 @@ def _curve(points: list[dict[str, float]]) -> Markup:
     low = min(0.9, *(p["accuracy"] for p in points))
 
     def at(coverage: float, accuracy: float) -> tuple[float, float]:
-        x = LEFT + coverage * (WIDTH - LEFT - 12)
+        x = LEFT + coverage * (WIDTH - LEFT - RIGHT)
         return x, 12 + (1 - accuracy) / (1 - low) * (HEIGHT - BOTTOM - 12)
 
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(p["coverage"], p["accuracy"]) for p in points))
@@ -120,7 +120,7 @@ def _curve(points: list[dict[str, float]]) -> Markup:
     for i in range(5):
         y = at(0, low + (1 - low) * i / 4)[1]
         marks += [
-            tag("line", x1=LEFT, x2=WIDTH - 12, y1=y, y2=y, class_="axis"),
+            tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="axis"),
             tag("text", f"{low + (1 - low) * i / 4:.1%}", x=LEFT - 6, y=y + 4, text_anchor="end"),
             tag("text", f"{i / 4:.0%}", x=at(i / 4, 1)[0], y=HEIGHT - BOTTOM + 18, text_anchor="middle"),
         ]
@@ -148,7 +148,7 @@ def _card(row: Document) -> Markup:
     said = row["said"] or "nothing"
     return tag(
         "li",
-        picture and tag("img", src=f"data:image/png;base64,{picture}", alt=f"{row['text']} read as {said}"),
+        picture and tag("img", src=f"data:image/jpeg;base64,{picture}", alt=f"{row['text']} read as {said}"),
         tag("p", tag("b", f"{row['text'] or 'no digit'} → {said}"), f"  {row['confidence']:.1%} sure"),
         tag("p", ", ".join(row.get("reasons", ())) or "no plain reason", class_="muted"),
         tag("p", row["file"], class_="muted"),
