@@ -2,6 +2,18 @@
 
 from netsuke.image.files import MAX_BYTES, decode
 from netsuke.image.ink import Ink, find_ink, fit, grey, normalize
+from netsuke.image.page import PageInk, page_ink
 from netsuke.image.paged import pages
 
-__all__ = ["MAX_BYTES", "Ink", "decode", "find_ink", "fit", "grey", "normalize", "pages"]
+__all__ = [
+    "MAX_BYTES",
+    "Ink",
+    "PageInk",
+    "decode",
+    "find_ink",
+    "fit",
+    "grey",
+    "normalize",
+    "page_ink",
+    "pages",
+]

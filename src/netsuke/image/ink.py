@@ -55,7 +55,7 @@ def find_ink(image: np.ndarray) -> Ink | None:
     full = grey(image)
     high, wide = full.shape
     scale = max(1.0, max(full.shape) / WORK)
-    full = _shrunk(full, WORK)
+    full = shrunk(full, WORK)
     contrast, noise = _contrast(full.astype(np.float32))
     mask, solid = _ink(contrast, noise)
     if not mask.any():
@@ -85,7 +85,7 @@ def grey(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.reshape(image.shape[:2]))
 
 
-def _shrunk(full: np.ndarray, longer: int) -> np.ndarray:
+def shrunk(full: np.ndarray, longer: int) -> np.ndarray:
     """The image with a longer side of `longer` pixels at most, and no side below one."""
     import cv2
 
@@ -119,7 +119,7 @@ def _noise(rest: np.ndarray) -> float:
 def _paper(full: np.ndarray) -> np.ndarray:
     """The brightness of the background, float32 [H, W]: one level, or a surface where that explains it better."""
 
-    small = _shrunk(full, 64)
+    small = shrunk(full, 64)
     high, wide = small.shape
     ring = ~_inside(small.shape, max(1, round(RING * min(high, wide))))
     border = small[ring]

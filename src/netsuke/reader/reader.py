@@ -11,12 +11,13 @@ from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.engine import Engine
 from netsuke.errors import ArtifactError
-from netsuke.reader import segments
-from netsuke.reader.confidence import STATES, probabilities, rejection, state
+from netsuke.reader import lattice, segments, weights
+from netsuke.reader.confidence import STATES, probabilities, rejection, state, worst
 from netsuke.reader.field import Field
 from netsuke.reader.reading import Box, Digit, Reading
 
 DEFAULT = "digit-small"
+SEPARATORS = ".,-"
 CENTRINGS = ("mass", "box", "none")
 
 
@@ -29,7 +30,7 @@ class Reader:
     def __init__(self, artifact: Artifact | None = None, *, backend: str = "auto"):
         self.artifact = Artifact.load(zoo.path(DEFAULT)) if artifact is None else artifact
         self._centring, self._box = _contract(self.artifact)
-        rejection(self.artifact)  # what it says there must make sense
+        self._rejects = rejection(self.artifact) is not None
         self._engine = Engine(self.artifact, backend=backend)
 
     def read(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Reading:
@@ -64,13 +65,62 @@ class Reader:
         """
         if self._centring == "none":
             raise ArtifactError("a model of whole images (centring none) cannot read a page; use read")
-        pixels = image if isinstance(image, np.ndarray) else images.decode(image)
-        found = segments.pieces(pixels)
-        if not found:
+        page = images.page_ink(image if isinstance(image, np.ndarray) else images.decode(image))
+        rows, atoms = segments.rows(page.pixels)
+        crops = [segments.crop(page.pixels, atoms, row, span) for row in rows for span in row.spans]
+        if not crops:
             return []
-        x = np.stack([self.fitted(crop) for crop, _ in found])
-        share = probabilities(self.artifact, self._engine.run(x))
-        return [self._reading(row, box) for row, (_, box) in zip(share, found, strict=True)]
+        share = probabilities(
+            self.artifact, self._engine.run(np.stack([self.fitted(ink) for ink, _ in crops]))
+        )
+        out, first = [], 0
+        for row in rows:
+            last = first + len(row.spans)
+            found = self._number(row, share[first:last], crops[first:last], page.scale)
+            if found is not None:
+                out.append(found)
+            first = last
+        return out
+
+    def _number(
+        self, row: segments.Row, share: np.ndarray, crops: list[tuple[np.ndarray, np.ndarray]], scale: float
+    ) -> Reading | None:
+        edges = weights.edges(row, share, self.artifact.classes, knows_none=self._rejects)
+        paths = lattice.decode(len(row.atoms), edges)
+        if not paths or not any(symbol.isdigit() for symbol in paths[0].text):
+            return None
+        digits = tuple(
+            self._digit(edge, share[edge.key], crops[edge.key][1], row, scale)
+            for edge in paths[0].edges
+            if edge.symbol
+        )
+        boxes = np.array([digit.box for digit in digits])
+        x, y = boxes[:, :2].min(0)
+        right, bottom = (boxes[:, :2] + boxes[:, 2:]).max(0)
+        return Reading(
+            paths[0].text,
+            paths[0].probability,
+            (int(x), int(y), int(right - x), int(bottom - y)),
+            digits,
+            tuple((path.text, path.probability) for path in paths[1:]),
+            worst([digit.state for digit in digits if not digit.separator]),
+        )
+
+    def _digit(
+        self, edge: lattice.Edge, share: np.ndarray, mask: np.ndarray, row: segments.Row, scale: float
+    ) -> Digit:
+        box = segments.around(row, (edge.start, edge.stop))
+        x, y, w, h = (round(v * scale) for v in box)
+        if edge.symbol in SEPARATORS:
+            return Digit(edge.symbol, 1.0, (x, y, w, h), "", 0.0, separator=True, mask=mask)
+        k = self.artifact.classes.index(edge.symbol)
+        order = [int(i) for i in np.argsort(-share[:-1], kind="stable") if i != k]
+        second = order[0] if order else k
+        sure = float(share[k])
+        return Digit(
+            edge.symbol, sure, (x, y, w, h), self.artifact.classes[second], float(share[second]),
+            state(self.artifact, sure), mask=mask,
+        )  # fmt: skip
 
     def fitted(self, crop: np.ndarray) -> np.ndarray:
         """Bright ink uint8 [h, w] as the model's input uint8 [C, H, W]."""

@@ -1,0 +1,146 @@
+"""Best texts of a lattice: which ink is one sign, and which sign it is, decided together under the constraints.
+
+A path covers all atoms of a row, from the left, by edges: a sign, or ink that is none. It weighs the product of its
+edges' weights, so the weights are a semi-Markov conditional random field (Sarawagi and Cohen, 2004): the
+probability of a text is the weight of all its paths as a share of that of all paths the constraints admit.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from math import exp, inf, log1p
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Atoms `start` to `stop` (exclusive) read as `symbol` (empty: as no sign), with a log weight; `key` is the caller's."""
+
+    start: int
+    stop: int
+    symbol: str
+    weight: float
+    key: int = -1
+
+
+class Automaton(Protocol):
+    """What texts are admitted. Deterministic from each start, and no text is accepted from two."""
+
+    def starts(self) -> Iterable[Hashable]: ...
+    def step(self, state: Hashable, symbol: str) -> Hashable | None: ...
+    def accepts(self, state: Hashable) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Path:
+    """A text, its probability among all admitted, and the edges of its heaviest path."""
+
+    text: str
+    probability: float
+    edges: tuple[Edge, ...]
+
+
+class Anything:
+    """Admits every text."""
+
+    def starts(self) -> Iterable[Hashable]:
+        return ((),)
+
+    def step(self, state: Hashable, symbol: str) -> Hashable | None:
+        return state
+
+    def accepts(self, state: Hashable) -> bool:
+        return True
+
+
+@dataclass
+class _Prefix:
+    """A text so far: the weight of all its paths and of the heaviest, and that path as a linked list."""
+
+    total: float
+    best: float
+    edges: tuple[Edge, tuple] | tuple[()]
+
+
+def decode(
+    atoms: int, edges: Sequence[Edge], automaton: Automaton | None = None, *, best: int = 5, beam: int = 24
+) -> list[Path]:
+    """The `best` most probable texts that the automaton admits, the first first; none where it admits none.
+
+    Keeps `beam` texts for each place and state of the automaton: with as many as there are texts the answer is exact.
+    Probabilities are exact whatever the beam, but for paths of the same text that it dropped.
+    """
+    automaton = automaton or Anything()
+    leaving: dict[int, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        if edge.weight > -inf:
+            leaving[edge.start].append(edge)
+    places: list[dict[Hashable, dict[str, _Prefix]]] = [defaultdict(dict) for _ in range(atoms + 1)]
+    mass: list[dict[Hashable, float]] = [{} for _ in range(atoms + 1)]
+    for state in automaton.starts():
+        places[0][state][""] = _Prefix(0.0, 0.0, ())
+        mass[0][state] = 0.0
+    for at in range(atoms):
+        for state, texts in places[at].items():
+            kept = _heaviest(texts, beam)
+            for edge in leaving[at]:
+                after = automaton.step(state, edge.symbol) if edge.symbol else state
+                if after is not None:
+                    _extend(places[edge.stop][after], kept, edge)
+                    onto = mass[edge.stop]
+                    onto[after] = _add(onto.get(after, -inf), mass[at][state] + edge.weight)
+        places[at] = {}
+    return _ends(places[atoms], mass[atoms], automaton, best)
+
+
+def _extend(onto: dict[str, _Prefix], texts: Iterable[tuple[str, _Prefix]], edge: Edge) -> None:
+    for text, prefix in texts:
+        longer, total, top = text + edge.symbol, prefix.total + edge.weight, prefix.best + edge.weight
+        known = onto.get(longer)
+        if known is None:
+            onto[longer] = _Prefix(total, top, (edge, prefix.edges))
+            continue
+        known.total = _add(known.total, total)
+        if top > known.best:
+            known.best, known.edges = top, (edge, prefix.edges)
+
+
+def _heaviest(texts: dict[str, _Prefix], most: int) -> list[tuple[str, _Prefix]]:
+    if len(texts) <= most:
+        return list(texts.items())
+    return heapq.nlargest(most, texts.items(), key=lambda item: item[1].total)
+
+
+def _ends(
+    states: dict[Hashable, dict[str, _Prefix]], mass: dict[Hashable, float], automaton: Automaton, best: int
+) -> list[Path]:
+    final: dict[str, _Prefix] = {}
+    all_ = -inf
+    for state, texts in states.items():
+        if automaton.accepts(state):
+            all_ = _add(all_, mass[state])
+            for text, prefix in texts.items():
+                known = final.get(text)
+                if known is None or prefix.total > known.total:  # one text is accepted from one start only
+                    final[text] = prefix
+    top = heapq.nlargest(best, final.items(), key=lambda item: item[1].total)
+    return [
+        Path(text, exp(min(prefix.total - all_, 0.0)), tuple(_chain(prefix.edges))[::-1])
+        for text, prefix in top
+    ]
+
+
+def _chain(edges: tuple) -> Iterable[Edge]:
+    while edges:
+        yield edges[0]
+        edges = edges[1]
+
+
+def _add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    if a < b:
+        a, b = b, a
+    return a if b == -inf else a + log1p(exp(b - a))
