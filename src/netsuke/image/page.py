@@ -21,10 +21,8 @@ WINDOW = 0.5  # of the shorter side, at most: where the paper's median is taken
 NARROW = 41  # pixels of that window at SMALL, at most: shadows are wider
 MIN_CONTRAST = 0.06  # of the paper's brightness; fainter is paper
 NOISE = 2.5  # sigmas of the paper's own texture that are no ink
-CORE, EDGE = (
-    0.5,
-    0.2,
-)  # of a piece's solid ink: where a stroke is, and how faint the pixels at its edge may be
+CORE = 0.42  # of a piece's solid ink: where a stroke is
+EDGE = 0.2  # and how faint the pixels at its edge may be
 LEVELS = 64  # of the histograms
 
 

@@ -7,10 +7,11 @@ import numpy as np
 RUN = 0.022  # of the image's longer side: shorter runs in one row of pixels are no part of a line
 SHORTEST = 16  # pixels of such a run, at least
 LONG = 3.5  # runs of a line, at least
+ACROSS = 0.9  # of the image: a line so long may be as thick as three pixels
 WHOLE = 0.9  # share of a line's columns that runs cover
 STRAIGHT = 1.5  # pixels beyond half its thickness that a line may stray from a parabola
 TILT = 0.12  # rise of a line by its length, at most
-THIN = 0.06  # of a line's length: its thickness, at most
+THIN = 0.025  # of a line's length: its thickness, at most; touching digits make bars of a twentieth
 
 
 def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
@@ -37,13 +38,15 @@ def _lines(ink: np.ndarray, run: int) -> np.ndarray:
     _, label, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     for i in range(1, len(stats)):
         x, y, w, h, _ = (int(v) for v in stats[i])
-        if w - run // 2 >= min(LONG * run, 0.9 * ink.shape[1]):
+        whole = w - run // 2 >= ACROSS * ink.shape[1]
+        if whole or w - run // 2 >= LONG * run:
             window = slice(y, y + h), slice(x, x + w)
-            out[window] |= _straight((label[window] == i) & (runs[window] > 0))
+            thin = 3 if whole else THIN * (w - run // 2)
+            out[window] |= _straight((label[window] == i) & (runs[window] > 0), thin)
     return out
 
 
-def _straight(part: np.ndarray) -> np.ndarray:
+def _straight(part: np.ndarray, thin: float) -> np.ndarray:
     """The pixels of one line among those of some runs, bool [h, w]; none where they are not a line."""
     y, x = np.nonzero(part)
     near = np.ones(len(x), bool)
@@ -55,7 +58,7 @@ def _straight(part: np.ndarray) -> np.ndarray:
         off = np.abs(y - np.polyval(bend, (x - middle) / length))
         thick = near.sum() / len(np.unique(x[near]))
         near = off <= thick / 2 + STRAIGHT
-    if abs(bend[1]) > TILT * length or thick > max(THIN * length, 3):
+    if abs(bend[1]) > TILT * length or thick > thin:
         return np.zeros_like(part)
     out = np.zeros_like(part)
     out[y[near], x[near]] = True
