@@ -280,13 +280,13 @@ def _shared(line: Iterable[Job], settings: Settings, jobs: int) -> Iterator[Entr
             try:
                 yield future.result()
             except BrokenProcessPool:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 yield _alone(job, settings)
                 pool = _pool(settings, jobs)
                 again = [late for late, _ in waiting]
                 waiting = deque((late, pool.submit(_work, late)) for late in again)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _alone(job: Job, settings: Settings) -> Entry:
