@@ -20,6 +20,7 @@ import pytest
 
 from netsuke.cli import inputs, reading
 from netsuke.errors import OptionError
+from netsuke.image.masks import expand
 
 
 def one(height: int = 120, width: int = 90) -> np.ndarray:
@@ -275,3 +276,18 @@ def test_thresholds_for_a_promised_error() -> None:
         reading.threshold_for(None, 0.01, "m")
     with pytest.raises(OptionError, match=r"still errs on 1\.000%"):
         reading.threshold_for(curve[:2], 0.001, "m")
+
+
+def test_masks_fill_their_boxes(folder: Path, netsuke_cli: Any) -> None:
+    done = netsuke_cli(
+        "read", "scans/p1.png", "--all", "--masks", "--json", "--overlay", "drawn.png", cwd=folder
+    )
+    (entry,) = json.loads(done.stdout)
+    digits = [digit for result in entry["results"] for digit in result["digits"]]
+    assert digits
+    for digit in digits:
+        mask = expand(digit["mask"])
+        assert mask.shape == (digit["box"][3], digit["box"][2])
+        assert 0 < mask.sum() < mask.size
+    plain = json.loads(netsuke_cli("read", "scans/p1.png", "--all", "--json", cwd=folder).stdout)
+    assert "mask" not in plain[0]["results"][0]["digits"][0]

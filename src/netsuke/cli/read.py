@@ -42,7 +42,9 @@ def read(
     length: Annotated[str, typer.Option(help="Digits in a number: 5, or 3..6.")] = "",
     pattern: Annotated[str, typer.Option(help="What a number looks like: '\\d{4}-\\d{2}'.")] = "",
     range_: Annotated[str, typer.Option("--range", help="Its least and largest value: 0..100.")] = "",
-    checksum: Annotated[str, typer.Option(help="luhn, isbn, mod11, iban:DE, or weights such as 3,1,3,1%10.")] = "",
+    checksum: Annotated[
+        str, typer.Option(help="luhn, isbn, mod11, iban:DE, or weights such as 3,1,3,1%10.")
+    ] = "",
     sum_: Annotated[
         str, typer.Option("--sum", help="What the numbers of a page add up to; last: the last is the sum.")
     ] = "",
