@@ -370,7 +370,7 @@ def bomb(rng: random.Random) -> bytes:
     if kind == 0:  # it does hold what it claims
         return png(15_000, 15_000, 1, 0, flat(15_000 * (15_000 // 8 + 1)))
     if kind == 1:
-        depth, colour, each = rng.choice([(8, 0, 1)] * 6 + [(8, 2, 3)] * 3 + [(16, 6, 8)])
+        depth, colour, each = rng.choice([(8, 0, 1)] * 12 + [(8, 2, 3)] * 2 + [(16, 6, 8)])
         return png(7_000, 7_000, depth, colour, flat(7_000 * (7_000 * each + 1)))
     if kind == 2:
         return png(side, side, 8, 6, zlib.compress(bytes(1000)))
