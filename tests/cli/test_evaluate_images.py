@@ -74,6 +74,9 @@ def test_separators_count_where_a_label_has_some() -> None:
     assert judge([truth("12.50"), truth("34")], read)["exact"]["value"] == 1
     assert judge([truth("1,250"), truth("34")], read)["exact"]["value"] == 0.5
     assert judge([truth("12.50"), truth("3 4")], read)["exact"]["value"] == 1
+    got = judge([truth("1.250")], [entry(result("1250.", 0.9))])
+    assert got["digits_right"] == got["digits_right"] | {"value": 1.0, "digits": 4}
+    assert got["character_error_rate"]["value"] == 2 / 5
 
 
 def test_images_without_a_digit_tell_how_often_one_is_invented() -> None:
