@@ -32,13 +32,12 @@ def judge(
     empty = [r for r in rows if not r["text"]]
     right = [r["exact"] for r in written]
     accepted = [r["exact"] for r in written if r["accepted"]]
-    characters = sum(len(r["text"]) for r in written)
     document: dict[str, Any] = {
         "n": len(rows),
         "failed": sum("error" in entry for entry in entries),
         "exact": reading.share(sum(right), len(right)),
-        "digits_right": reading.ratio([(r["right"], len(r["text"])) for r in written])
-        | {"digits": characters},
+        "digits_right": reading.ratio([(r["right"], r["digits"]) for r in written])
+        | {"digits": sum(r["digits"] for r in written)},
         "character_error_rate": reading.ratio([(r["edits"], len(r["text"])) for r in written]),
         "coverage": reading.share(len(accepted), len(written)),
         "accuracy_accepted": reading.share(sum(accepted), len(accepted)),
@@ -56,13 +55,13 @@ def judge(
 
 def row(truth: Labelled, entry: Entry, plain: bool) -> Row:
     """One image: what it says, what was read, how far apart they are. `plain` leaves separators out of both."""
-    joint = " " if any(c.isspace() for c in truth.text) else ""
-    said = joint.join(result["text"] for result in entry["results"])
-    text = truth.text
+    results, text = entry["results"], truth.text
+    apart = any(c.isspace() for c in text)  # numbers that the label keeps apart
+    said = (" " if apart else "").join(result["text"] for result in results)
     if plain:
-        said, text = (said if joint else "".join(c for c in said if c not in SEPARATORS)), text
-    results = entry["results"]
-    edits, right = reading.align(text, said)
+        said = "".join(c for c in said if c not in SEPARATORS or (apart and c == " "))
+    bare = _bare(text)
+    right = reading.align(bare, _bare(said))[1]
     if len(text) == len(results) == 1:  # a crop: its digit, whether the model would stand by it or not
         right = int(results[0]["digits"][0]["digit"] == text)
     return {
@@ -72,10 +71,15 @@ def row(truth: Labelled, entry: Entry, plain: bool) -> Row:
         "confidence": float(prod(result["confidence"] for result in results)) if results else 0.0,
         "accepted": bool(results) and all(result.get("state", "digit") == "digit" for result in results),
         "exact": said == text,
-        "edits": edits,
+        "edits": reading.distance(text, said),
+        "digits": len(bare),
         "right": right,
         **({"error": entry["error"]} if "error" in entry else {}),
     }
+
+
+def _bare(text: str) -> str:
+    return "".join(c for c in text if c not in SEPARATORS)
 
 
 def digits(entry: Entry) -> list[Mapping[str, Any]]:
