@@ -40,7 +40,7 @@ ALLOWED = {
     "measure": CORE | {"artifact", "data", "engine", "image"},
     "bench": CORE | {"artifact", "engine", "export", "measure"},
     "reader": CORE | {"artifact", "engine", "image", "zoo"},
-    "lab": CORE | {"artifact", "coding", "data", "engine", "export", "image", "measure", "settings"},
+    "lab": CORE | {"artifact", "coding", "data", "engine", "export", "image", "measure", "reader", "settings"},
 }
 SHELL = {
     "cli",

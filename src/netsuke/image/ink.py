@@ -246,8 +246,17 @@ def fit(ink: np.ndarray, *, size: int = 28, box: int = 20, centring: str = "mass
     out[top : top + h, left : left + w] = ink
     if grain > 1:
         out = cv2.resize(out, (size, size), interpolation=cv2.INTER_AREA)
-    solid = float(np.percentile(out[out > 0], FULL if centring == "mass" else 100)) if out.any() else 255.0
+    solid = _percentile(out[out > 0], FULL if centring == "mass" else 100) if out.any() else 255.0
     return (out * (255 / solid)).clip(0, 255).round().astype(np.uint8)
+
+
+def _percentile(values: np.ndarray, share: float) -> float:
+    """As np.percentile has it, at a tenth of its time for a few hundred bytes."""
+    values = np.sort(values)
+    place = share / 100 * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    return float(values[low]) + (place - low) * (float(values[high]) - float(values[low]))
 
 
 def _boxed(ink: np.ndarray, box: int) -> np.ndarray:

@@ -23,6 +23,7 @@ MIN_CONTRAST = 0.06  # of the paper's brightness; fainter is paper
 NOISE = 2.5  # sigmas of the paper's own texture that are no ink
 CORE = 0.42  # of a piece's solid ink: where a stroke is
 EDGE = 0.2  # and how faint the pixels at its edge may be
+PALE = 0.25  # of the darkest ink: fainter pieces are print of the ground
 LEVELS = 64  # of the histograms
 
 
@@ -77,7 +78,7 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     level = np.minimum((value * LEVELS).astype(np.int64), LEVELS - 1)
     table = np.bincount(piece * LEVELS + level, minlength=count * LEVELS).reshape(count, LEVELS)
     solid = _upper(table)
-    solid[solid < MIN_CONTRAST] = np.inf
+    solid[solid < max(MIN_CONTRAST, PALE * float(np.percentile(value, 95)) if len(value) else 0)] = np.inf
     share = np.zeros(contrast.shape, np.float32)
     share.ravel()[at] = value / solid[piece]
     core = cv2.dilate((share > CORE).astype(np.uint8), np.ones((3, 3), np.uint8))

@@ -17,7 +17,9 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Edge:
-    """Atoms `start` to `stop` (exclusive) read as `symbol` (empty: as no sign), with a log weight; `key` is the caller's."""
+    """Atoms `start` to `stop` (exclusive) read as `symbol` (empty: as no sign), with a log weight.
+
+    `key` is the caller's."""
 
     start: int
     stop: int
@@ -36,11 +38,13 @@ class Automaton(Protocol):
 
 @dataclass(frozen=True)
 class Path:
-    """A text, its probability among all admitted, and the edges of its heaviest path."""
+    """A text, its probability among all admitted, the edges of its heaviest path, and the share of all paths that
+    the automaton admits at all."""
 
     text: str
     probability: float
     edges: tuple[Edge, ...]
+    admitted: float = 1.0
 
 
 class Anything:
@@ -66,7 +70,7 @@ class _Prefix:
 
 
 def decode(
-    atoms: int, edges: Sequence[Edge], automaton: Automaton | None = None, *, best: int = 5, beam: int = 24
+    atoms: int, edges: Sequence[Edge], automaton: Automaton | None = None, *, best: int = 5, beam: int = 8
 ) -> list[Path]:
     """The `best` most probable texts that the automaton admits, the first first; none where it admits none.
 
@@ -93,7 +97,16 @@ def decode(
                     onto = mass[edge.stop]
                     onto[after] = _add(onto.get(after, -inf), mass[at][state] + edge.weight)
         places[at] = {}
-    return _ends(places[atoms], mass[atoms], automaton, best)
+    return _ends(places[atoms], mass[atoms], automaton, best, _all(atoms, leaving))
+
+
+def _all(atoms: int, leaving: dict[int, list[Edge]]) -> float:
+    """Log weight of all paths, admitted or not."""
+    mass = [0.0] + [-inf] * atoms
+    for at in range(atoms):
+        for edge in leaving[at]:
+            mass[edge.stop] = _add(mass[edge.stop], mass[at] + edge.weight)
+    return mass[atoms]
 
 
 def _extend(onto: dict[str, _Prefix], texts: Iterable[tuple[str, _Prefix]], edge: Edge) -> None:
@@ -115,20 +128,22 @@ def _heaviest(texts: dict[str, _Prefix], most: int) -> list[tuple[str, _Prefix]]
 
 
 def _ends(
-    states: dict[Hashable, dict[str, _Prefix]], mass: dict[Hashable, float], automaton: Automaton, best: int
+    states: dict[Hashable, dict[str, _Prefix]],
+    mass: dict[Hashable, float],
+    automaton: Automaton,
+    best: int,
+    every: float,
 ) -> list[Path]:
     final: dict[str, _Prefix] = {}
-    all_ = -inf
+    admitted = -inf
     for state, texts in states.items():
         if automaton.accepts(state):
-            all_ = _add(all_, mass[state])
-            for text, prefix in texts.items():
-                known = final.get(text)
-                if known is None or prefix.total > known.total:  # one text is accepted from one start only
-                    final[text] = prefix
+            admitted = _add(admitted, mass[state])
+            final.update(texts)  # a text is accepted in one state only
     top = heapq.nlargest(best, final.items(), key=lambda item: item[1].total)
+    share = exp(min(admitted - every, 0.0)) if top else 0.0
     return [
-        Path(text, exp(min(prefix.total - all_, 0.0)), tuple(_chain(prefix.edges))[::-1])
+        Path(text, exp(min(prefix.total - admitted, 0.0)), tuple(_chain(prefix.edges))[::-1], share)
         for text, prefix in top
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,20 @@ def numbers(stats: np.ndarray) -> list[Number]:
     if not len(stats):
         return []
     large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
-    groups = _linked(stats, large)
+    framed = _frames(stats[large])
+    stats = stats.copy()
+    stats[large[framed], 4] = 0  # no ink of anybody's
+    groups = _linked(stats, large[~framed])
     found = _standing([_number(stats, group) for group in groups])
     return _in_order(_with_small(stats, found))
+
+
+def _frames(stats: np.ndarray) -> np.ndarray:
+    """Which pieces are drawn around others, as boxes are and digits never: bool [n]."""
+    x, y, w, h, area = stats.T.astype(float)
+    within = (x > x[:, None]) & (x + w < (x + w)[:, None]) & (y > y[:, None]) & (y + h < (y + h)[:, None])
+    held = within & (h > 0.3 * h[:, None])
+    return held.any(1) & (area < 0.4 * w * h)
 
 
 def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
@@ -82,7 +93,7 @@ def _standing(found: list[Number]) -> list[Number]:
     return keep
 
 
-def _off(boxes: np.ndarray, box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _off(boxes: np.ndarray, box: Iterable[float]) -> tuple[np.ndarray, np.ndarray]:
     """How far a box lies beside each of `boxes` (float [n, 5]), and how far its middle lies above or below."""
     x, y, w, h = box
     aside = np.maximum(boxes[:, 0] - (x + w), x - (boxes[:, 0] + boxes[:, 2])).clip(0)

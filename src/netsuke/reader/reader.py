@@ -11,13 +11,12 @@ from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.engine import Engine
 from netsuke.errors import ArtifactError
-from netsuke.reader import lattice, segments, weights
-from netsuke.reader.confidence import STATES, probabilities, rejection, state, worst
+from netsuke.reader import pages
+from netsuke.reader.confidence import STATES, probabilities, rejection, state
 from netsuke.reader.field import Field
 from netsuke.reader.reading import Box, Digit, Reading
 
 DEFAULT = "digit-small"
-SEPARATORS = ".,-"
 CENTRINGS = ("mass", "box", "none")
 
 
@@ -30,7 +29,7 @@ class Reader:
     def __init__(self, artifact: Artifact | None = None, *, backend: str = "auto"):
         self.artifact = Artifact.load(zoo.path(DEFAULT)) if artifact is None else artifact
         self._centring, self._box = _contract(self.artifact)
-        self._rejects = rejection(self.artifact) is not None
+        rejection(self.artifact)  # what it says there must make sense
         self._engine = Engine(self.artifact, backend=backend)
 
     def read(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Reading:
@@ -58,69 +57,19 @@ class Reader:
     def read_all(
         self, image: str | os.PathLike[str] | bytes | np.ndarray, *, field: Field | None = None
     ) -> list[Reading]:
-        """Every number of an image, in reading order; nothing where there is none.
+        """Every number of an image, in reading order; none where the paper is blank. Takes what `read` takes.
 
-        Takes what `read` takes. Raises DataError where `image` cannot be decoded, ArtifactError where the model
-        reads whole images only.
+        Each text keeps to `field`; ink that cannot be read so is passed over. Raises DataError where `image`
+        cannot be decoded, ArtifactError where the model reads whole images only.
         """
         if self._centring == "none":
             raise ArtifactError("a model of whole images (centring none) cannot read a page; use read")
-        page = images.page_ink(image if isinstance(image, np.ndarray) else images.decode(image))
-        rows, atoms = segments.rows(page.pixels)
-        crops = [segments.crop(page.pixels, atoms, row, span) for row in rows for span in row.spans]
-        if not crops:
-            return []
-        share = probabilities(
-            self.artifact, self._engine.run(np.stack([self.fitted(ink) for ink, _ in crops]))
-        )
-        out, first = [], 0
-        for row in rows:
-            last = first + len(row.spans)
-            found = self._number(row, share[first:last], crops[first:last], page.scale)
-            if found is not None:
-                out.append(found)
-            first = last
-        return out
+        pixels = image if isinstance(image, np.ndarray) else images.decode(image)
+        return pages.read(pixels, self.artifact, self._classified, field or Field())
 
-    def _number(
-        self, row: segments.Row, share: np.ndarray, crops: list[tuple[np.ndarray, np.ndarray]], scale: float
-    ) -> Reading | None:
-        edges = weights.edges(row, share, self.artifact.classes, knows_none=self._rejects)
-        paths = lattice.decode(len(row.atoms), edges)
-        if not paths or not any(symbol.isdigit() for symbol in paths[0].text):
-            return None
-        digits = tuple(
-            self._digit(edge, share[edge.key], crops[edge.key][1], row, scale)
-            for edge in paths[0].edges
-            if edge.symbol
-        )
-        boxes = np.array([digit.box for digit in digits])
-        x, y = boxes[:, :2].min(0)
-        right, bottom = (boxes[:, :2] + boxes[:, 2:]).max(0)
-        return Reading(
-            paths[0].text,
-            paths[0].probability,
-            (int(x), int(y), int(right - x), int(bottom - y)),
-            digits,
-            tuple((path.text, path.probability) for path in paths[1:]),
-            worst([digit.state for digit in digits if not digit.separator]),
-        )
-
-    def _digit(
-        self, edge: lattice.Edge, share: np.ndarray, mask: np.ndarray, row: segments.Row, scale: float
-    ) -> Digit:
-        box = segments.around(row, (edge.start, edge.stop))
-        x, y, w, h = (round(v * scale) for v in box)
-        if edge.symbol in SEPARATORS:
-            return Digit(edge.symbol, 1.0, (x, y, w, h), "", 0.0, separator=True, mask=mask)
-        k = self.artifact.classes.index(edge.symbol)
-        order = [int(i) for i in np.argsort(-share[:-1], kind="stable") if i != k]
-        second = order[0] if order else k
-        sure = float(share[k])
-        return Digit(
-            edge.symbol, sure, (x, y, w, h), self.artifact.classes[second], float(share[second]),
-            state(self.artifact, sure), mask=mask,
-        )  # fmt: skip
+    def _classified(self, crops: list[np.ndarray]) -> np.ndarray:
+        x = np.stack([self.fitted(crop) for crop in crops])
+        return probabilities(self.artifact, self._engine.run(x))
 
     def fitted(self, crop: np.ndarray) -> np.ndarray:
         """Bright ink uint8 [h, w] as the model's input uint8 [C, H, W]."""

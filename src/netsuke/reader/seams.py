@@ -13,7 +13,7 @@ import numpy as np
 ASLANT = 0.15  # price of a step aside, in rows of solid ink
 DEEP = 3.0  # strokes that a cut may cross at most
 APART = 0.12  # of the digits' height: nearer cuts are one
-PART = 0.05  # least width of a part as a share of the digits' height
+PART = 0.25  # length of the shortest stroke that is a part, as a share of the digits' height
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,52 +26,70 @@ class Cut:
 
 def cuts(ink: np.ndarray, height: float, most: int) -> list[Cut]:
     """Up to `most` cuts of a piece, ink uint8 [h, w], from the left; `height` is that of a digit in pixels."""
-    import cv2
-
-    h, w = ink.shape
-    solid = (ink > 96).astype(np.uint8)
-    if w < 4 or not solid.any():
+    if ink.shape[1] < 4:
         return []
-    inside = cv2.distanceTransform(np.pad(solid, 1), cv2.DIST_L2, 3)
-    stroke = max(
-        1.0, 4 * float(inside[inside > 0].mean()) - 1
-    )  # a stroke's mean distance to its edge is a quarter of its width
+    stroke = _stroke(ink)
     price = ink.astype(np.float32) / 255
     down, up = _swept(price), _swept(price[::-1])[::-1]
-    middle = h // 2
+    middle = len(price) // 2
     through = (down + up - price)[middle]
+    tried = np.flatnonzero(through <= DEEP * stroke)
+    if not len(tried):
+        return []
+    above, below = _traced(down[: middle + 1], tried), _traced(up[middle:][::-1], tried)
+    paths = np.concatenate([above[::-1], below[1:]])  # [h, n]
+    beside = np.concatenate([np.zeros((len(price), 1)), np.cumsum(price, 1)], 1)
+    left = np.take_along_axis(beside, paths, 1).sum(0)  # ink left of each path
+    total, least = float(beside[:, -1].sum()), PART * height * stroke
     chosen: list[int] = []
-    margin = max(2, round(PART * height))
-    for x in np.argsort(through, kind="stable"):
-        if through[x] > DEEP * stroke or len(chosen) == most:
+    for k in np.argsort(through[tried], kind="stable"):
+        if len(chosen) == most:
             break
-        if margin <= x < w - margin and all(abs(x - other) >= APART * height for other in chosen):
-            chosen.append(int(x))
-    out = []
-    for x in sorted(chosen):
-        columns = np.concatenate([_traced(down, middle, x)[::-1], _traced(up[::-1], h - 1 - middle, x)[1:]])
-        out.append(Cut(columns, float(through[x]) / stroke))
-    return out
+        near = (
+            abs(tried[k] - tried[other]) < APART * height or abs(left[k] - left[other]) < least
+            for other in chosen
+        )
+        if least <= left[k] <= total - least and not any(near):
+            chosen.append(int(k))
+    return [Cut(paths[:, k], float(through[tried[k]]) / stroke) for k in sorted(chosen)]
+
+
+def sides(cuts: list[Cut], width: int) -> np.ndarray:
+    """How many cuts lie left of each pixel, int [h, w]."""
+    return np.sum([np.arange(width) >= cut.columns[:, None] for cut in cuts], axis=0)
+
+
+def _stroke(ink: np.ndarray) -> float:
+    """Width of the strokes in pixels: the mean distance to their edge is a quarter of it."""
+    import cv2
+
+    inside = cv2.distanceTransform(np.pad((ink > 96).astype(np.uint8), 1), cv2.DIST_L2, 3)
+    count = np.count_nonzero(inside)
+    return max(1.0, 4 * float(inside.sum()) / count - 1) if count else 1.0
 
 
 def _swept(price: np.ndarray) -> np.ndarray:
     """The least price of a path from the top row to each pixel, that pixel's own included."""
     total = price.copy()
-    padded = np.full(price.shape[1] + 2, np.inf, np.float32)
     for y in range(1, len(price)):
-        padded[1:-1] = total[y - 1]
-        total[y] += np.minimum(padded[1:-1], np.minimum(padded[:-2], padded[2:]) + ASLANT)
+        above = total[y - 1]
+        least = above.copy()
+        np.minimum(least[1:], above[:-1] + ASLANT, out=least[1:])
+        np.minimum(least[:-1], above[1:] + ASLANT, out=least[:-1])
+        total[y] += least
     return total
 
 
-def _traced(total: np.ndarray, row: int, column: int) -> np.ndarray:
-    """Columns of the path that `_swept` found to this pixel, from `row` to the top."""
-    columns = np.empty(row + 1, int)
-    columns[0] = column
-    for step in range(1, row + 1):
-        above = total[row - step]
-        low, high = max(column - 1, 0), min(column + 2, len(above))
-        near = above[low:high] + ASLANT * (np.arange(low, high) != column)
-        column = low + int(near.argmin())
-        columns[step] = column
-    return columns
+def _traced(total: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Columns [h, n] of the paths that `_swept` found to n pixels of the last row, from there to the top."""
+    out = np.empty((len(total), len(columns)), np.intp)
+    out[0] = columns
+    last = total.shape[1] - 1
+    for step, above in enumerate(total[-2::-1], 1):
+        left, right = np.maximum(columns - 1, 0), np.minimum(columns + 1, last)
+        straight, low, high = above[columns], above[left] + ASLANT, above[right] + ASLANT
+        columns = np.where(
+            low < straight, np.where(high < low, right, left), np.where(high < straight, right, columns)
+        )
+        out[step] = columns
+    return out

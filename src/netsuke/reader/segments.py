@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from netsuke.reader import lines, seams
 
-WIDE = 0.75  # of the digits' height: wider pieces may be several digits
+# Lengths are shares of the height of the row's digits.
+WIDE = 0.75  # wider pieces may be several digits
+LONE = 1.25  # of these, wider ones are
 RUN = 6  # atoms of one sign, at most
-BROAD = 1.7  # widest sign, as a share of the digits' height
-JUMP = 0.45  # widest gap within a sign
+BROAD = 1.6  # widest sign
+TOGETHER = 1.3  # widest sign of several pieces
+JUMP = 0.4  # widest gap within a sign
+TALL, ASIDE = 0.7, 0.12  # two pieces so tall and so far apart are no one sign
+
+Judge = Callable[[list[np.ndarray]], np.ndarray]  # crops of ink to bool: which of them are surely one digit
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +42,23 @@ class Row:
     spans: list[tuple[int, int]] = field(default_factory=list)  # candidates: atoms from, to (exclusive)
 
 
-def rows(ink: np.ndarray) -> tuple[list[Row], np.ndarray]:
-    """The numbers of a page's ink, uint8 [H, W], and its atoms, int32 [H, W], 0 where there is none."""
+def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.ndarray]:
+    """The numbers of a page's ink, uint8 [H, W], and its atoms, int32 [H, W], 0 where there is none.
+
+    Wide pieces are cut, but for those that `judge` knows.
+    """
     import cv2
 
-    count, label, stats, centres = cv2.connectedComponentsWithStats(
-        (ink > 0).astype(np.uint8), connectivity=8
-    )
+    _, label, stats, _ = cv2.connectedComponentsWithStats((ink > 0).astype(np.uint8), connectivity=8)
     atoms = np.zeros(ink.shape, np.int32)
+    found = lines.numbers(stats[1:])
+    known = _known(ink, label, stats, found, judge) if judge else set()
     out, first = [], 1
-    for number in lines.numbers(stats[1:]):
-        pieces = [_atoms(ink, label, int(i) + 1, stats[i + 1], number.height) for i in number.members]
+    for number in found:
+        pieces = [
+            _atoms(ink, label, int(i) + 1, stats[i + 1], np.inf if int(i) in known else number.height)
+            for i in number.members
+        ]
         made = sorted((part for piece in pieces for part in piece), key=lambda part: part[0])
         for k, (_, atom, mask) in enumerate(made):
             x, y, w, h = atom.box
@@ -55,6 +68,29 @@ def rows(ink: np.ndarray) -> tuple[list[Row], np.ndarray]:
         out.append(row)
         first += len(made)
     return out, atoms
+
+
+def _known(
+    ink: np.ndarray, label: np.ndarray, stats: np.ndarray, found: list[lines.Number], judge: Judge
+) -> set[int]:
+    """Those wide pieces that are surely one digit."""
+    wide = [
+        int(i)
+        for number in found
+        for i in number.members
+        if WIDE < stats[i + 1, 2] / number.height <= LONE and stats[i + 1, 3] > TALL * number.height
+    ]
+    if not wide:
+        return set()
+    sure = judge([_piece(ink, label, i + 1, stats[i + 1])[0] for i in wide])
+    return {i for i, known in zip(wide, sure, strict=True) if known}
+
+
+def _piece(ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A component's own ink and its mask."""
+    x, y, w, h, _ = (int(v) for v in stat)
+    mask = label[y : y + h, x : x + w] == piece
+    return np.where(mask, ink[y : y + h, x : x + w], 0), mask
 
 
 def crop(
@@ -91,7 +127,7 @@ def _atoms(
     )
     if not found:
         return [_atom(pixels, mask, x, y, piece, 0.0)]
-    side = sum((np.arange(w) >= cut.columns[:, None]).astype(int) for cut in found)
+    side = seams.sides(found, w)
     parts = [(mask & (side == k), found[k - 1].strokes if k else 0.0) for k in range(len(found) + 1)]
     return [_atom(pixels, part, x, y, piece, cut) for part, cut in parts if part.any()]
 
@@ -110,15 +146,25 @@ def _atom(
 
 
 def _spans(row: Row) -> list[tuple[int, int]]:
+    """Which runs of atoms may be one sign."""
     out = []
-    for i in range(len(row.atoms)):
-        right = row.atoms[i].box[0] + row.atoms[i].box[2]
-        for j in range(i + 1, min(i + RUN, len(row.atoms)) + 1):
-            if j > i + 1:
-                if row.atoms[j - 1].box[0] - right > JUMP * row.height:
-                    break
-                right = max(right, row.atoms[j - 1].box[0] + row.atoms[j - 1].box[2])
-                if around(row, (i, j))[2] > BROAD * row.height:
-                    break
-            out.append((i, j))
+    for i, first in enumerate(row.atoms):
+        out.append((i, i + 1))
+        x, y, right, bottom = (
+            first.box[0],
+            first.box[1],
+            first.box[0] + first.box[2],
+            first.box[1] + first.box[3],
+        )
+        alone = True
+        for j in range(i + 1, min(i + RUN, len(row.atoms))):
+            atom = row.atoms[j]
+            left, gap = atom.box[0], (atom.box[0] - right) / row.height
+            tall = min(bottom - y, atom.box[3]) > TALL * row.height
+            x, y = min(x, left), min(y, atom.box[1])
+            right, bottom = max(right, left + atom.box[2]), max(bottom, atom.box[1] + atom.box[3])
+            alone = alone and atom.piece == first.piece
+            if gap > (ASIDE if tall else JUMP) or right - x > (BROAD if alone else TOGETHER) * row.height:
+                break
+            out.append((i, j + 1))
     return out

@@ -1,7 +1,8 @@
-"""What the edges of a row's lattice weigh: the classifier's word, and what sizes and gaps say.
+"""What the edges of a row's lattice weigh: the classifier's word, and what sizes, cuts and gaps say.
 
-Lengths are shares of the height of the row's digits. The constants are log-linear weights of a conditional random
-field over whole strings.
+The weights are those of a conditional random field, fitted by maximum likelihood on synthetic strings of handwriting:
+each edge's log weight is the sum of its features times the numbers below. Lengths are shares of the height of the
+row's digits.
 """
 
 from __future__ import annotations
@@ -9,86 +10,169 @@ from __future__ import annotations
 import numpy as np
 
 from netsuke.reader.lattice import Edge
-from netsuke.reader.reading import Box
-from netsuke.reader.segments import Atom, Row, around
+from netsuke.reader.segments import Row
 
 LEAST = 1e-5  # probability that the classifier is never below: it may be wrong
 TOP = 4  # classes of a candidate that are worth an edge
-KNOWN, NAIVE = 1.0, 1.0  # weight of its log-probabilities, where it knows "none" and where it does not
-SIGN = -0.3  # of each sign: else many small ones would do as well
-LOW, LOW_SD = 0.72, 0.13  # height of a digit below which it is unlikely
-BROAD, BROAD_SD = 0.95, 0.22  # its width above which it is unlikely
-CUT, CROSSED = -0.6, -1.0  # of an end within a piece, and for each stroke it crosses
-JOIN, GAP = -0.4, -7.0  # of two pieces in one sign, and by the gap between them
-UNCUT = -0.25  # of an end not taken
-DROP, DROPPED = -0.6, -14.0  # of ink that is no sign, and by its area in squared heights
-SEPARATOR = -0.4
+WORTH = 9.0  # an edge whose log weight lies so far below the best of its span is left out
+SIGNS = (
+    "sign",
+    "low",
+    "very low",
+    "tall",
+    "broad",
+    "very broad",
+    "inked",
+    "off line",
+    "none",
+    "likely",
+    "one",
+)
+TIES = ("cut", "strokes", "join", "gap", "uncut")  # of every edge: where it begins, and what it ties together
+DROPS = ("drop", "area", "height", "none dropped", "part dropped")
+POINTS = tuple(f"{name} {sign}" for sign in ".,-" for name in ("is", "large", "place", "long", "none of"))
+NAMES = SIGNS + TIES + DROPS + POINTS
+# Of a model that knows what is no digit, and of one that does not.
+KNOWING = np.array(
+    [
+        -1.63, -10.19, -3.65, -11.28, -2.52, -0.07, 0.36, -6.20, -0.81, 1.28, -0.13,  # SIGNS
+        0.44, -2.37, 0.14, -7.54, 2.99,  # TIES
+        -0.32, -4.40, -1.82, -0.16, 0.36,  # DROPS
+        0.71, -6.54, -7.75, -3.61, 2.77,  # is . ...
+        -2.19, -4.03, -6.04, 2.10, -0.43,  # is , ...
+        0.63, -5.64, -8.48, -0.11, 0.60,  # is - ...
+    ]
+)  # fmt: skip
+NAIVE = np.array(
+    [
+        0.92, -11.95, 1.61, -10.96, -6.09, 0.35, -2.14, -7.41, 0.00, 1.16, -0.43,  # SIGNS
+        0.54, -4.13, -1.21, -5.78, 0.61,  # TIES
+        -0.34, -6.78, -1.14, 0.00, -0.00,  # DROPS
+        0.13, -4.01, -8.54, -4.07, 0.00,  # is . ...
+        -2.82, -3.45, -4.68, 4.44, 0.00,  # is , ...
+        0.77, -3.83, -9.83, -0.17, 0.00,  # is - ...
+    ]
+)  # fmt: skip
 
 
-def edges(row: Row, share: np.ndarray, classes: tuple[str, ...], *, knows_none: bool) -> list[Edge]:
-    """The edges of a row, from the probabilities float64 [spans, K + 1] of its candidates; `key` is the span's number."""
-    out: list[Edge] = []
-    line = _line(row)
-    log = np.log(np.maximum(share, LEAST)) * (KNOWN if knows_none else NAIVE)
-    for key, (start, stop) in enumerate(row.spans):
-        box = around(row, (start, stop))
-        held = _held(row, start, stop)
-        weight = SIGN + _shape(box, row.height) + held
-        for k in np.argsort(-share[key, :-1])[:TOP]:
-            out.append(Edge(start, stop, classes[k], weight + float(log[key, k]), key))
-        for symbol, likely in _separator(box, row, line):
-            out.append(Edge(start, stop, symbol, likely + held, key))
-    for i, atom in enumerate(row.atoms):
-        out.append(Edge(i, i + 1, "", _dropped(atom, row)))
+def edges(row: Row, share: np.ndarray, classes: tuple[str, ...], weights: np.ndarray) -> list[Edge]:
+    """The edges of a row from the probabilities float64 [spans, K + 1] of its candidates; `key` is the span's number."""
+    part = np.split(weights, np.cumsum([len(SIGNS), len(TIES), len(DROPS)]))
+    shape = shapes(row)
+    tie = ties(row) @ part[1]
+    likely, none = logs(share)
+    sign = signs(row, shape, none) @ part[0][:-2] + tie
+    is_one = np.array([symbol == "1" for symbol in classes])
+    by_class = sign[:, None] + likely * part[0][-2] + is_one * part[0][-1]
+    order = np.argsort(-by_class, 1)[:, :TOP]
+    out = [
+        Edge(*row.spans[key], classes[k], float(by_class[key, k]), key)
+        for key in range(len(row.spans))
+        for k in order[key]
+        if by_class[key, k] > by_class[key, order[key, 0]] - WORTH
+    ]
+    single = [key for key, (start, stop) in enumerate(row.spans) if stop == start + 1]
+    lost = drops(row, shape, none)[single] @ part[2] + tie[single]
+    out += [Edge(*row.spans[key], "", float(weight), key) for key, weight in zip(single, lost, strict=True)]
+    for symbol, may_be, features in points(row, shape, none):
+        at = POINTS.index(f"is {symbol}")
+        weight = features @ part[3][at : at + features.shape[1]] + tie
+        out += [Edge(*row.spans[key], symbol, float(weight[key]), int(key)) for key in np.flatnonzero(may_be)]
     return out
 
 
-def _held(row: Row, start: int, stop: int) -> float:
-    """What it costs to end here and not within, and to tie these atoms together."""
-    weight = 0.0
-    if start and row.atoms[start].piece == row.atoms[start - 1].piece:
-        weight += CUT + CROSSED * row.atoms[start].cut
-    right = row.atoms[start].box[0] + row.atoms[start].box[2]
-    for i in range(start + 1, stop):
-        atom = row.atoms[i]
-        if atom.piece == row.atoms[i - 1].piece:
-            weight += UNCUT * max(0.0, 1 - atom.cut)
-        else:
-            weight += JOIN + GAP * max(0.0, (atom.box[0] - right) / row.height)
-        right = max(right, atom.box[0] + atom.box[2])
-    return weight
+def logs(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of the classes [n, K] and of none [n]; the latter 0 where the model has no "none"."""
+    log = np.log(np.maximum(share, LEAST))
+    return log[:, :-1], log[:, -1] if share[:, -1].any() else np.zeros(len(share))
 
 
-def _shape(box: Box, height: float) -> float:
-    low = max(0.0, LOW - box[3] / height) / LOW_SD
-    broad = max(0.0, box[2] / height - BROAD) / BROAD_SD
-    return -(low * low + broad * broad) / 2
-
-
-def _dropped(atom: Atom, row: Row) -> float:
-    return DROP + DROPPED * atom.area / row.height**2
-
-
-def _line(row: Row) -> tuple[float, float]:
-    """Top and bottom of the row's digits."""
-    tall = [atom.box for atom in row.atoms if atom.box[3] >= 0.6 * row.height] or [row.box]
-    return float(np.median([y for _, y, _, _ in tall])), float(np.median([y + h for _, y, _, h in tall]))
-
-
-def _separator(box: Box, row: Row, line: tuple[float, float]) -> list[tuple[str, float]]:
-    """Which separators ink of this box may be, with log weights: by size, and by where it lies between the lines."""
-    x, y, w, h = (float(v) for v in box)
-    height = row.height
-    low = (y + h / 2 - line[0]) / max(line[1] - line[0], 1)  # 0 at the top of the digits, 1 at their foot
-    out = []
-    if h < 0.55 * height and w < 0.4 * height and low > 0.6:
-        long = h / height
-        small = -((max(0.0, max(w, h) / height - 0.25) / 0.08) ** 2) / 2
-        out.append((".", SEPARATOR + small - 3 * max(0.0, 0.85 - low)))
-        if h > 0.15 * height and low > 0.75:
-            out.append(
-                (",", SEPARATOR - ((max(0.0, 0.25 - long) / 0.08) ** 2) / 2 - 4 * max(0.0, 0.95 - low))
-            )
-    if w > 1.6 * h and 0.2 * height < w < 1.3 * height and 0.25 < low < 0.85 and h < 0.35 * height:
-        out.append(("-", SEPARATOR))
+def shapes(row: Row) -> np.ndarray:
+    """Of each span: x, y, w, h, area and, from 0 at the top of the row's digits to 1 at their foot, its middle."""
+    boxes = np.array([atom.box for atom in row.atoms], float)
+    areas = np.concatenate([[0], np.cumsum([atom.area for atom in row.atoms])])
+    high = boxes[boxes[:, 3] >= 0.6 * row.height]
+    if not len(high):
+        high = np.array([row.box], float)
+    top, foot = float(np.median(high[:, 1])), float(np.median(high[:, 1] + high[:, 3]))
+    out = np.empty((len(row.spans), 6))
+    for k, (start, stop) in enumerate(row.spans):
+        x, y = boxes[start:stop, :2].min(0)
+        right, bottom = (boxes[start:stop, :2] + boxes[start:stop, 2:]).max(0)
+        middle = ((y + bottom) / 2 - top) / max(foot - top, 1)
+        out[k] = x, y, right - x, bottom - y, areas[stop] - areas[start], middle
+    out[:, 2:4] /= row.height
+    out[:, 4] /= row.height**2
     return out
+
+
+def signs(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
+    """Features of a span as a digit, whichever: SIGNS but the last two."""
+    _, _, w, h, area, middle = shape.T
+    low, broad = np.maximum(0, 0.8 - h), np.maximum(0, w - 0.8)
+    return np.stack(
+        [
+            np.ones_like(w), low, 5 * low**2, np.maximum(0, h - 1.25), broad, 3 * np.maximum(0, w - 1.1) ** 2,
+            np.maximum(0, 0.1 - area) * 10, np.maximum(0, np.abs(middle - 0.5) - 0.2), none,
+        ],
+        1,
+    )  # fmt: skip
+
+
+def ties(row: Row) -> np.ndarray:
+    """Features of where a span begins and of what it ties together: TIES."""
+    atoms = row.atoms
+    out = np.zeros((len(row.spans), len(TIES)))
+    for k, (start, stop) in enumerate(row.spans):
+        if start and atoms[start].piece == atoms[start - 1].piece:
+            out[k, :2] = 1, atoms[start].cut
+        right = atoms[start].box[0] + atoms[start].box[2]
+        for i in range(start + 1, stop):
+            if atoms[i].piece == atoms[i - 1].piece:
+                out[k, 4] += max(0.0, 1 - atoms[i].cut)
+            else:
+                out[k, 2] += 1
+                out[k, 3] += max(0.0, (atoms[i].box[0] - right) / row.height)
+            right = max(right, atoms[i].box[0] + atoms[i].box[2])
+    return out
+
+
+def drops(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
+    """Features of a span as ink that is no sign: DROPS."""
+    pieces = [atom.piece for atom in row.atoms]
+    part = [float(pieces.count(row.atoms[start].piece) > 1) for start, _ in row.spans]
+    return np.stack([np.ones(len(shape)), shape[:, 4], shape[:, 3], none, part], 1)
+
+
+def points(row: Row, shape: np.ndarray, none: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Of each separator: which spans may be one, and their features, named by POINTS."""
+    _, _, w, h, _, middle = shape.T
+    one, longer, small = np.ones_like(w), np.maximum(w, h), (h < 0.6) & (w < 0.45)
+    dot = np.stack(
+        [
+            one,
+            np.maximum(0, longer - 0.2) ** 2 * 25,
+            np.maximum(0, np.abs(middle - 0.95) - 0.1),
+            longer,
+            none,
+        ],
+        1,
+    )
+    comma = np.stack(
+        [one, np.maximum(0, longer - 0.35) ** 2 * 25, np.maximum(0, np.abs(middle - 1.05) - 0.1), h, none], 1
+    )
+    dash = np.stack(
+        [
+            one,
+            np.maximum(0, h - 0.2) * 5,
+            np.maximum(0, np.abs(middle - 0.5) - 0.1),
+            np.minimum(w / np.maximum(h, 0.03), 5),
+            none,
+        ],
+        1,
+    )
+    return [
+        (".", small & (middle > 0.55), dot),
+        (",", small & (middle > 0.65), comma),
+        ("-", (w > 1.3 * h) & (w > 0.15) & (w < 1.4) & (h < 0.45) & (middle > 0.1) & (middle < 0.95), dash),
+    ]
