@@ -62,11 +62,13 @@ def read_labelled(
         if not file.is_file():
             raise DataError(f"{table}, line {line}: {file} is not there")
         standing = None if known is None else tuple(known.pop(name, ()))
+        if not standing and text:  # not told
+            standing = None
         found[name] = Labelled(file, name, text, standing, mask if mask and mask.is_file() else None)
     if not found:
         raise DataError(f"{table}: no line; it needs file,text")
-    if known:
-        raise DataError(f"{boxes}: {next(iter(known))} is not in {table}")
+    if lost := next((name for name in known or () if not (folder / name).is_file()), None):
+        raise DataError(f"{boxes}: {folder / lost} is not there")
     return list(found.values())
 
 
