@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -20,7 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SLOW = 300.0  # seconds without an answer that count as a hang; 50 million pixels take a busy machine long
+SLOW = 120.0  # seconds of work without an answer that count as a hang
+STILL = 900.0  # and seconds of the clock, of which a busy machine may need more
 PAGES = 5  # of a file that are read
 
 
@@ -49,6 +51,24 @@ def peak(reset: bool = False) -> int:
         Path("/proc/self/clear_refs").write_text("5")
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["VmHWM"].split()[0]) << 10
+
+
+def worked(pid: int) -> float:
+    """Seconds of CPU that a process has had; 0 where that cannot be known."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def answer(pipe: Any, process: Any) -> Any:
+    """What comes through the pipe. Raises TimeoutError for a hang, EOFError where the process has died."""
+    clock, cpu = time.monotonic(), worked(process.pid)
+    while not pipe.poll(1.0):
+        if time.monotonic() - clock > STILL or worked(process.pid) - cpu > SLOW:
+            raise TimeoutError
+    return pipe.recv()
 
 
 def serve(pipe: Any) -> None:
@@ -88,9 +108,7 @@ def run(seeds: range, progress: bool = False) -> dict[str, Any]:
             theirs.close()
         try:
             pipe.send(seed)
-            if not pipe.poll(SLOW + (30 if not done else 0)):
-                raise TimeoutError
-            kind, outcome, said, grown, spent = pipe.recv()
+            kind, outcome, said, grown, spent = answer(pipe, process)
         except (EOFError, BrokenPipeError, ConnectionResetError, TimeoutError) as end:
             kind = list(KINDS)[seed % len(KINDS)]
             outcome = said = "hang" if isinstance(end, TimeoutError) else "crash"

@@ -30,6 +30,7 @@ def test_a_seed_makes_the_same_file(odd_files: ModuleType) -> None:
         assert odd_files.odd(seed) == odd_files.odd(seed)
 
 
+@pytest.mark.slow
 def test_odd_images_end_in_an_answer_or_one_clear_line(odd_images: ModuleType) -> None:
     found = odd_images.run(SEEDS)
     assert found["failures"] == []
