@@ -63,7 +63,7 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     dark = rest[strong].sum() >= 0
     contrast = rest / np.maximum(paper, 32) if dark else rest / -255
     other = shrunk(np.maximum(-contrast, 0), SMALL)
-    noise = cv2.blur(np.minimum(other, MIN_CONTRAST * 2), (window, window)) * 2.5  # E[max(x, 0)] is 0.4 sigma
+    noise = cv2.blur(np.minimum(other, 2 * MIN_CONTRAST), (window, window)) * 2.5  # E[max(x, 0)] is 0.4 sigma
     return contrast, cv2.resize(noise, full.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 

@@ -1,4 +1,4 @@
-"""What the reader shows its classifier, with the truth: candidates cut from synthetic scenes, and which of them are digits."""
+"""What the reader shows its classifier, with the truth: candidates cut from synthetic scenes."""
 
 from __future__ import annotations
 

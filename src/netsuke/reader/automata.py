@@ -18,10 +18,10 @@ Values = Callable[[int], Sequence[Sequence[int]]]  # of n digits: what digit d c
 
 @dataclass(frozen=True)
 class Length:
-    """From `least` to `most` digits (None: no limit)."""
+    """From `least` to `most` digits."""
 
     least: int
-    most: int | None
+    most: int
 
     def starts(self) -> Iterable[int]:
         return (0,)
@@ -29,8 +29,6 @@ class Length:
     def step(self, state: Any, symbol: str) -> int | None:
         if not symbol.isdigit():
             return state
-        if self.most is None:
-            return min(state + 1, self.least)  # more need not be counted
         return state + 1 if state < self.most else None
 
     def accepts(self, state: Any) -> bool:
@@ -39,19 +37,20 @@ class Length:
 
 @dataclass(frozen=True)
 class Between:
-    """A whole number from `low` to `high`, leading zeros allowed, of at most `longest` digits.
+    """A whole number from `low` to `high`, leading zeros allowed, of `least` to `longest` digits.
 
     A state is (digits still to come, still equal to the low bound, still equal to the high one): digit by digit.
     """
 
     low: int
     high: int
+    least: int
     longest: int
 
     def starts(self) -> Iterable[tuple[int, bool, bool]]:
         return (
             (n, True, n >= len(str(self.high)))  # fewer digits than the high bound has never reach it
-            for n in range(len(str(self.low)), self.longest + 1)
+            for n in range(max(self.least, len(str(self.low))), self.longest + 1)
         )
 
     def step(self, state: Any, symbol: str) -> tuple[int, bool, bool] | None:

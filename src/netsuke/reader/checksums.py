@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import cache
 
 from netsuke.errors import OptionError
-from netsuke.reader.automata import Checksum
+from netsuke.reader.automata import Checksum, Values
 
 NAMES = "luhn, isbn, mod11, iban:DE (any country), weights such as 3,1,3,1%10, or (weights, modulus)"
 IBAN = {
@@ -15,21 +16,20 @@ IBAN = {
 LONGEST_IBAN = 34
 
 
-def checksum(given: str | tuple[tuple[int, ...], int], longest: int) -> Checksum:
-    """The automaton of a checksum for numbers of at most `longest` digits. Raises OptionError for an unknown one."""
+def checksum(given: str | tuple[tuple[int, ...], int], least: int, longest: int) -> Checksum:
+    """The automaton of a checksum for numbers of `least` to `longest` digits. Raises OptionError for an unknown one."""
+    values, modulus, target, lengths = _known(given)
+    return Checksum(values, modulus, target, tuple(n for n in range(least, longest + 1) if n in lengths))
+
+
+def _known(given: str | tuple[tuple[int, ...], int]) -> tuple[Values, int, int, Container[int]]:
+    """Values, modulus, target and the lengths it is defined for."""
     if isinstance(given, str):
         name, _, country = given.strip().lower().partition(":")
-        if name in ("luhn", "mod11") and not country:
-            return Checksum(
-                _luhn if name == "luhn" else _mod11,
-                10 if name == "luhn" else 11,
-                0,
-                tuple(range(2, longest + 1)),
-            )
-        if name == "isbn" and not country:
-            return Checksum(_isbn, 110, 0, (10, 13))
         if name == "iban":
-            return _iban(country.upper(), longest)
+            return _iban(country.upper())
+        if name in KINDS and not country:
+            return KINDS[name]
         weights, modulus = _parsed(given)
     else:
         try:
@@ -39,7 +39,7 @@ def checksum(given: str | tuple[tuple[int, ...], int], longest: int) -> Checksum
     if not weights or modulus < 2:
         raise OptionError(f"a checksum needs weights and a modulus above 1; got {given!r}")
     rows = tuple(tuple(weight * digit for digit in range(10)) for weight in weights)
-    return Checksum(lambda n: rows, modulus, 0, (len(weights),))
+    return (lambda n: rows), modulus, 0, (len(weights),)
 
 
 def _parsed(given: str) -> tuple[tuple[int, ...], int]:
@@ -52,16 +52,15 @@ def _parsed(given: str) -> tuple[tuple[int, ...], int]:
         raise OptionError(f"unknown checksum {given!r}; netsuke knows {NAMES}") from None
 
 
-def _iban(country: str, longest: int) -> Checksum:
+def _iban(country: str) -> tuple[Values, int, int, Container[int]]:
     """ISO 13616: account number, country as two numbers from A = 10, check digits; together 1 modulo 97."""
     if len(country) != 2 or not (country.isascii() and country.isalpha()):
         raise OptionError(
             "checksum iban needs its country, such as iban:DE: netsuke reads the digits behind it"
         )
     letters = int("".join(str(ord(letter) - ord("A") + 10) for letter in country))
-    known = IBAN.get(country)
-    lengths = (known - 2,) if known else tuple(range(5, min(longest, LONGEST_IBAN - 2) + 1))
-    return Checksum(_iban_values, 97, (1 - letters * 100) % 97, lengths)
+    lengths = (IBAN[country] - 2,) if country in IBAN else range(5, LONGEST_IBAN - 1)
+    return _iban_values, 97, (1 - letters * 100) % 97, lengths
 
 
 @cache
@@ -89,3 +88,10 @@ def _isbn(n: int) -> tuple[tuple[int, ...], ...]:
 def _iban_values(n: int) -> tuple[tuple[int, ...], ...]:
     weights = [10, 1] + [pow(10, n - 1 - i + 6, 97) for i in range(2, n)]
     return tuple(tuple(weight * d for d in range(10)) for weight in weights)
+
+
+KINDS: dict[str, tuple[Values, int, int, Container[int]]] = {
+    "luhn": (_luhn, 10, 0, range(2, 1 << 16)),
+    "mod11": (_mod11, 11, 0, range(2, 1 << 16)),
+    "isbn": (_isbn, 110, 0, (10, 13)),
+}

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from netsuke.errors import OptionError
 from netsuke.reader.automata import All, Between, Length, Without
 from netsuke.reader.checksums import checksum
-from netsuke.reader.lattice import Automaton
+from netsuke.reader.lattice import Anything, Automaton
 from netsuke.reader.pattern import Pattern
 
 SEPARATORS = ".,-"
@@ -41,17 +41,19 @@ class Field:
     def automaton(self, longest: int) -> Automaton:
         """What texts of at most `longest` digits it admits."""
         parts: list[Automaton] = []
+        least = 1
         if self.length is not None:
-            parts.append(Length(*self._lengths()))
+            parts.append(Length(*(bounds := self._lengths())))
+            least, longest = bounds[0], min(longest, bounds[1])
         if self.pattern is not None:
             parts.append(Pattern(self.pattern))
         if self.range is not None:
-            parts.append(Between(*self._bounds(), longest))
+            parts.append(Between(*self._bounds(), least, longest))
         if self.checksum is not None:
-            parts.append(checksum(self.checksum, longest))
+            parts.append(checksum(self.checksum, least, longest))
         if not self.separators:
             parts.append(Without(SEPARATORS))
-        return All(tuple(parts))
+        return All(tuple(parts)) if parts else Anything()
 
     @property
     def total(self) -> Decimal | str | None:
@@ -66,7 +68,7 @@ class Field:
             raise OptionError(f'sum is a number or "{LAST}"; got {self.sum!r}')
         return total
 
-    def _lengths(self) -> tuple[int, int | None]:
+    def _lengths(self) -> tuple[int, int]:
         given = self.length
         if isinstance(given, range_):
             least, most = given.start, given.stop - 1

@@ -70,26 +70,36 @@ class _Prefix:
 
 
 def decode(
-    atoms: int, edges: Sequence[Edge], automaton: Automaton | None = None, *, best: int = 5, beam: int = 8
+    atoms: int,
+    edges: Sequence[Edge],
+    automaton: Automaton | None = None,
+    *,
+    best: int = 5,
+    beam: int = 8,
+    slack: float = inf,
 ) -> list[Path]:
     """The `best` most probable texts that the automaton admits, the first first; none where it admits none.
 
-    Keeps `beam` texts for each place and state of the automaton: with as many as there are texts the answer is exact.
-    Probabilities are exact whatever the beam, but for paths of the same text that it dropped.
+    Keeps `beam` texts for each place and state of the automaton, and of these only what may yet become exp(-slack) of
+    the weight of all paths: with no slack given and as wide a beam as there are texts the answer is exact.
     """
     automaton = automaton or Anything()
     leaving: dict[int, list[Edge]] = defaultdict(list)
     for edge in edges:
         if edge.weight > -inf:
             leaving[edge.start].append(edge)
+    ahead = _ahead(atoms, leaving)
     places: list[dict[Hashable, dict[str, _Prefix]]] = [defaultdict(dict) for _ in range(atoms + 1)]
     mass: list[dict[Hashable, float]] = [{} for _ in range(atoms + 1)]
     for state in automaton.starts():
         places[0][state][""] = _Prefix(0.0, 0.0, ())
         mass[0][state] = 0.0
     for at in range(atoms):
+        least = ahead[0] - ahead[at] - slack if ahead[at] > -inf else inf
         for state, texts in places[at].items():
-            kept = _heaviest(texts, beam)
+            if mass[at][state] < least:
+                continue
+            kept = _heaviest(texts, beam, least)
             for edge in leaving[at]:
                 after = automaton.step(state, edge.symbol) if edge.symbol else state
                 if after is not None:
@@ -97,16 +107,16 @@ def decode(
                     onto = mass[edge.stop]
                     onto[after] = _add(onto.get(after, -inf), mass[at][state] + edge.weight)
         places[at] = {}
-    return _ends(places[atoms], mass[atoms], automaton, best, _all(atoms, leaving))
+    return _ends(places[atoms], mass[atoms], automaton, best, ahead[0])
 
 
-def _all(atoms: int, leaving: dict[int, list[Edge]]) -> float:
-    """Log weight of all paths, admitted or not."""
-    mass = [0.0] + [-inf] * atoms
-    for at in range(atoms):
+def _ahead(atoms: int, leaving: dict[int, list[Edge]]) -> list[float]:
+    """Of each place: log weight of all ways from there to the end, admitted or not."""
+    mass = [-inf] * atoms + [0.0]
+    for at in reversed(range(atoms)):
         for edge in leaving[at]:
-            mass[edge.stop] = _add(mass[edge.stop], mass[at] + edge.weight)
-    return mass[atoms]
+            mass[at] = _add(mass[at], edge.weight + mass[edge.stop])
+    return mass
 
 
 def _extend(onto: dict[str, _Prefix], texts: Iterable[tuple[str, _Prefix]], edge: Edge) -> None:
@@ -121,10 +131,9 @@ def _extend(onto: dict[str, _Prefix], texts: Iterable[tuple[str, _Prefix]], edge
             known.best, known.edges = top, (edge, prefix.edges)
 
 
-def _heaviest(texts: dict[str, _Prefix], most: int) -> list[tuple[str, _Prefix]]:
-    if len(texts) <= most:
-        return list(texts.items())
-    return heapq.nlargest(most, texts.items(), key=lambda item: item[1].total)
+def _heaviest(texts: dict[str, _Prefix], most: int, least: float) -> list[tuple[str, _Prefix]]:
+    kept = [item for item in texts.items() if item[1].total >= least]
+    return kept if len(kept) <= most else heapq.nlargest(most, kept, key=lambda item: item[1].total)
 
 
 def _ends(

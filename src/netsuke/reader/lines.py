@@ -11,7 +11,10 @@ SPECK = 0.004  # of the square of a sign's height: the area below which ink is d
 SMALLEST = 7  # pixels of a sign's height
 ALIKE = 0.4  # height of the smaller of two neighbours as a share of the larger
 BESIDE = 0.4  # of the smaller one's height that lies within the larger one's
-GAP = 1.3  # of the larger one's height: wider apart are two numbers
+BAR = 7  # widths of what is a bar
+LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none of them
+GAP = 0.8  # of the larger one's height: wider apart are two numbers
+OVER = 1.4  # unless a full stop or a comma stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
 
@@ -30,7 +33,7 @@ def numbers(stats: np.ndarray) -> list[Number]:
     if not len(stats):
         return []
     large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
-    framed = _frames(stats[large])
+    framed = _frames(stats[large]) | _bars(stats[large])
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
     groups = _linked(stats, large[~framed])
@@ -46,6 +49,14 @@ def _frames(stats: np.ndarray) -> np.ndarray:
     return held.any(1) & (area < 0.4 * w * h)
 
 
+def _bars(stats: np.ndarray) -> np.ndarray:
+    """Which pieces are remains of lines: far longer than wide, and than the signs of the page: bool [n]."""
+    if not len(stats):
+        return np.zeros(0, bool)
+    longer, other = stats[:, 2:4].max(1), stats[:, 2:4].min(1)
+    return (longer > BAR * other) & (longer > LONGEST * np.median(stats[:, 3]))
+
+
 def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
     """Large components that are neighbours in a line, by union of pairs."""
     parent = {int(i): int(i) for i in large}
@@ -58,9 +69,13 @@ def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
 
     order = large[np.argsort(stats[large, 0])]
     x, y, w, h = (stats[order, k].astype(float) for k in range(4))
+    points = stats[stats[:, 4] > 0]
     for a in range(len(order)):
         tall = np.maximum(h[a], h)
-        near = (x - (x[a] + w[a]) < GAP * tall) & (x >= x[a])
+        gap = x - (x[a] + w[a])
+        near = (x >= x[a]) & (
+            (gap < GAP * tall) | ((gap < OVER * tall) & _pointed(points, x[a] + w[a], x, y[a] + h[a], h[a]))
+        )
         shared = np.minimum(y[a] + h[a], y + h) - np.maximum(y[a], y)
         level = (shared > BESIDE * np.minimum(h[a], h)) & (np.minimum(h[a], h) > ALIKE * tall)
         inside = (x + w <= x[a] + w[a]) & (shared > 0.9 * h)  # a piece above or within another
@@ -70,6 +85,15 @@ def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
     for i in order:
         groups.setdefault(root(int(i)), []).append(int(i))
     return [np.array(group) for group in groups.values()]
+
+
+def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, height: float) -> np.ndarray:
+    """Whether a full stop or comma stands between `left` and each of `right` on the line of this foot: bool [n]."""
+    x, y, w, h, area = points.T
+    dot = (x >= left) & (h < 0.4 * height) & (w < 0.4 * height) & (area >= SPECK * height**2)
+    dot &= np.abs(y + h / 2 - foot) < 0.35 * height
+    ends = np.sort((x + w)[dot])
+    return np.searchsorted(ends, right, "right") > 0
 
 
 def _number(stats: np.ndarray, group: np.ndarray) -> Number:

@@ -14,15 +14,15 @@ from netsuke.artifact import Artifact
 from netsuke.reader import segments, sums, weights
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
-from netsuke.reader.lattice import Edge, Path, decode
+from netsuke.reader.lattice import Anything, Edge, Path, decode
 from netsuke.reader.reading import Digit, Reading
 
 ALTERNATIVES = 5  # texts that are told of a number
 ADDENDS = 40  # texts of each number that a sum may take
-KNOWN = 0.9  # probability from which a wide piece is one digit and need not be cut
-LIKELY = (
-    1e-12  # of a number's paths: the least share that a field must admit, else the number is none of its kind
-)
+UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, none is read
+KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
+SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
+LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
 Classify = Callable[[list[np.ndarray]], np.ndarray]
 
@@ -60,11 +60,22 @@ def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Fie
     best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
         last = first + len(row.spans)
-        edges = weights.edges(row, share[first:last], artifact.classes, fitted)
-        paths = decode(len(row.atoms), edges, field.automaton(len(row.atoms)), best=best)
-        if paths and paths[0].admitted > LIKELY and any(sign.isdigit() for sign in paths[0].text):
-            yield Found(row, share[first:last], [mask for _, mask in crops[first:last]], paths)
+        if share[first:last, :-1].max() < UNLIKE:
+            first = last
+            continue
+        automaton = field.automaton(len(row.atoms))
+        edges = weights.edges(
+            row, share[first:last], artifact.classes, fitted, every=not isinstance(automaton, Anything)
+        )
+        paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
+        if paths and paths[0].admitted > LIKELY and _says(paths[0]):
+            masks = [mask for _, mask in crops[first:last]]
+            yield Found(row, share[first:last], masks, [path for path in paths if _says(path)])
         first = last
+
+
+def _says(path: Path) -> bool:
+    return any(sign.isdigit() for sign in path.text)
 
 
 def _adding_up(found: list[Found], total: Decimal | str) -> list[Found]:

@@ -1,6 +1,6 @@
 """A subset of regular expressions as an automaton (Thompson, 1968; its sets of states are made as they are met).
 
-Digits and `. , -` stand for themselves (a full stop may be written `\\.` or `.`), `\\d` for any digit, `[0-4]` for one of
+Digits and `. , -` stand for themselves (a full stop may be `\\.` or `.`), `\\d` for any digit, `[0-4]` for one of
 some, `(a|b)` for a choice; `?`, `*`, `+`, `{3}`, `{2,4}` and `{2,}` repeat what stands before them.
 """
 

@@ -45,7 +45,7 @@ class Row:
 def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.ndarray]:
     """The numbers of a page's ink, uint8 [H, W], and its atoms, int32 [H, W], 0 where there is none.
 
-    Wide pieces are cut, but for those that `judge` knows.
+    Wide pieces are cut and neighbours joined, but for those that `judge` knows.
     """
     import cv2
 
@@ -64,7 +64,7 @@ def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.nda
             x, y, w, h = atom.box
             atoms[y : y + h, x : x + w][mask] = first + k
         row = Row([atom for _, atom, _ in made], first, number.height, number.box)
-        row.spans.extend(_spans(row))
+        row.spans.extend(_spans(row, known))
         out.append(row)
         first += len(made)
     return out, atoms
@@ -73,17 +73,17 @@ def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.nda
 def _known(
     ink: np.ndarray, label: np.ndarray, stats: np.ndarray, found: list[lines.Number], judge: Judge
 ) -> set[int]:
-    """Those wide pieces that are surely one digit."""
-    wide = [
+    """Those pieces that are surely one digit."""
+    whole = [
         int(i)
         for number in found
         for i in number.members
-        if WIDE < stats[i + 1, 2] / number.height <= LONE and stats[i + 1, 3] > TALL * number.height
+        if stats[i + 1, 2] <= LONE * number.height and stats[i + 1, 3] > TALL * number.height
     ]
-    if not wide:
+    if not whole:
         return set()
-    sure = judge([_piece(ink, label, i + 1, stats[i + 1])[0] for i in wide])
-    return {i for i, known in zip(wide, sure, strict=True) if known}
+    sure = judge([_piece(ink, label, i + 1, stats[i + 1])[0] for i in whole])
+    return {i for i, known in zip(whole, sure, strict=True) if known}
 
 
 def _piece(ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +145,7 @@ def _atom(
     return middle, Atom(box, total / 255, piece, cut), part
 
 
-def _spans(row: Row) -> list[tuple[int, int]]:
+def _spans(row: Row, known: set[int]) -> list[tuple[int, int]]:
     """Which runs of atoms may be one sign."""
     out = []
     for i, first in enumerate(row.atoms):
@@ -163,6 +163,12 @@ def _spans(row: Row) -> list[tuple[int, int]]:
             tall = min(bottom - y, atom.box[3]) > TALL * row.height
             x, y = min(x, left), min(y, atom.box[1])
             right, bottom = max(right, left + atom.box[2]), max(bottom, atom.box[1] + atom.box[3])
+            if (
+                known
+                and atom.piece != row.atoms[j - 1].piece
+                and {atom.piece - 1, row.atoms[j - 1].piece - 1} & known
+            ):
+                break
             alone = alone and atom.piece == first.piece
             if gap > (ASIDE if tall else JUMP) or right - x > (BROAD if alone else TOGETHER) * row.height:
                 break

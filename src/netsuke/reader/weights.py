@@ -13,8 +13,10 @@ from netsuke.reader.lattice import Edge
 from netsuke.reader.segments import Row
 
 LEAST = 1e-5  # probability that the classifier is never below: it may be wrong
-TOP = 4  # classes of a candidate that are worth an edge
-WORTH = 9.0  # an edge whose log weight lies so far below the best of its span is left out
+TOP, WORTH = (
+    3,
+    7.0,
+)  # classes of a candidate that are worth an edge: so many, and so far below the best log weight
 SIGNS = (
     "sign",
     "low",
@@ -55,8 +57,13 @@ NAIVE = np.array(
 )  # fmt: skip
 
 
-def edges(row: Row, share: np.ndarray, classes: tuple[str, ...], weights: np.ndarray) -> list[Edge]:
-    """The edges of a row from the probabilities float64 [spans, K + 1] of its candidates; `key` is the span's number."""
+def edges(
+    row: Row, share: np.ndarray, classes: tuple[str, ...], weights: np.ndarray, *, every: bool = False
+) -> list[Edge]:
+    """The edges of a row from the probabilities float64 [spans, K + 1] of its candidates; their key is the span.
+
+    `every` class of a candidate gets one, for a field that may ask for any; else those that may be right.
+    """
     part = np.split(weights, np.cumsum([len(SIGNS), len(TIES), len(DROPS)]))
     shape = shapes(row)
     tie = ties(row) @ part[1]
@@ -64,12 +71,12 @@ def edges(row: Row, share: np.ndarray, classes: tuple[str, ...], weights: np.nda
     sign = signs(row, shape, none) @ part[0][:-2] + tie
     is_one = np.array([symbol == "1" for symbol in classes])
     by_class = sign[:, None] + likely * part[0][-2] + is_one * part[0][-1]
-    order = np.argsort(-by_class, 1)[:, :TOP]
+    order = np.argsort(-by_class, 1)[:, : None if every else TOP]
     out = [
         Edge(*row.spans[key], classes[k], float(by_class[key, k]), key)
         for key in range(len(row.spans))
         for k in order[key]
-        if by_class[key, k] > by_class[key, order[key, 0]] - WORTH
+        if every or by_class[key, k] > by_class[key, order[key, 0]] - WORTH
     ]
     single = [key for key, (start, stop) in enumerate(row.spans) if stop == start + 1]
     lost = drops(row, shape, none)[single] @ part[2] + tie[single]
