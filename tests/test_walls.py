@@ -38,7 +38,7 @@ ALLOWED = {
     "confidence": {"errors", "graph"},
     "export": CORE | {"artifact", "coding", "confidence", "measure"},
     "import_onnx": CORE | {"artifact"},
-    "measure": CORE | {"artifact", "data", "engine"},
+    "measure": CORE | {"artifact", "data", "engine", "image"},
     "bench": CORE | {"artifact", "engine", "export", "measure"},
     "reader": CORE | {"artifact", "engine", "image", "zoo"},
     "lab": CORE

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import typer
 
 from netsuke import __version__
+from netsuke.cli import console
 from netsuke.errors import NetsukeError
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -71,12 +72,12 @@ def _build() -> typer.Typer:
         "bench": bench.bench,
         "read": read.read,
         "import": import_.import_,
-        "models": models.models,
         "rerun": rerun.rerun,
     }
     for name, verb in verbs.items():
         app.command(name, context_settings=SETTINGS)(verb)
     app.add_typer(data.app, name="data", context_settings=SETTINGS)
+    app.add_typer(models.app, name="models", context_settings=SETTINGS)
     return app
 
 
@@ -87,6 +88,9 @@ def main() -> None:
     except NetsukeError as error:
         print(f"netsuke: {error}", file=sys.stderr)
         sys.exit(2)
+    except console.Stopped as stop:
+        print(f"netsuke: {stop}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer has caught the Ctrl-C
             print(STOPPED, file=sys.stderr)

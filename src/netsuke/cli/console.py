@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class Stopped(Exception):
+    """Ctrl-C in a verb that has nothing to go on from; the text says how far it came."""
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -13,27 +13,124 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    artifact: Annotated[Path, typer.Argument(help="A .netsuke file.")],
-    data: Annotated[str, typer.Option(help="A catalogue name or a folder of images.")],
+    artifact: Annotated[
+        str | None,
+        typer.Argument(help="A .netsuke file; with --images a shipped model too, its default one if none."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A catalogue name or a folder of images.")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which part of the data.")] = "test",
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Read a folder of your own instead: photos, scans, crops in class folders."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="What they say: file,text; labels.csv beside them.")
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Where digits stand: file,label,x,y,w,h; boxes.csv beside it.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of label PNGs: i on the i-th digit; masks/ beside it.")
+    ] = None,
+    one: Annotated[
+        bool | None,
+        typer.Option("--one/--all", help="Each image is a crop of one digit, or a page; else by its labels."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="How sure a digit must be to be accepted, 0 to 1.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page: figures, curve, every error and why.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes side by side; all cores if not given.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Measure accuracy, loss, precision, recall, F1, confusion and size of a model.
+    """Measure accuracy, loss, precision, recall, F1, confusion and size of a model; or how well it reads your images.
 
     Example: netsuke evaluate lenet5.netsuke --data mnist
-    """
-    from netsuke import data as catalogue
-    from netsuke.artifact import Artifact
-    from netsuke.cli import console
 
-    model = Artifact.load(artifact)
-    dataset = fitting(model, catalogue.load(data).require(split), str(artifact))
-    document = measured(model, dataset, split)
-    document |= {"artifact": str(artifact), "file_bytes": artifact.stat().st_size}
+    Example: netsuke evaluate --images scans/ --labels labels.csv --html errors.html
+    """
+    from netsuke.cli import console
+    from netsuke.errors import OptionError
+
+    if (data is None) == (images is None):
+        raise OptionError("give --data NAME, or --images FOLDER with labels.csv, and not both")
+    if images is not None:
+        _read(artifact, images, labels, boxes, masks, one, threshold, html, jobs, json)
+        return
+    of_images = {
+        "labels": labels,
+        "boxes": boxes,
+        "masks": masks,
+        "one": one,
+        "threshold": threshold,
+        "html": html,
+    }
+    if given := [key for key, value in of_images.items() if value is not None]:
+        raise OptionError(f"--{given[0]} is of --images: give --images FOLDER instead of --data")
+    if artifact is None:
+        raise OptionError(
+            "which model? name a .netsuke file, such as netsuke evaluate lenet5.netsuke --data mnist"
+        )
+    document = _classified(Path(artifact), str(data), split)
     if json:
         console.print_json(document)
     else:
         show(document)
+
+
+def _classified(artifact: Path, data: str, split: str) -> dict[str, Any]:
+    from netsuke import data as catalogue
+    from netsuke.artifact import Artifact
+
+    model = Artifact.load(artifact)
+    dataset = fitting(model, catalogue.load(data).require(split), str(artifact))
+    document = measured(model, dataset, split)
+    return document | {"artifact": str(artifact), "file_bytes": artifact.stat().st_size}
+
+
+def _read(
+    model: str | None,
+    folder: Path,
+    labels: Path | None,
+    boxes: Path | None,
+    masks: Path | None,
+    one: bool | None,
+    threshold: float | None,
+    html: Path | None,
+    jobs: int | None,
+    json: bool,
+) -> None:
+    from netsuke.cli import console, images, options, reading
+    from netsuke.data.labelled import read_labelled
+    from netsuke.measure.page import gallery
+
+    if html is not None:
+        options.check_out(html)
+    truths = read_labelled(folder, labels, boxes, masks)
+    single = images.single(truths) if one is None else one
+    settings = reading.Settings(
+        model=model,
+        mode="one" if single else "all",
+        threshold=threshold,
+        masks=any(truth.mask for truth in truths),
+    )
+    document = images.evaluate_images(
+        truths,
+        settings,
+        jobs=reading.cores() if jobs is None else jobs,
+        folder=str(folder),
+        gallery=html is not None,
+    )
+    if html is not None:
+        gallery.write(document, html)
+    for row in document["images"]:
+        row.pop("image", None)
+    if json:
+        console.print_json(document)
+    else:
+        images.show(document)
 
 
 def fitting(model: Artifact, dataset: Dataset, name: str) -> Dataset:

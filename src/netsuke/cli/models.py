@@ -1,56 +1,179 @@
-"""`netsuke models`: what ships, and what can be trained."""
+"""`netsuke models`: what ships, what is known of each, and what can be trained."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from netsuke.artifact import Artifact
 
-def models(
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
+app = typer.Typer(
+    help="List the models that ship with netsuke, and the architectures that `train` knows.\n\nExample: netsuke models",
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.callback(invoke_without_command=True)
+def models(context: typer.Context, json: Json = False) -> None:
     """List the models that ship with netsuke, and the architectures that `train` knows.
 
     Example: netsuke models
     """
-    import re
-
-    from netsuke import zoo
-    from netsuke.artifact import Artifact
+    if context.invoked_subcommand is not None:
+        return
     from netsuke.cli import console
-    from netsuke.errors import MissingExtra
-    from netsuke.measure.cost import cost
 
-    shipped = []
-    for name in zoo.names():
-        artifact = Artifact.load(zoo.path(name))
-        report, costs = artifact.manifest.get("report", {}), cost(artifact)
-        seeds = zoo.record(name)["summary"]["accuracy"]  # of every seed, not of the one that ships alone
-        shipped.append(
-            {
-                "name": name,
-                "data": artifact.manifest.get("data"),
-                **{key: report.get(key) for key in ("accuracy", "n")},
-                **{key: costs[key] for key in ("size_bytes", "macs", "ram_bytes")},
-                "seeds": seeds,
-            }
-        )
-    try:
-        from netsuke.lab.models import MODELS, options_of
-
-        trainable: dict[str, dict[str, Any]] = {
-            name: {
-                "what": re.split(r": (floats )?\[n", str(make.__doc__).splitlines()[0])[0],
-                "options": options_of(name),
-            }
-            for name, make in MODELS.items()
-        }
-    except MissingExtra:
-        trainable = {}
+    shipped, trainable = _shipped(), _trainable()
     if json:
         console.print_json({"shipped": shipped, "trainable": trainable})
         return
+    _show(shipped)
+    if trainable:
+        lines = [(name, t["what"], _written(t["options"])) for name, t in trainable.items()]
+        title = "Trainable: netsuke train --model NAME --option key=value,key=value"
+        console.table(title, ("name", "what", "options, with their defaults"), lines, left=3)
+    else:
+        console.note("the architectures need the lab: pip install 'netsuke[lab]'")
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """The models that ship: bytes, work and accuracy of each.
+
+    Example: netsuke models list
+    """
+    from netsuke.cli import console
+
+    shipped = _shipped()
+    if json:
+        console.print_json(shipped)
+    else:
+        _show(shipped)
+
+
+@app.command("info")
+def info(
+    name: Annotated[str, typer.Argument(help="A shipped model; see netsuke models list.")],
+    json: Json = False,
+) -> None:
+    """One shipped model: size, accuracy, classes, what it takes, its record, and its model card.
+
+    Example: netsuke models info digit-small
+    """
+    from netsuke import zoo
+    from netsuke.artifact import Artifact
+    from netsuke.cli import console
+
+    artifact = Artifact.load(zoo.path(name))
+    document = described(name, artifact)
+    if json:
+        console.print_json(document)
+        return
+    d = document
+    report = d["report"]
+    accuracy = (
+        f"{report['accuracy']:.2%} of {report['n']:,}" if report.get("accuracy") is not None else "unknown"
+    )
+    rows = [
+        ("size", f"{d['size_bytes']:,} bytes; the file has {d['file_bytes']:,}"),
+        ("work, memory", f"{report.get('macs', 0):,} MACs, {report.get('ram_bytes', 0):,} bytes"),
+        ("trained on", d["data"] or "unknown"),
+        ("test accuracy", accuracy),
+        ("classes", " ".join(d["classes"])),
+        ("input", ", ".join(f"{key} {value}" for key, value in d["input"].items())),
+        (
+            "rejects",
+            ", ".join(f"{k} {v:g}" for k, v in d["reject"].items() if isinstance(v, float | int))
+            or "nothing",
+        ),
+    ]
+    if d["record"]:
+        s = d["record"]["summary"]["accuracy"]
+        rows.append(
+            ("its recipe", f"{s['mean']:.2%} ± {s['stdev'] * 100:.2f} (n={s['n']}): {d['record']['title']}")
+        )
+    rows.append(("weights", d["weight_hash"]))
+    console.table(name, ("what", "figure"), rows, left=2)
+    print(f"\n{d['card']}" if d["card"] else "It has no model card.")
+
+
+def _report(artifact: Artifact) -> dict[str, Any]:
+    """What was measured when it was made, and what is counted from the file now."""
+    from netsuke.measure.cost import cost
+
+    counted = cost(artifact)
+    told = {key: counted[key] for key in ("size_bytes", "macs", "ram_bytes")}
+    return {**artifact.manifest.get("report", {}), **told}
+
+
+def described(name: str, artifact: Artifact) -> dict[str, Any]:
+    """What `info --json` says."""
+    from netsuke import zoo
+
+    manifest = artifact.manifest
+    return {
+        "name": name,
+        "size_bytes": artifact.size_bytes,
+        "file_bytes": zoo.path(name).stat().st_size,
+        "classes": list(artifact.classes),
+        "input": manifest.get("input", {}),
+        "reject": manifest.get("reject", {}),
+        "data": manifest.get("data"),
+        "report": _report(artifact),
+        "weight_hash": artifact.weight_hash,
+        "record": zoo.record(name),
+        "card": zoo.card(name),
+    }
+
+
+def _shipped() -> list[dict[str, Any]]:
+    from netsuke import zoo
+    from netsuke.artifact import Artifact
+
+    found = []
+    for name in zoo.names():
+        artifact = Artifact.load(zoo.path(name))
+        report = _report(artifact)
+        figures = {key: report.get(key) for key in ("accuracy", "n", "macs", "ram_bytes")}
+        # `seeds` is of every seed of its recipe, not of the one that ships alone
+        found.append(
+            {
+                "name": name,
+                "data": artifact.manifest.get("data"),
+                "size_bytes": artifact.size_bytes,
+                **figures,
+                "seeds": zoo.record(name)["summary"]["accuracy"],
+            }
+        )
+    return found
+
+
+def _trainable() -> dict[str, dict[str, Any]]:
+    """What each architecture is, and its options; nothing without the lab."""
+    import re
+
+    from netsuke.errors import MissingExtra
+
+    try:
+        from netsuke.lab.models import MODELS, options_of
+    except MissingExtra:
+        return {}
+    return {
+        name: {
+            "what": re.split(r": (floats )?\[n", str(make.__doc__).splitlines()[0])[0],
+            "options": options_of(name),
+        }
+        for name, make in MODELS.items()
+    }
+
+
+def _show(shipped: list[dict[str, Any]]) -> None:
+    from netsuke.cli import console
+
     columns = ("name", "trained on", "bytes", "MACs", "test accuracy", "of its recipe's seeds")
     rows = []
     for s in shipped:
@@ -58,12 +181,6 @@ def models(
         figures = (f"{s['size_bytes']:,}", f"{s['macs']:,}", f"{s['accuracy']:.2%}")
         rows.append((s["name"], s["data"], *figures, f"{mean:.2%} ± {deviation:.2f} (n={n})"))
     console.table("Shipped: netsuke read --model NAME", columns, rows)
-    if trainable:
-        lines = [(name, t["what"], _written(t["options"])) for name, t in trainable.items()]
-        title = "Trainable: netsuke train --model NAME --option key=value,key=value"
-        console.table(title, ("name", "what", "options, with their defaults"), lines, left=3)
-    else:
-        console.note("the architectures need the lab: pip install 'netsuke[lab]'")
 
 
 def _written(options: dict[str, Any]) -> str:

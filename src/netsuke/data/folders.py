@@ -48,7 +48,7 @@ def _list(root: Path) -> tuple[tuple[str, ...], dict[str, Listed]]:
         )
     split = all(folder.name in SPLITS for folder in top)
     parts = {folder.name: _subfolders(folder) for folder in top} if split else {"train": top}
-    names = sorted({folder.name for folders in parts.values() for folder in folders}, key=_natural)
+    names = sorted({folder.name for folders in parts.values() for folder in folders}, key=natural)
     if strange := [name for name in names if not name.isprintable()]:
         raise DataError(f"{root}: the class folder {strange[0]!r} has control characters in its name")
     if len(names) < 2:
@@ -81,14 +81,14 @@ def _images(folder: Path) -> list[Path]:
     return paths
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """A key under which "img2" comes before "img10"; the name itself settles ties such as "1" and "01"."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(int(part), "") if part[0].isdecimal() else (-1, part) for part in parts], name
 
 
 def _order(path: Path) -> tuple[list[tuple[int, str]], str]:
-    return _natural(path.name)
+    return natural(path.name)
 
 
 def _target(listed: dict[str, Listed], size: int | None) -> tuple[int, int]:

@@ -19,19 +19,18 @@ MAX_PIXELS = (
 MAX_BYTES = 1 << 28  # of a file
 MAX_PARTS = 4096  # segments of a JPEG, chunks of a WebP that are looked at
 MAX_CHUNKS = 1 << 17  # of a PNG; writers cut its pixels into chunks of 8 KiB
+BAND = 1 << 20  # pixels that are converted at a time
 HIDDEN = 16  # grey levels: an image that varies by less shows nothing
 
 
-def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
+def decode(source: str | os.PathLike[str] | bytes, *, name: str = "image") -> np.ndarray:
     """An image file, or its bytes, as uint8 [H, W] or RGB [H, W, 3], upright and without alpha.
 
     Exif rotation is applied; transparency lies over white (over black where white would hide everything);
-    16 bits become 8; of an animation comes the first frame.
+    16 bits become 8; of an animation comes the first frame, of a TIFF the first page. Errors call bytes `name`.
     Raises DataError, naming the file, where it cannot be read, is no image, is damaged or is over MAX_PIXELS.
     """
-    name, data = ("image", source) if isinstance(source, bytes) else (os.fspath(source), _read(Path(source)))
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{name}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
+    name, data = load(source, name)
     kind, size = format_of(data), dimensions(data)
     if kind is None:
         raise DataError(f"{name}: not an image that netsuke reads; it reads {', '.join(FORMATS)}")
@@ -42,7 +41,15 @@ def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
         raise DataError(f"{name}: truncated or damaged {kind} file")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: pixels are {pixels.dtype}; save it with 8 or 16 bits a channel")
-    return np.ascontiguousarray(_flat(pixels))
+    return _flat(pixels)
+
+
+def load(source: str | os.PathLike[str] | bytes, name: str = "image") -> tuple[str, bytes]:
+    """What to call a file, and its bytes. Raises DataError where it cannot be read or is over MAX_BYTES."""
+    name, data = (name, source) if isinstance(source, bytes) else (os.fspath(source), _read(Path(source)))
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{name}: over {MAX_BYTES >> 20} MiB, the limit for an image file")
+    return name, data
 
 
 def format_of(data: bytes) -> str | None:
@@ -254,7 +261,7 @@ _STDERR = threading.Lock()
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Send file descriptor 2 nowhere: libpng prints there, past OpenCV's own log level."""
     with _STDERR:
         try:
@@ -274,7 +281,7 @@ def _silence() -> Iterator[None]:
 def _imdecode(data: bytes) -> np.ndarray | None:
     import cv2
 
-    with _silence():
+    with silence():
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
@@ -282,28 +289,61 @@ def _imdecode(data: bytes) -> np.ndarray | None:
 
 
 def _flat(pixels: np.ndarray) -> np.ndarray:
-    """OpenCV's grey or BGR(A) of 8 or 16 bits -> uint8 grey or RGB."""
+    """OpenCV's grey or BGR(A) of 8 or 16 bits -> uint8 grey or RGB; band by band, so that one copy is all it takes."""
     import cv2
 
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257).reshape(pixels.shape)
-    if pixels.ndim == 2:
+    high, wide = pixels.shape[:2]
+    planes = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if planes == 1 and pixels.dtype == np.uint8:
+        return pixels.reshape(high, wide)
+    rows = max(1, BAND // wide)
+    bands = [slice(top, min(top + rows, high)) for top in range(0, high, rows)]
+    out = np.empty((high, wide) if planes == 1 else (high, wide, 3), np.uint8)
+    clear = False
+    for band in bands:
+        part, alpha = _eight(pixels[band]), None
+        if planes == 1:
+            out[band] = part.reshape(out[band].shape)
+            continue
+        if planes == 2:  # grey and alpha
+            part, alpha = np.dstack([part[..., 0]] * 3), part[..., 1]
+        elif planes == 4:
+            alpha = part[..., 3]
+        out[band] = cv2.cvtColor(np.ascontiguousarray(part[..., :3]), cv2.COLOR_BGR2RGB)
+        if alpha is not None and alpha.min() < 255:
+            clear = True
+            out[band] = _over(out[band], alpha, white=True)
+    if clear and np.ptp(out) < HIDDEN:  # white strokes on nothing: white would hide them
+        for band in bands:
+            part = _eight(pixels[band])
+            colour = np.dstack([part[..., 0]] * 3) if planes == 2 else part[..., 2::-1]
+            out[band] = _over(np.ascontiguousarray(colour), part[..., -1], white=False)
+    return out
+
+
+def _eight(pixels: np.ndarray) -> np.ndarray:
+    """8 bits of 16."""
+    import cv2
+
+    if pixels.dtype == np.uint8:
         return pixels
-    if pixels.shape[2] < 3:  # grey, or grey and alpha
-        pixels = np.dstack([pixels[..., :1]] * 3 + [pixels[..., 1:]])
-    colour = np.ascontiguousarray(pixels[..., 2::-1])
-    return colour if pixels.shape[2] == 3 else opaque(colour, pixels[..., 3])
+    return cv2.convertScaleAbs(np.ascontiguousarray(pixels), alpha=1 / 257).reshape(pixels.shape)
+
+
+def _over(colour: np.ndarray, alpha: np.ndarray, *, white: bool) -> np.ndarray:
+    """Colour as its alpha shows it over white, or over black."""
+    import cv2
+
+    cover = cv2.merge([np.ascontiguousarray(alpha)] * 3)
+    if not white:
+        return cv2.multiply(colour, cover, scale=1 / 255)
+    # Over white, what alpha scales is the distance from white.
+    return cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(colour), cover, scale=1 / 255))
 
 
 def opaque(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """uint8 RGB [H, W, 3] as its alpha [H, W] shows it over white."""
-    import cv2
-
+    """uint8 RGB [H, W, 3] as its alpha [H, W] shows it over white; over black where white would hide everything."""
     if alpha.min() == 255:
         return colour
-    cover = cv2.merge([alpha] * 3)
-    # Over white, what alpha scales is the distance from white.
-    over_white = cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(colour), cover, scale=1 / 255))
-    if np.ptp(over_white) >= HIDDEN:
-        return over_white
-    return cv2.multiply(colour, cover, scale=1 / 255)  # white strokes on nothing: white would hide them
+    over_white = _over(colour, alpha, white=True)
+    return over_white if np.ptp(over_white) >= HIDDEN else _over(colour, alpha, white=False)

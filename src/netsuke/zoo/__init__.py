@@ -28,3 +28,9 @@ def path(name: str) -> Path:
 def record(name: str) -> dict[str, Any]:
     """What was measured of a shipped artifact's recipe over several seeds: the record that made it."""
     return json.loads(path(name).with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def card(name: str) -> str:
+    """The model card, Markdown: data, licence, figures, limits (Mitchell et al., 2019); "" where there is none."""
+    file = path(name).with_suffix(".md")
+    return file.read_text(encoding="utf-8") if file.is_file() else ""

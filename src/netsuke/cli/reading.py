@@ -1,0 +1,341 @@
+"""Reading many images: one process at first, and all cores once that is worth their start."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from netsuke.cli.inputs import Source, Task, tasks
+from netsuke.errors import OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from netsuke.artifact import Artifact
+    from netsuke.reader import Reader, Reading
+
+Entry = dict[str, Any]  # what --json says of one page
+Mode = Literal["auto", "one", "all"]
+WORTH = 2.0  # seconds of work that must be left for processes to be started
+TRIED = 0.5  # seconds after which that is judged
+CROP = 0.3  # of an image's height: one sign that high is a crop's
+AHEAD = 4  # tasks a process that wait for it: bounds what is in memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to read; it travels to other processes. `field` holds the keywords of `netsuke.reader.Field`."""
+
+    model: str | None = None
+    mode: Mode = "auto"
+    field: dict[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
+    error_rate: float | None = None
+    masks: bool = False
+    alternatives: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, and where to draw what was read of it."""
+
+    task: Task
+    overlay: Path | None = None
+
+
+class Line(Protocol):
+    """Jobs in order, and how many there are as far as is known."""
+
+    total: int
+
+    def __iter__(self) -> Iterator[Job]: ...
+
+
+class Worker:
+    """Reads one page after the other with one reader.
+
+    Raises OptionError and ArtifactError where model and settings do not fit.
+    """
+
+    def __init__(self, settings: Settings):
+        from netsuke.reader import Field, Reader
+
+        self.settings = settings
+        self.reader: Reader = Reader(_tuned(artifact(settings.model), settings), backend="packaged")
+        # A model that cannot reject is held to a threshold all the same.
+        self.least = None if self.reader.artifact.manifest.get("reject") else settings.threshold
+        self.field = Field(**settings.field)
+        contract = self.reader.artifact.manifest.get("input", {})
+        self.whole = contract.get("centring", "none") == "none"  # it knows whole images only
+
+    def __call__(self, job: Job) -> Entry:
+        """The page's entry; where it cannot be read, `results` is empty and `error` says why."""
+        import cv2
+
+        from netsuke.errors import DataError, MissingExtra
+
+        task = job.task
+        entry: Entry = {"file": task.name, **({} if task.page is None else {"page": task.page})}
+        if task.error:
+            return {**entry, "results": [], "error": task.error}
+        try:
+            pixels = decoded(task)
+            entry["results"] = [self._plain(reading) for reading in self.read(pixels)]
+        except (DataError, MissingExtra, MemoryError, cv2.error) as error:
+            reason = str(error).split("\n", 1)[0] or "out of memory"
+            return {
+                **entry,
+                "results": [],
+                "error": reason if task.name in reason else f"{task.label}: {reason}",
+            }
+        if job.overlay is not None:
+            self._draw(pixels, entry["results"], job.overlay)
+        if not self.settings.masks:
+            for result in entry["results"]:
+                for digit in result["digits"]:
+                    digit.pop("mask", None)
+        return entry
+
+    def read(self, pixels: np.ndarray) -> list[Reading]:
+        """What uint8 pixels [H, W] or RGB [H, W, 3] say, as the mode has it; nothing on blank paper."""
+        mode = self.settings.mode
+        if mode == "one" or (mode == "auto" and self.whole):
+            found = [self.reader.read(pixels)]
+        else:
+            found = self.reader.read_all(pixels, field=self.field)
+            if mode == "auto" and not self.settings.field and self._crop(pixels, found):
+                found = [self.reader.read(pixels)]
+        return [reading for reading in found if not reading.blank]
+
+    def _crop(self, pixels: np.ndarray, found: list[Reading]) -> bool:
+        """Whether an image holds one sign that fills it: no second digit was found, and its ink is CROP as high."""
+        from netsuke.image import find_ink
+
+        if sum(len(reading.digits) for reading in found) > 1:
+            return False
+        ink = find_ink(pixels)
+        return ink is not None and ink.box[3] >= CROP * pixels.shape[0] and ink.box[2] <= 1.5 * ink.box[3]
+
+    def _plain(self, reading: Reading) -> Entry:
+        from netsuke.image import masks
+
+        document = reading.to_json()
+        if self.least is not None:
+            for part in (document, *document["digits"]):
+                part["state"] = "digit" if part["confidence"] >= self.least else "unsure"
+        for digit, plain in zip(reading.digits, document["digits"], strict=True):
+            mask = getattr(digit, "mask", None)
+            plain.pop("mask", None)
+            if mask is not None:
+                plain["mask"] = masks.compress(mask)
+        return document
+
+    def _draw(self, pixels: np.ndarray, results: list[Entry], path: Path) -> None:
+        import cv2
+
+        from netsuke.files import write_whole
+        from netsuke.image.overlay import overlay
+
+        shown = results
+        if not self.settings.masks:
+            shown = [{**r, "digits": [{**d, "mask": None} for d in r["digits"]]} for r in results]
+        picture = overlay(pixels, shown, alternatives=self.settings.alternatives)
+        write_whole(path, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+
+
+class Plan:
+    """The jobs of some sources, in order. `total` grows as files turn out to have pages."""
+
+    def __init__(self, found: list[Source], overlay: Path | None = None):
+        self.total = len(found)
+        self._tasks = self._opened(found)
+        first = list(islice(self._tasks, 2))
+        self._tasks = chain(first, self._tasks)
+        self._overlay, self._used = overlay, set[str]()
+        self._single = len(first) == 1
+        if overlay is not None and not self._single and overlay.suffix.lower() == ".png":
+            raise OptionError(
+                f"--overlay {overlay} names one picture and there are {max(self.total, 2)}: name a folder"
+            )
+
+    def __iter__(self) -> Iterator[Job]:
+        for task in self._tasks:
+            yield Job(task, self._picture(task))
+
+    def _opened(self, found: list[Source]) -> Iterator[Task]:
+        for source in found:
+            for task in tasks(source):
+                if task.page == 1:
+                    self.total += task.pages - 1
+                yield task
+
+    def _picture(self, task: Task) -> Path | None:
+        if self._overlay is None or task.error:
+            return None
+        if self._single and self._overlay.suffix.lower() == ".png":
+            return self._overlay
+        stem = str(Path(task.inside).with_suffix("")) + ("" if task.page is None else f"-{task.page}")
+        name, again = stem, 1
+        while name in self._used:  # a.png beside a.jpg
+            again += 1
+            name = f"{stem}-{again}"
+        self._used.add(name)
+        return self._overlay / f"{name}.png"
+
+
+def artifact(model: str | None) -> Artifact | None:
+    """A file before a shipped model of the same name; None for the reader's own default."""
+    from netsuke import zoo
+    from netsuke.artifact import Artifact
+
+    if model is None:
+        return None
+    named = model in zoo.names() and not Path(model).is_file()
+    return Artifact.load(zoo.path(model) if named else model)
+
+
+def decoded(task: Task) -> np.ndarray:
+    """The pixels of a page. Raises DataError, MissingExtra."""
+    from netsuke.image import camera, files, paged
+
+    if task.camera is not None:
+        return camera.frame(int(task.camera) if task.camera.isdecimal() else task.camera)
+    name, data = (task.name, task.data) if task.data is not None else files.load(task.name)
+    return paged.page(data, task.page or 1, name="stdin" if task.data is not None else name)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS, not on Windows
+        return os.cpu_count() or 1
+
+
+def entries(plan: Line, settings: Settings, jobs: int) -> Iterator[Entry]:
+    """The entry of every job, in order. `jobs` processes share the work where over WORTH seconds of it are left.
+
+    Raises OptionError for fewer than one job, and what Worker raises.
+    """
+    if jobs < 1:
+        raise OptionError(f"--jobs must be at least 1; got {jobs}")
+    worker, start = Worker(settings), monotonic()
+    line = iter(plan)
+    for done, job in enumerate(line):
+        spent = monotonic() - start
+        if jobs > 1 and done and spent > TRIED and spent / done * (plan.total - done) > WORTH:
+            yield from _shared(chain([job], line), settings, jobs)
+            return
+        yield worker(job)
+
+
+# --- processes ---------------------------------------------------------------------------------------
+
+_WORKER: Worker | None = None
+
+
+def _start(settings: Settings) -> None:
+    import signal
+
+    import cv2
+
+    global _WORKER
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    cv2.setNumThreads(1)
+    _WORKER = Worker(settings)
+
+
+def _work(job: Job) -> Entry:
+    assert _WORKER is not None
+    return _WORKER(job)
+
+
+def _pool(settings: Settings, jobs: int) -> ProcessPoolExecutor:
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of the runtimes
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(settings,))
+
+
+def _shared(line: Iterable[Job], settings: Settings, jobs: int) -> Iterator[Entry]:
+    """In order, with AHEAD jobs a process under way; a job that kills its process costs only itself."""
+    line = iter(line)
+    waiting: deque[tuple[Job, Future[Entry]]] = deque()
+    pool = _pool(settings, jobs)
+    try:
+        while True:
+            for job in islice(line, AHEAD * jobs - len(waiting)):
+                waiting.append((job, pool.submit(_work, job)))
+            if not waiting:
+                return
+            job, future = waiting.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                pool.shutdown(cancel_futures=True)
+                yield _alone(job, settings)
+                pool = _pool(settings, jobs)
+                again = [late for late, _ in waiting]
+                waiting = deque((late, pool.submit(_work, late)) for late in again)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _alone(job: Job, settings: Settings) -> Entry:
+    """The job in a process of its own, which it may kill."""
+    with _pool(settings, 1) as pool:
+        try:
+            return pool.submit(_work, job).result()
+        except BrokenProcessPool:
+            error = f"{job.task.label}: reading it ended the process; it may need more memory than there is"
+            return {"file": job.task.name, "results": [], "error": error}
+
+
+# --- settings to what the reader takes ---------------------------------------------------------------
+
+
+def _tuned(model: Artifact | None, settings: Settings) -> Artifact | None:
+    """The model with another threshold in its manifest, where one is asked for."""
+    if settings.threshold is None and settings.error_rate is None:
+        return model
+    from netsuke import zoo
+    from netsuke.artifact import Artifact
+    from netsuke.reader import DEFAULT
+
+    model = model or Artifact.load(zoo.path(DEFAULT))
+    reject = dict(model.manifest.get("reject") or {})
+    if not reject and settings.error_rate is None:
+        return model
+    if settings.error_rate is not None:
+        threshold = threshold_for(reject.get("curve"), settings.error_rate, settings.model or DEFAULT)
+    else:
+        threshold = float(settings.threshold or 0)
+    unsure = min(float(reject.get("unsure", threshold)), threshold)
+    return model.with_manifest(reject={**reject, "threshold": threshold, "unsure": unsure})
+
+
+def threshold_for(curve: Any, error_rate: float, name: str) -> float:
+    """The lowest threshold at which no more than `error_rate` of what is accepted was wrong on the validation images.
+
+    `curve` is [[threshold, error rate, coverage], ...] from the model's manifest. Raises OptionError without
+    one, or where no threshold is that strict.
+    """
+    if not curve:
+        raise OptionError(
+            f"{name} carries no curve of errors over thresholds; give --threshold, such as --threshold 0.9"
+        )
+    enough = [float(t) for t, wrong, _ in curve if wrong <= error_rate]
+    if not enough:
+        best = min(float(wrong) for _, wrong, _ in curve)
+        raise OptionError(
+            f"--error-rate {error_rate:g}: the strictest threshold of {name} still errs on {best:.3%}"
+        )
+    return min(enough)

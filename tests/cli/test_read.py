@@ -1,0 +1,293 @@
+"""`netsuke read` on real files by the real command: inputs, order, outputs, errors, processes, Ctrl-C."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from netsuke.cli import inputs, reading
+from netsuke.errors import OptionError
+from netsuke.image.masks import expand
+
+
+def one(height: int = 120, width: int = 90) -> np.ndarray:
+    """A drawn 1."""
+    image = np.full((height, width), 235, np.uint8)
+    cv2.line(
+        image, (width // 2 + 4, height // 6), (width // 2 - 3, height * 5 // 6), 40, max(2, height // 14)
+    )
+    return image
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten ones in two folders, named so that only the natural order is theirs; a hidden file and a text beside them."""
+    for i in range(1, 11):
+        save(tmp_path / "scans" / ("deep" if i > 8 else ".") / f"p{i}.png", one(100 + i))
+    save(tmp_path / "scans" / ".hidden.png", one())
+    (tmp_path / "scans" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def test_folders_and_patterns_in_natural_order(folder: Path, netsuke_cli: Any) -> None:
+    done = netsuke_cli("read", "scans", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    names = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert names == [f"scans/p{i}.png" for i in range(1, 9)] + ["scans/deep/p9.png", "scans/deep/p10.png"]
+    assert all(re.search(r": 1  \d+\.\d% sure", line) for line in done.stdout.splitlines())
+    done = netsuke_cli("read", "scans/p?.png", "scans/**/p10.png", "--json", cwd=folder)
+    files = [entry["file"] for entry in json.loads(done.stdout)]
+    assert files == [f"scans/p{i}.png" for i in range(1, 9)] + ["scans/deep/p10.png"]
+
+
+def test_a_corrupt_file_is_named_and_the_rest_go_on(folder: Path, netsuke_cli: Any) -> None:
+    whole = (folder / "scans" / "p2.png").read_bytes()
+    (folder / "scans" / "p2.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty").mkdir()
+    done = netsuke_cli(
+        "read", "scans/p1.png", "scans/p2.png", "gone.png", "empty", "x*.png", "scans/p3.png", cwd=folder
+    )
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["scans/p1.png", "scans/p3.png"]
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("read: ")]  # progress
+    assert len(errors) == 4
+    for line, says in zip(
+        errors, ("p2.png: truncated or damaged PNG", "gone.png: No such file", "empty: no image", "x*.png: no file"),
+        strict=True,
+    ):  # fmt: skip
+        assert line.startswith("netsuke: ")
+        assert says in line
+    done = netsuke_cli("read", "scans/p2.png", "scans/p1.png", "--json", "--csv", "t.csv", cwd=folder)
+    bad, good = json.loads(done.stdout)
+    assert bad["results"] == []
+    assert "truncated" in bad["error"]
+    assert good["results"][0]["text"] == "1"
+    rows = list(csv.DictReader((folder / "t.csv").read_text().splitlines()))
+    assert ["truncated" in row["error"] for row in rows] == [True, False]
+
+
+def test_pages_of_a_tiff_are_entries_of_their_own(tmp_path: Path, netsuke_cli: Any) -> None:
+    blank = np.full((90, 60), 240, np.uint8)
+    data = cv2.imencodemulti(".tiff", [one(), blank, one(200, 100)])[1].tobytes()
+    (tmp_path / "scan.tiff").write_bytes(data)
+    done = netsuke_cli("read", "scan.tiff", "--one", cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"scan.tiff, page {i}" for i in (1, 2, 3)]
+    assert lines[1].endswith("blank")
+    done = netsuke_cli("read", "scan.tiff", "--json", "--overlay", "drawn", cwd=tmp_path)
+    assert [entry["page"] for entry in json.loads(done.stdout)] == [1, 2, 3]
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == [f"scan-{i}.png" for i in (1, 2, 3)]
+
+
+def test_stdin_of_one_page_and_of_many(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "netsuke", "read", "-", "--one", "--json"]
+    png = cv2.imencode(".png", one())[1].tobytes()
+    tiff = cv2.imencodemulti(".tiff", [one(), one()])[1].tobytes()
+    for data, pages in ((png, [None]), (tiff, [1, 2])):
+        done = subprocess.run(command, input=data, capture_output=True, cwd=tmp_path, check=True)
+        entries = json.loads(done.stdout)
+        assert [entry["file"] for entry in entries] == ["-"] * len(pages)
+        assert [entry.get("page") for entry in entries] == pages
+        assert all(entry["results"][0]["text"] == "1" for entry in entries)
+    done = subprocess.run(
+        command, input=b"nonsense", capture_output=True, text=False, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert b"stdin: not an image" in done.stderr
+
+
+def test_csv_to_a_file_and_to_stdout(folder: Path, netsuke_cli: Any) -> None:
+    done = netsuke_cli("read", "scans/p1.png", "--one", "--csv", "-", cwd=folder)
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert (row["file"], row["number"], row["text"], row["error"]) == ("scans/p1.png", "1", "1", "")
+    assert 0.5 < float(row["confidence"]) <= 1
+    assert int(row["h"]) > int(row["w"]) > 0
+    done = netsuke_cli("read", "scans", "--csv", "out/numbers.csv", cwd=folder)
+    assert len(done.stdout.splitlines()) == 10
+    assert len((folder / "out" / "numbers.csv").read_text().splitlines()) == 11
+
+
+def test_overlays_keep_the_tree_and_never_overwrite_each_other(folder: Path, netsuke_cli: Any) -> None:
+    save(folder / "scans" / "p1.jpg", one())
+    done = netsuke_cli("read", "scans", "--overlay", "drawn", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    drawn = sorted(str(path.relative_to(folder / "drawn")) for path in (folder / "drawn").rglob("*.png"))
+    assert drawn == sorted([*(f"p{i}.png" for i in range(1, 9)), "p1-2.png", "deep/p9.png", "deep/p10.png"])
+    netsuke_cli("read", "scans/p3.png", "--overlay", "three.png", cwd=folder)
+    picture = cv2.imread(str(folder / "three.png"))
+    assert picture.ndim == 3
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2  # more than grey on grey
+    done = netsuke_cli("read", "scans", "--overlay", "three.png", cwd=folder)
+    assert done.returncode == 2
+    assert "name a folder" in done.stderr
+
+
+USAGE = {
+    (): "nothing to read",
+    ("a.png", "--threshold", "1.5"): "--threshold is a share, 0 to 1; got 1.5",
+    ("a.png", "--threshold", "0.5", "--error-rate", "0.1"): "exclude each other",
+    ("a.png", "--masks"): "--masks go into --json or --overlay",
+    ("a.png", "--json", "--csv", "-"): "both write to stdout",
+    ("a.png", "--one", "--length", "5"): "leave out --one",
+    ("a.png", "--jobs", "0"): "--jobs must be at least 1",
+    ("-", "-"): "twice",
+    ("a.png", "--camera", "0"): "give no files beside it",
+    ("a.png", "--model", "digit-huge"): "digit-huge",
+    ("a.png", "--error-rate", "0.01"): "--threshold",
+}
+
+
+@pytest.mark.parametrize("args", USAGE, ids=" ".join)
+def test_bad_usage_is_one_line(args: tuple[str, ...], tmp_path: Path, netsuke_cli: Any) -> None:
+    save(tmp_path / "a.png", one())
+    done = netsuke_cli("read", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert USAGE[args] in done.stderr
+
+
+def test_a_camera_gives_a_picture(tmp_path: Path, netsuke_cli: Any) -> None:
+    """A video file is to OpenCV what a camera is."""
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (90, 120))
+    for _ in range(20):
+        video.write(cv2.cvtColor(one(), cv2.COLOR_GRAY2BGR))
+    video.release()
+    done = netsuke_cli("read", "--camera", "v.avi", "--one", "--json", cwd=tmp_path)
+    (entry,) = json.loads(done.stdout)
+    assert entry["file"] == "camera v.avi"
+    assert entry["results"][0]["text"] == "1"
+    done = netsuke_cli("read", "--camera", "97", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"netsuke: camera 97: cannot be opened; .+\n", done.stderr)
+
+
+# --- several processes -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are started after the first image, however short the work."""
+    monkeypatch.setattr(reading, "WORTH", 0.0)
+    monkeypatch.setattr(reading, "TRIED", 0.0)
+
+
+def test_processes_answer_in_order_what_one_would(folder: Path, at_once: None) -> None:
+    (folder / "scans" / "p4.png").write_bytes(b"broken")
+    save(folder / "scans" / "p5.png", np.full((50, 50), 200, np.uint8))
+    settings = reading.Settings(mode="one")
+
+    def read(jobs: int) -> list[reading.Entry]:
+        return list(reading.entries(reading.Plan(inputs.sources([str(folder / "scans")])), settings, jobs))
+
+    alone, shared = read(1), read(2)
+    assert shared == alone
+    assert len(shared) == 10
+    assert [bool(entry["results"]) for entry in shared] == [i not in (3, 4) for i in range(10)]
+
+
+def test_a_job_that_ends_its_process_costs_only_itself(
+    folder: Path, at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder is made to kill whoever decodes p6."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import netsuke.image.files as f, os\n"
+        "load = f.load\n"
+        "def deadly(source, name='image'):\n"
+        "    if 'p6' in str(source): os.kill(os.getpid(), 9)\n"
+        "    return load(source, name)\n"
+        "f.load = deadly\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    plan = reading.Plan(inputs.sources([str(folder / "scans")]))
+    got = list(reading.entries(plan, reading.Settings(mode="one"), 2))
+    assert [bool(entry["results"]) for entry in got] == [i != 5 for i in range(10)]
+    assert "p6.png: reading it ended the process" in got[5]["error"]
+
+
+def test_jobs_must_be_positive() -> None:
+    with pytest.raises(OptionError, match="at least 1"):
+        next(reading.entries(reading.Plan([]), reading.Settings(), 0))
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_keeps_what_was_read(tmp_path: Path) -> None:
+    """The document so far is whole JSON, one line says how far it came, and no process is left behind."""
+    for i in range(400):
+        save(tmp_path / "many" / f"{i}.png", np.kron(one(), np.ones((8, 8), np.uint8)))
+    out = tmp_path / "out.json"
+    with out.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "netsuke", "read", "many", "--one", "--json", "--jobs", "2"],
+            cwd=tmp_path, stdout=file, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        for _ in range(400):
+            time.sleep(0.05)
+            if out.stat().st_size > 20_000 or process.poll() is not None:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    entries = json.loads(out.read_text())
+    assert 0 < len(entries) < 400
+    assert [entry["file"] for entry in entries] == [f"many/{i}.png" for i in range(len(entries))]
+    assert re.search(rf"netsuke: stopped after {len(entries)} of 400$", said.strip())
+    assert "Traceback" not in said
+    for _ in range(100):
+        if not alive(process.pid):
+            break
+        time.sleep(0.05)
+    assert not alive(process.pid)
+
+
+def test_thresholds_for_a_promised_error() -> None:
+    curve = [[0.5, 0.04, 1.0], [0.8, 0.01, 0.95], [0.9, 0.012, 0.9], [0.99, 0.0, 0.5]]
+    assert reading.threshold_for(curve, 0.01, "m") == 0.8
+    assert reading.threshold_for(curve, 0.0, "m") == 0.99
+    with pytest.raises(OptionError, match="carries no curve"):
+        reading.threshold_for(None, 0.01, "m")
+    with pytest.raises(OptionError, match=r"still errs on 1\.000%"):
+        reading.threshold_for(curve[:2], 0.001, "m")
+
+
+def test_masks_fill_their_boxes(folder: Path, netsuke_cli: Any) -> None:
+    done = netsuke_cli(
+        "read", "scans/p1.png", "--all", "--masks", "--json", "--overlay", "drawn.png", cwd=folder
+    )
+    (entry,) = json.loads(done.stdout)
+    digits = [digit for result in entry["results"] for digit in result["digits"]]
+    assert digits
+    for digit in digits:
+        mask = expand(digit["mask"])
+        assert mask.shape == (digit["box"][3], digit["box"][2])
+        assert 0 < mask.sum() < mask.size
+    plain = json.loads(netsuke_cli("read", "scans/p1.png", "--all", "--json", cwd=folder).stdout)
+    assert "mask" not in plain[0]["results"][0]["digits"][0]
