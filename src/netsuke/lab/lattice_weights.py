@@ -7,14 +7,18 @@ the cuts change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from netsuke import image as images
 from netsuke.reader import Reader, segments, weights
+from netsuke.reader.finder import around
 from netsuke.reader.pages import known
+
+Box = tuple[float, float, float, float]  # x, y, w, h
+Text = tuple[str, Box]
 
 HOPELESS = 8.0  # nats: a text less likely than this moves little
 
@@ -34,19 +38,50 @@ class Case:
     atoms: int
 
 
-def case(reader: Reader, image: np.ndarray, text: str) -> Case | None:
-    """The lattice of the longest row of a strip uint8 [H, W] and its text with separators; None where no ink is."""
-    ink = images.page_ink(image).pixels
-    rows, atoms = segments.rows(ink, known(reader.artifact, reader.classified))
-    if not rows or not text:
+def cases(reader: Reader, image: np.ndarray, digits: Sequence[Box], texts: Sequence[Text]) -> Iterator[Case]:
+    """The lattices of an image's rows (uint8 [H, W]) whose texts are known: those of numbers, and "" where none is.
+
+    `digits` are boxes of single digits, `texts` numbers with their boxes (x, y, w, h). A row with digits that is not
+    one whole number is left out.
+    """
+    page = images.page_ink(image)
+    rows, atoms = segments.rows(page.pixels, known(reader.artifact, reader.classified))
+    rows = [row for row in rows if row.spans]
+    if not rows:
+        return
+    crops = [segments.crop(page.pixels, atoms, row, span)[0] for row in rows for span in row.spans]
+    share = reader.classified(crops)
+    seen = None if reader.finder is None else reader.finder.look(page.pixels, *around(rows))
+    first = 0
+    for row in rows:
+        last = first + len(row.spans)
+        text = _text(tuple(v * page.scale for v in row.box), digits, texts)
+        if text is not None:
+            found = None if seen is None else seen[first:last]
+            features, edges = weights.features(row, share[first:last], reader.artifact.classes, found)
+            symbols = np.array([symbol for _, symbol in edges])
+            spans = np.array([row.spans[key] for key, _ in edges])
+            spelt = np.where(symbols[:, None] == np.array(list(text), dtype="<U1"), 0.0, -np.inf)
+            yield Case(features.astype(np.float32), spans[:, 0], spans[:, 1], symbols, spelt, len(row.atoms))
+        first = last
+
+
+def _text(row: Box, digits: Sequence[Box], texts: Sequence[Text]) -> str | None:
+    """What a row says: a number that it covers alone and whole, "" where it covers no digit, None for all else."""
+    inside = [box for box in digits if _covered(box, row) > 0.5]
+    if not inside:
+        return "" if all(_covered(box, row) < 0.1 for box in digits) else None
+    own = [(text, box) for text, box in texts if _covered(box, row) > 0.8]
+    if len(own) != 1 or sum(map(str.isdigit, own[0][0])) != len(inside):
         return None
-    row = max(rows, key=lambda row: row.box[2])
-    share = reader.classified([segments.crop(ink, atoms, row, span)[0] for span in row.spans])
-    features, edges = weights.features(row, share, reader.artifact.classes)
-    symbols = np.array([symbol for _, symbol in edges])
-    spans = np.array([row.spans[key] for key, _ in edges])
-    spelt = np.where(symbols[:, None] == np.array(list(text)), 0.0, -np.inf)
-    return Case(features, spans[:, 0], spans[:, 1], symbols, spelt, len(row.atoms))
+    return own[0][0]
+
+
+def _covered(a: Box, b: Box) -> float:
+    """The share of box a that lies in box b."""
+    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(across, 0) * max(down, 0) / max(a[2] * a[3], 1e-9)
 
 
 def fit(cases: Iterable[Case], start: np.ndarray, *, steps: int = 40, decay: float = 1e-4) -> np.ndarray:

@@ -14,6 +14,7 @@ from netsuke.artifact import Artifact
 from netsuke.reader import segments, sums, weights
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
+from netsuke.reader.finder import Finder, around
 from netsuke.reader.lattice import Anything, Edge, Path, decode
 from netsuke.reader.reading import Digit, Reading
 
@@ -37,23 +38,28 @@ class Found:
     paths: list[Path]
 
 
-def read(pixels: np.ndarray, artifact: Artifact, classify: Classify, field: Field) -> list[Reading]:
+def read(
+    pixels: np.ndarray, artifact: Artifact, classify: Classify, field: Field, finder: Finder | None = None
+) -> list[Reading]:
     """The numbers of a uint8 image in reading order; `classify` takes crops of ink to probabilities [n, K + 1]."""
     page = images.page_ink(pixels)
-    found = list(_numbers(page.pixels, artifact, classify, field))
+    found = list(_numbers(page.pixels, artifact, classify, field, finder))
     total = field.total
     if total is not None:
         found = _adding_up(found, total)
     return [_reading(number, artifact, page.scale, pixels.shape) for number in found]
 
 
-def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Field) -> Iterator[Found]:
+def _numbers(
+    ink: np.ndarray, artifact: Artifact, classify: Classify, field: Field, finder: Finder | None
+) -> Iterator[Found]:
     rows, atoms = segments.rows(ink, known(artifact, classify))
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
         return
     share = classify([pixels for pixels, _ in crops])
-    fitted = weights.KNOWING if rejection(artifact) else weights.NAIVE
+    seen = None if finder is None else finder.look(ink, *around(rows))
+    fitted = weights.fitted(rejection(artifact) is not None, finder is not None)
     best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
         last = first + len(row.spans)
@@ -62,7 +68,12 @@ def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Fie
             continue
         automaton = field.automaton(len(row.atoms))
         edges = weights.edges(
-            row, share[first:last], artifact.classes, fitted, every=not isinstance(automaton, Anything)
+            row,
+            share[first:last],
+            artifact.classes,
+            fitted,
+            found=None if seen is None else seen[first:last],
+            every=not isinstance(automaton, Anything),
         )
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
         if paths and paths[0].admitted > LIKELY and _says(paths[0]):

@@ -14,6 +14,7 @@ from netsuke.errors import ArtifactError
 from netsuke.reader import pages
 from netsuke.reader.confidence import STATES, probabilities, rejection, state
 from netsuke.reader.field import Field
+from netsuke.reader.finder import Finder
 from netsuke.reader.reading import Box, Digit, Reading
 
 DEFAULT = "digit-small"
@@ -26,10 +27,13 @@ class Reader:
     Raises ArtifactError where the artifact's input contract is not one that images can be brought to.
     """
 
-    def __init__(self, artifact: Artifact | None = None, *, backend: str = "auto"):
+    def __init__(
+        self, artifact: Artifact | None = None, *, finder: Finder | None = None, backend: str = "auto"
+    ):
         self.artifact = Artifact.load(zoo.path(DEFAULT)) if artifact is None else artifact
         self._centring, self._box = _contract(self.artifact)
         rejection(self.artifact)  # what it says there must make sense
+        self.finder = finder
         self._engine = Engine(self.artifact, backend=backend)
 
     def read(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Reading:
@@ -65,7 +69,7 @@ class Reader:
         if self._centring == "none":
             raise ArtifactError("a model of whole images (centring none) cannot read a page; use read")
         pixels = image if isinstance(image, np.ndarray) else images.decode(image)
-        return pages.read(pixels, self.artifact, self.classified, field or Field())
+        return pages.read(pixels, self.artifact, self.classified, field or Field(), self.finder)
 
     def classified(self, crops: list[np.ndarray]) -> np.ndarray:
         """Probabilities float64 [n, K + 1] of crops of bright ink uint8 [h, w]; the last is that it is no digit."""

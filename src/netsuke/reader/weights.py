@@ -33,8 +33,10 @@ SIGNS = (
 TIES = ("cut", "strokes", "join", "gap", "uncut")  # of every edge: where it begins, and what it ties together
 DROPS = ("drop", "area", "height", "none dropped", "part dropped")
 POINTS = tuple(f"{name} {sign}" for sign in ".,-" for name in ("is", "large", "place", "long", "none of"))
-NAMES = SIGNS + TIES + DROPS + POINTS
-# Of a model that knows what is no digit, and of one that does not.
+FOUND = ("found", "found none", "misfit", "none dropped there", "none of a point there")  # what the finder says
+NAMES = SIGNS + TIES + DROPS + POINTS + FOUND
+# Of a model that knows what is no digit, with a finder and without; and of one that does not.
+FINDING = np.array([0.0])
 KNOWING = np.array(
     [
         -0.96, -11.79, -0.37, -16.25, -1.89, 2.64, -0.06, -7.63, -1.05, 0.82, -0.52,  # SIGNS
@@ -43,6 +45,7 @@ KNOWING = np.array(
         1.13, -5.08, -10.00, -5.44, 4.28,  # is . ...
         -2.40, -6.60, -7.27, 3.36, -0.72,  # is , ...
         -1.80, -1.25, -12.40, 0.45, 1.41,  # is - ...
+        0.00, 0.00, 0.00, 0.00, 0.00,  # FOUND
     ]
 )  # fmt: skip
 NAIVE = np.array(
@@ -53,18 +56,33 @@ NAIVE = np.array(
         0.77, -4.72, -9.45, -7.20, 0.00,  # is . ...
         -2.85, -6.22, -6.22, 6.28, 0.00,  # is , ...
         -0.24, -5.57, -12.72, 0.21, 0.00,  # is - ...
+        0.00, 0.00, 0.00, 0.00, 0.00,  # FOUND
     ]
 )  # fmt: skip
 
 
+def fitted(knowing: bool, finding: bool) -> np.ndarray:
+    """The weights of a classifier that knows what is no digit, or does not, with a finder or without."""
+    if not knowing:
+        return NAIVE
+    return FINDING if finding else KNOWING
+
+
 def edges(
-    row: Row, share: np.ndarray, classes: tuple[str, ...], weights: np.ndarray, *, every: bool = False
+    row: Row,
+    share: np.ndarray,
+    classes: tuple[str, ...],
+    weights: np.ndarray,
+    *,
+    found: np.ndarray | None = None,
+    every: bool = False,
 ) -> list[Edge]:
     """The edges of a row from the probabilities float64 [spans, K + 1] of its candidates; their key is the span.
 
+    `found` [spans, K + 2] is what a finder says of them (Finder.look).
     `every` class of a candidate gets one, for a field that may ask for any; else those that may be right.
     """
-    table, names = features(row, share, classes)
+    table, names = features(row, share, classes, found)
     weight = table @ weights
     by_class = weight[: len(row.spans) * len(classes)].reshape(len(row.spans), len(classes))
     rank = np.argsort(np.argsort(-by_class, 1), 1)
@@ -75,7 +93,7 @@ def edges(
 
 
 def features(
-    row: Row, share: np.ndarray, classes: tuple[str, ...]
+    row: Row, share: np.ndarray, classes: tuple[str, ...], found: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """Features float64 [edges, NAMES] of all edges of a row, and of each its span's number and its sign.
 
@@ -83,17 +101,20 @@ def features(
     """
     shape, tie, (likely, none) = shapes(row), ties(row), logs(share)
     n, k = likely.shape
+    there = np.zeros((n, k + 2)) if found is None else np.maximum(found, np.log(LEAST))
     signed, dropped, pointed = np.cumsum([len(SIGNS), len(TIES), len(DROPS)])
     digits = np.zeros((n, k, len(NAMES)))
     digits[..., : signed - 2] = signs(row, shape, none)[:, None]
     digits[..., signed - 2] = likely
     digits[..., signed - 1] = [symbol == "1" for symbol in classes]
     digits[..., signed:dropped] = tie[:, None]
+    digits[..., -5], digits[..., -4:-2] = there[:, :k], there[:, None, k:]
     tables = [digits.reshape(n * k, -1)]
     names = [(key, symbol) for key in range(n) for symbol in classes]
 
     def add(keys: np.ndarray, symbol: str, at: int, part: np.ndarray) -> None:
         table = np.zeros((len(keys), len(NAMES)))
+        table[:, -1 if symbol else -2] = there[keys, k]
         table[:, signed:dropped], table[:, at : at + part.shape[1]] = tie[keys], part[keys]
         tables.append(table)
         names.extend((int(key), symbol) for key in keys)
