@@ -33,10 +33,10 @@ DTYPES = {"F32": "<f4", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """A finished classifier.
+    """A finished classifier, or a network that gives a map of logits.
 
     `tensors` holds float32 arrays for float ops; int8 weights and int32 biases, multipliers and shifts for
-    integer ones. `manifest` is JSON: `classes`, and whatever else tells where the model came from.
+    integer ones. `manifest` is JSON: `classes`, which a map has none of, and whatever else tells where the model came from.
     """
 
     graph: Graph
@@ -45,8 +45,16 @@ class Artifact:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the logits."""
+        """Class names in the order of the logits. Raises ArtifactError where they are a map."""
+        shape = self.shape if "classes" not in self.manifest else ()
+        if len(shape) == 3:
+            raise ArtifactError(f"the model gives a map {list(shape)}, not one logit a class")
         return tuple(self.manifest["classes"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the logits of one image: (classes,), or that of a map, (O, H, W)."""
+        return self.graph.types(self.tensors)[self.graph.output].shape
 
     @property
     def size_bytes(self) -> int:
@@ -79,7 +87,7 @@ class Artifact:
         return digest.hexdigest()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits of raw uint8 images [n, C, H, W] by the NumPy reference: float32 or int32 [n, classes]."""
+        """Logits of raw uint8 images [n, C, H, W] by the NumPy reference: float32 or int32 [n, *self.shape]."""
         return kernels.run(self.graph, self.tensors, images)
 
     def with_manifest(self, **changes: Any) -> Artifact:
@@ -158,7 +166,11 @@ def _check(graph: Graph, tensors: Mapping[str, np.ndarray], manifest: Mapping[st
     extra = set(tensors) - set(graph.roles())
     if extra:
         raise ArtifactError(f"no op uses the tensor {min(extra)!r}")
-    classes, count = manifest.get("classes"), types[graph.output].shape[0]
+    classes, (count, *sides) = manifest.get("classes"), types[graph.output].shape
+    if sides:
+        if classes is not None:
+            raise ArtifactError("the graph gives a map, not one logit a class; leave classes out of its manifest")
+        return
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise ArtifactError("its manifest needs classes, a list of names")
     if not all(name.isprintable() for name in classes):  # they reach terminals and C comments
@@ -184,7 +196,7 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     schema = manifest.get("schema")
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise ArtifactError(f"has schema {str(schema)[:40]}; this version of netsuke reads 1 to {SCHEMA}")
-    missing = [key for key in (*REQUIRED, "classes") if key not in manifest]
+    missing = [key for key in REQUIRED if key not in manifest]
     if missing:
         raise ArtifactError(f"its manifest lacks {', '.join(missing)}")
     _check_layout(header, size - 8 - length)

@@ -14,11 +14,14 @@ from netsuke.errors import GraphError
 from netsuke.graph import INPUT, Graph, Op, Tensors
 
 MIN_PEAK = 1e-30  # of an image that a dynamic op rounds: one of nothing but zeros still has a step
+LARGEST = 1 << 23  # elements of one activation of a batch
 Kernel = Callable[[Op, Sequence[np.ndarray], Tensors], np.ndarray]
 
 
 def run(graph: Graph, tensors: Tensors, images: np.ndarray, *, batch: int = 256) -> np.ndarray:
-    """Logits of raw `uint8` images [n, C, H, W]: float32 or int32 [n, classes].
+    """Logits of raw `uint8` images [n, C, H, W]: float32 or int32 [n, classes], or [n, O, H, W] where they are a map.
+
+    At most `batch` images at a time, fewer where maps are large.
 
     Raises GraphError where graph and weights do not fit, or the images are of another shape or type.
     """
@@ -27,11 +30,14 @@ def run(graph: Graph, tensors: Tensors, images: np.ndarray, *, batch: int = 256)
         raise GraphError(
             f"needs uint8 images [n, {', '.join(map(str, graph.input_shape))}]; got {images.dtype} {list(images.shape)}"
         )
+    batch = max(1, min(batch, LARGEST // max(x.elements for x in types.values())))
     parts = [
         activations(graph, tensors, images[i : i + batch])[graph.output] for i in range(0, len(images), batch)
     ]
     dtype = np.int32 if graph.integer else np.float32
-    return np.concatenate(parts).astype(dtype) if parts else np.zeros((0, *types[graph.output].shape), dtype)
+    if not parts:
+        return np.zeros((0, *types[graph.output].shape), dtype)
+    return np.ascontiguousarray(np.concatenate(parts), dtype)
 
 
 def activations(graph: Graph, tensors: Tensors, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -209,6 +215,10 @@ def _sums(op: Op, x: np.ndarray, w: Tensors) -> np.ndarray:
     return (_exact(x) @ _exact(w[op.tensor("weight")]).T).astype(np.int64) + w[op.tensor("bias")]
 
 
+def _qlogits(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
+    return np.moveaxis(_sums(op, np.moveaxis(x[0], 1, -1), w), -1, 1)  # the channels of a map are its second axis
+
+
 def _qdense(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
     return _requantized(op, _sums(op, x[0], w), w)
 
@@ -291,7 +301,7 @@ KERNELS: dict[str, Kernel] = {
     "halve": lambda op, x, w: x[0].astype(np.int64) >> 1,
     "qconv2d": _qconv2d,
     "qdense": _qdense,
-    "qlogits": lambda op, x, w: _sums(op, x[0], w),
+    "qlogits": _qlogits,
     "qavgpool": _qavgpool,
     "qchannelmean": _qchannelmean,
     "sumpool": lambda op, x, w: x[0].astype(np.int64).sum((2, 3)),

@@ -47,7 +47,7 @@ class Engine:
         self.backend, self._run, self.notes = _first(artifact, backend, threads)
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits [n, classes], float32 or int32, of raw uint8 images [n, C, H, W].
+        """Logits [n, classes] or maps of them [n, O, H, W], float32 or int32, of raw uint8 images [n, C, H, W].
 
         Raises GraphError where the images are of another shape or type.
         """

@@ -9,7 +9,7 @@
 
 struct network {
     const int8_t *weights;
-    long work_bytes, release, channels, height, width, classes;
+    long work_bytes, release, channels, height, width, axes, result[3]; /* logits: axes with the images' own, and sides */
     void *spare[SPARE];
     PyObject *owner, *general;
 };
@@ -48,8 +48,8 @@ static PyObject *call(PyObject *self, PyObject *const *args, Py_ssize_t nargs, P
         const npy_intp *const d = PyArray_DIMS(x);
         if (PyArray_NDIM(x) == 4 && PyArray_TYPE(x) == NPY_UINT8 && PyArray_IS_C_CONTIGUOUS(x)
             && d[1] == net->channels && d[2] == net->height && d[3] == net->width) {
-            npy_intp shape[2] = {d[0], net->classes};
-            PyObject *const out = PyArray_SimpleNew(2, shape, NPY_INT32);
+            npy_intp shape[4] = {d[0], net->result[0], net->result[1], net->result[2]};
+            PyObject *const out = PyArray_SimpleNew((int)net->axes, shape, NPY_INT32);
             if (!out) {
                 return NULL;
             }
@@ -104,7 +104,10 @@ __attribute__((visibility("default"))) PyObject *bind(
     net->channels = figures[2];
     net->height = figures[3];
     net->width = figures[4];
-    net->classes = figures[5];
+    net->axes = figures[5];
+    for (int i = 0; i < 3; i++) {
+        net->result[i] = figures[6 + i];
+    }
     Py_INCREF(owner);
     Py_INCREF(general);
     net->owner = owner;

@@ -22,7 +22,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 BINDING = Path(__file__).with_name("binding.c")
 ALIGN = 64
 SHORT = 2_000_000  # multiplications that are over sooner than giving up Python's lock pays
-LEAST = 8  # images that are worth a thread
+LEAST = 8  # images that are worth a thread, of small networks
 
 
 def native(artifact: Artifact, threads: int) -> Run:
@@ -57,9 +57,9 @@ class _Network:
     """The library with its weights; a call takes a workspace of its own, and gives Python's lock away."""
 
     def __init__(self, artifact: Artifact, source: fast.Source, path: Path):
-        self.shape, self.classes, self.work_bytes = (
+        self.shape, self.result, self.work_bytes = (
             artifact.graph.input_shape,
-            source.classes,
+            source.shape,
             source.work_bytes,
         )
         self.macs = source.macs
@@ -81,7 +81,7 @@ class _Network:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         images = self.checked(images)
-        logits = np.empty((len(images), self.classes), np.int32)
+        logits = np.empty((len(images), *self.result), np.int32)
         self.into(images, logits)
         return logits
 
@@ -104,7 +104,9 @@ class _Network:
     def bound(self) -> Run:
         """The same as one C function, which spends a fraction of a microsecond on its caller."""
         release = max(2, SHORT // max(self.macs, 1)) if self.macs < SHORT else 1
-        figures = (ctypes.c_long * 6)(self.work_bytes, release, *self.shape, self.classes)
+        figures = (ctypes.c_long * 9)(
+            self.work_bytes, release, *self.shape, 1 + len(self.result), *self.result
+        )
         bind = self.library.bind
         bind.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
         bind.restype = ctypes.py_object
@@ -121,8 +123,9 @@ class _Threads:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         images = self.network.checked(images)
-        logits = np.empty((len(images), self.network.classes), np.int32)
-        parts = min(self.threads, max(1, len(images) // LEAST))
+        logits = np.empty((len(images), *self.network.result), np.int32)
+        least = min(LEAST, -(-SHORT // max(self.network.macs, 1)))
+        parts = min(self.threads, max(1, len(images) // least))
         cuts = [len(images) * i // parts for i in range(parts + 1)]
         jobs = [self.pool.submit(self.network.into, images[a:b], logits[a:b]) for a, b in pairwise(cuts[1:])]
         self.network.into(images[: cuts[1]], logits[: cuts[1]])

@@ -1,6 +1,6 @@
 """Op, Graph and type inference: the whole language in which a finished network is written.
 
-A graph maps raw `uint8` images to logits. It names its weights (`op.role`) but does not hold them,
+A graph maps raw `uint8` images to logits, one a class, or a map of them. It names its weights (`op.role`) but does not hold them,
 so that it is small, comparable and prints as JSON. `kernels.py` says what every op means.
 """
 
@@ -23,11 +23,12 @@ __all__ = [
 
 OPS: dict[str, Spec] = {**FLOATS, **BOTH, **INTEGERS}
 INTEGER = frozenset(INTEGERS)
+MAPS = ("conv2d", "wconv2d", "dconv2d", "qlogits")  # what may give a map of logits
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A straight list of ops in the order of execution; the last one gives the logits."""
+    """A straight list of ops in the order of execution; the last one gives the logits: [classes], or a map [O, H, W]."""
 
     input_shape: tuple[int, int, int]  # C, H, W of the raw uint8 image
     ops: tuple[Op, ...]
@@ -136,6 +137,6 @@ def _types(graph: Graph, tensors: Tensors) -> dict[str, Type]:
     unused = [op.name for op in graph.ops[:-1] if op.name not in used]
     if unused:
         raise GraphError(f"nothing uses the output of {unused[0]!r}")
-    if len(known[graph.output].shape) != 1:
-        raise GraphError("the last op must give one logit a class")
+    if len(known[graph.output].shape) != 1 and graph.ops[-1].kind not in MAPS:
+        raise GraphError(f"the last op must give one logit a class, or be one of {', '.join(MAPS)}")
     return known

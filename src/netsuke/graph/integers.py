@@ -28,10 +28,12 @@ def _qdense(n: Need) -> Type:
 
 
 def _qlogits(n: Need) -> Type:
-    x = n.vector("u7", "s8", "i32")
+    """Of a vector, or of every pixel of a map: then a map of sums."""
+    flat = len(n.inputs[0].shape) == 1
+    x = n.vector("u7", "s8", "i32") if flat else n.image("u7", "s8")
     weight = dense_weight(n, x, np.int8)
     bound = int(n.accumulate(weight, x).max())
-    return Type(weight.shape[:1], "i32", -bound, bound)
+    return Type((len(weight), *x.shape[1:]), "i32", -bound, bound)
 
 
 def _qavgpool(n: Need) -> Type:

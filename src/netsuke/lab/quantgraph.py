@@ -18,7 +18,7 @@ Layer = QuantLayer | QuantLogits | QuantLookup
 
 
 class QuantGraph(nn.Module):
-    """The trainable twin of an integer graph: images in 0..1 [n, C, H, W] to real logits.
+    """The trainable twin of an integer graph: images in 0..1 [n, C, H, W] to real logits, one a class or a map.
 
     `quantize` builds it. In evaluation mode the logits are the integer graph's,
     times the scale of its last op; `to_graph` gives that graph.

@@ -53,6 +53,14 @@ def _hoist_relu(graph: Graph) -> Graph:
     return Graph(graph.input_shape, tuple(ops))
 
 
+def _of_pixels(op: Op, weights: dict[str, np.ndarray]) -> bool:
+    """A convolution that is a dense layer of every pixel."""
+    if op.kind != "conv2d" or weights[op.tensor("weight")].shape[2:] != (1, 1):
+        return False
+    attrs = op.attrs
+    return attrs["groups"] == 1 and tuple(attrs["stride"]) == (1, 1) and not any(attrs["padding"])
+
+
 def _check_patterns(graph: Graph, widths: Widths) -> None:
     names = [op.name for op in graph.ops if op.kind in LAYERS]
     for pattern in widths.layers:
@@ -85,10 +93,10 @@ class Quantizer:
         if [op.kind for op in graph.ops].index("normalize") or graph.ops[0].inputs != (INPUT,):
             raise UnsupportedOp("quantising needs a graph that starts with normalize")
         last = graph.ops[-1]
-        if last.kind not in ("dense", "globalavgpool"):
+        if last.kind not in ("dense", "globalavgpool") and not _of_pixels(last, weights):
             raise UnsupportedOp(
                 f"cannot quantise a network whose logits come from {last.kind!r} ({last.name}): they must come "
-                "from a dense layer or a global average"
+                "from a dense layer, a global average or, as a map, from a plain 1x1 convolution"
             )
         self.owner, self.graph, self.weights, self.widths = owner, _hoist_relu(graph), weights, widths
         _check_patterns(graph, widths)
@@ -210,7 +218,7 @@ class Quantizer:
         unit, reach = self._input(op)
         if op.name == self.graph.output:
             new = Op("qlogits", op.name, inputs, {"bits": self.widths.of(op.name), "scale": 1.0})
-            return self._place(new, QuantLogits(new, weight, bias, self.widths, unit), signed=True)
+            return self._place(new, QuantLogits(new, weight.flatten(1), bias, self.widths, unit), signed=True)
         kind = "qconv2d" if op.kind == "conv2d" else "qdense"
         attrs = {**op.attrs, "bits": self.widths.of(op.name), "signed": relu is None}
         new = Op(kind, op.name, inputs, attrs)

@@ -171,7 +171,10 @@ class QuantLayer(Weighted):
 
 
 class QuantLogits(Weighted):
-    """The last layer: integer logits, and the real value of one unit for those who want probabilities."""
+    """The last layer: integer logits, and the real value of one unit for those who want probabilities.
+
+    On a map it takes each pixel for itself.
+    """
 
     def __init__(self, op: Op, weight: Tensor, bias: Tensor, widths: Widths, input_scale: float):
         super().__init__(op, weight, widths, 1)
@@ -194,13 +197,13 @@ class QuantLogits(Weighted):
     @torch.no_grad()
     def correct(self, x: Tensor, mean: Tensor) -> None:
         """Shift the bias so that on inputs `x` the logits have that `mean` [O]."""
-        self.bias.add_(mean - self(x).mean(0))
+        self.bias.add_(mean - self(x).transpose(0, 1).flatten(1).mean(1))
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.integers(), self.units()
         if not self.training:  # a wide layer's sums pass 2**24, where float32 no longer counts by one
-            return ((F.linear(x.double(), weight.double()) + bias.double()) * self.scale.double()).to(x.dtype)
-        return (F.linear(x, weight) + bias) * self.scale
+            return (_sums(x.double(), weight.double(), bias.double()) * self.scale.double()).to(x.dtype)
+        return _sums(x, weight, bias) * self.scale
 
     def units(self) -> Tensor:
         """The bias in units of the logits, as it is stored, with a gradient."""
@@ -214,6 +217,13 @@ class QuantLogits(Weighted):
             "weight": self.integers().cpu().numpy().astype(np.int8),
             "bias": bias.cpu().numpy().astype(np.int32),
         }
+
+
+def _sums(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A dense layer of a vector, or of each pixel of a map."""
+    if x.ndim == 2:
+        return F.linear(x, weight) + bias
+    return F.conv2d(x, weight[:, :, None, None]) + bias[:, None, None]
 
 
 class QuantLookup(nn.Module):

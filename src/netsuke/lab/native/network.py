@@ -38,7 +38,7 @@ def _known(op: Op, graph: QuantGraph) -> bool:
 
 
 def forward(graph: QuantGraph, x: Tensor) -> Tensor:
-    """Real logits [N, classes] of images in 0..1 [N, C, H, W], as `QuantGraph.forward` without it."""
+    """Real logits [N, classes], or maps of them [N, O, H, W], of images in 0..1 [N, C, H, W], as `QuantGraph.forward` without it."""
     values: dict[str, Tensor] = {INPUT: x}
     for op in graph.plan:
         inputs = [values[name] for name in op.inputs]
@@ -52,7 +52,7 @@ def _step(graph: QuantGraph, op: Op, x: list[Tensor]) -> Tensor:
     if op.kind in ("qconv2d", "qdense"):
         return _layer(graph.layer(op.name), x[0])
     if op.kind == "qlogits":
-        return graph.layer(op.name)(x[0].t())
+        return graph.layer(op.name)(x[0].movedim(-1, 0))
     if op.kind == "maxpool":
         return _Pool.apply(x[0], _window(op, x[0], x[0].shape[0], op.attrs["kernel"]))
     if op.kind == "qadd":

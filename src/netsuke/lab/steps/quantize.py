@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from netsuke.data import Dataset
@@ -21,7 +22,7 @@ from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.quantizer import quantized
 from netsuke.lab.steps.train import Progress, Teacher, Training, train
 
-__all__ = ["Quantize", "quantize", "quantized"]
+__all__ = ["Quantize", "calibrated", "quantize", "quantized"]
 
 SIZING = 256  # calibration images from which the bytes of every width are counted
 
@@ -119,6 +120,27 @@ def quantize(
     )
     assert isinstance(trained, QuantGraph)
     return trained
+
+
+def calibrated(
+    model: nn.Module, images: Tensor, options: Quantize | None = None, **changes: Any
+) -> QuantGraph:
+    """As `quantize`, from uint8 images [n, C, H, W] alone, for a network of any task: no labels are needed.
+
+    All `images` calibrate, as far as memory allows. The result is a module from images in 0..1 to real logits, which
+    trains with whatever loss you have; `lower` gives its integer graph.
+    Raises UnsupportedOp as `quantize` does, OptionError for options that need labels: a budget, training.
+    """
+    options = replace(options or Quantize(), **changes)
+    if options.max_bytes or options.training.epochs:
+        raise OptionError("max_bytes and training need labels: use quantize, or train the result yourself")
+    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
+        raise OptionError(f"needs uint8 images [n, C, H, W]; got {images.dtype} {list(images.shape)}")
+    channels, high, wide = images.shape[1:]
+    graph, weights = lower(model, (channels, high, wide))
+    if options.equalise:
+        weights = equalised(graph, weights)
+    return quantized(graph, weights, images.float() / 255, options.widths(), options.ranges())
 
 
 def images(data: Dataset, count: int) -> Tensor:

@@ -7,16 +7,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from netsuke.errors import UnsupportedOp
 from netsuke.export.c.fast import planes, planes_depthwise, planes_stem
-from netsuke.export.c.fast.convolution import convolution, dense
+from netsuke.export.c.fast.convolution import convolution, dense, pixelwise
 from netsuke.export.c.fast.depthwise import depthwise
 from netsuke.export.c.fast.layout import DENSE, Layout, Map, layout
 from netsuke.export.c.fast.pointwise import EMIT, wide_dense
 from netsuke.export.c.fast.program import Program, indented
 from netsuke.export.c.fast.routes import depthwise as is_depthwise
-from netsuke.export.c.fast.step import Step
+from netsuke.export.c.fast.step import Step, typed
+from netsuke.export.c.fast.step import each as for_each
 from netsuke.export.c.fast.variants import VARIANTS, Variant
 from netsuke.graph import Graph, Op, Tensors
 from netsuke.measure.cost import macs
@@ -81,7 +83,7 @@ class Source:
     weights: bytes
     work_bytes: int
     input_bytes: int
-    classes: int
+    shape: tuple[int, ...]  # of the logits of an image: (classes,), or (O, H, W) of a map
     macs: int
 
     @property
@@ -104,12 +106,12 @@ def build(graph: Graph, tensors: Tensors, variant: Variant) -> Source:
             continue
         _emit(program, op, makers, tensors)
     channels, high, wide = graph.input_shape
-    classes = types[graph.output].shape[0]
+    shape = types[graph.output].shape
     prelude = "\n".join([PRELUDE, variant.header, SCALAR])
-    body = _body(program, found, channels * high * wide, classes, graph.output)
+    body = _body(program, found, channels * high * wide, shape, graph.output)
     work = found.shared + BLOCK * found.each
     products = sum(macs(graph, tensors).values())
-    return Source(prelude, body, bytes(program.weights), work, channels * high * wide, classes, products)
+    return Source(prelude, body, bytes(program.weights), work, channels * high * wide, shape, products)
 
 
 def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> None:
@@ -128,6 +130,8 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
         return
     if op.kind == "qconv2d":
         (depthwise if is_depthwise(op, tensors) else convolution)(program, op, inputs[0], y, tensors)
+    elif op.kind == "qlogits" and op.name not in program.layout.late and not (inputs[0].wide or inputs[0].flat):
+        pixelwise(program, op, inputs[0], y, tensors)
     elif op.kind in DENSE and not inputs[0].wide:
         dense(program, op, inputs[0], y, tensors)
     elif op.kind in DENSE:
@@ -159,9 +163,11 @@ def _emit_planes(
         )
 
 
-def _body(program: Program, found: Layout, image: int, classes: int, output: str) -> str:
-    result = found.maps[output]
-    ctype = "int32_t" if result.wide else "int8_t"
+def _body(program: Program, found: Layout, image: int, shape: tuple[int, ...], output: str) -> str:
+    result, count = found.maps[output], prod(shape)
+    if len(shape) == 3:  # written as soon as it is there, for the next image takes its memory
+        name = program.function("planes", "const int32_t *x, int32_t *logits", _to_planes(result))
+        program.call(f"{name}({typed(result)}, logits + (first + i) * {count});", late=False)
     functions = [f"LAYER {name}{text}" for text, name in program.functions.items()]
     lines = [
         "int8_t *const s = work;",
@@ -175,16 +181,34 @@ def _body(program: Program, found: Layout, image: int, classes: int, output: str
         "(void)image; (void)t; (void)s;",
         "}",
         *program.tail,
-        "for (long i = 0; i < count; i++) {",
-        f"const int8_t *const t = tails + i * {found.each};",
-        f"const {ctype} *const result = (const {ctype} *)(const void *)({result.at()});",
-        f"for (long k = 0; k < {classes}; k++) {{",
-        f"logits[(first + i) * {classes} + k] = result[k];",
-        "}",
-        "}",
+        *(_vectors(result, found.each, count) if len(shape) == 1 else []),
         "}",
         "(void)w;",
     ]
     run = "EXPORT void run(const int8_t *w, const uint8_t *images, int32_t *logits, long n, int8_t *work)"
     body = f"{run}\n{{\n{indented(lines)}}}\n"
     return "\n".join([*functions, body])
+
+
+def _vectors(result: Map, each: int, count: int) -> list[str]:
+    """Logits that lie among what each image has for itself, to the caller."""
+    ctype = "int32_t" if result.wide else "int8_t"
+    return [
+        "for (long i = 0; i < count; i++) {",
+        f"const int8_t *const t = tails + i * {each};",
+        f"const {ctype} *const result = (const {ctype} *)(const void *)({result.at()});",
+        f"for (long k = 0; k < {count}; k++) {{",
+        f"logits[(first + i) * {count} + k] = result[k];",
+        "}",
+        "}",
+    ]
+
+
+def _to_planes(x: Map) -> list[str]:
+    """A map of words, pixel by pixel, in the caller's order: plane after plane."""
+    (channels, high, wide), row, step = x.shape, x.row // 4, x.step // 4
+    return [
+        for_each("i", high), for_each("c", channels), for_each("j", wide),
+        f"logits[(c * {high} + i) * {wide} + j] = x[i * {row} + j * {step} + c];",
+        "}", "}", "}",
+    ]  # fmt: skip

@@ -71,6 +71,13 @@ def dense(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
     _blocks(program, Layer(op, x, y, weight, constants, uniform(op, tensors), images=images))
 
 
+def pixelwise(program: Program, op: Op, x: Map, y: Map, tensors: Tensors) -> None:
+    """A dense layer of every pixel, its sums as they are: the pointwise convolution that gives a map of logits."""
+    matrix = tensors[op.tensor("weight")]
+    constants = channel_constants(op, tensors, matrix, program.variant.offset if x.signed else 0)
+    _blocks(program, Layer(op, x, y, matrix[:, :, None, None], constants, uniform(op, tensors)))
+
+
 def _blocks(program: Program, layer: Layer) -> None:
     """Blocks of as many registers of channels as give the best tiles."""
     variant = program.variant

@@ -149,7 +149,9 @@ def layout(graph: Graph, tensors: Tensors, largest: int, planes: bool = False) -
     route = planned(graph, tensors, types, users, fused) if planes else Route({}, frozenset())
     fused |= route.added
     last = frozenset(op.name for op in graph.ops[tail:])
-    late = {name for op in graph.ops[tail:] for name in op.inputs} | last | {graph.output}
+    late = {name for op in graph.ops[tail:] for name in op.inputs} | last
+    if len(types[graph.output].shape) == 1:
+        late.add(graph.output)
     views = {
         op.name
         for op in graph.ops
