@@ -63,8 +63,8 @@ def random_images(graph: Graph, n: int, seed: int = 0) -> np.ndarray:
 def artifact_of(pair: Pair) -> Artifact:
     """A graph and its tensors as an artifact with the smallest manifest."""
     graph, tensors = pair
-    classes = graph.types(tensors)[graph.output].shape[0]
-    return Artifact(graph, tensors, {"classes": [str(i) for i in range(classes)]})
+    count, *sides = graph.types(tensors)[graph.output].shape
+    return Artifact(graph, tensors, {} if sides else {"classes": [str(i) for i in range(count)]})
 
 
 def small_artifact(*, integer: bool = True, seed: int = 19) -> Artifact:
@@ -120,8 +120,8 @@ class _Build:
         first = first or (self.ops[-1].name if self.ops else INPUT)
         self.tensors |= {f"{name}.{role}": array for role, array in tensors.items()}
         self.ops.append(Op(kind, name, (first, *others), attrs))
-        tail = Op("flatten", "\0end", (name,))  # types() wants a flat end
-        self.types = Graph(self.shape, (*self.ops, tail)).types(self.tensors)
+        tail = [] if kind == "qlogits" else [Op("flatten", "\0end", (name,))]  # types() wants a flat end
+        self.types = Graph(self.shape, (*self.ops, *tail)).types(self.tensors)
 
     # --- integer ---
 
@@ -347,6 +347,9 @@ def _integer(pick: Pick, extended: bool = False) -> Pair:
     if extended and pick(0, 9) == 0:  # sums that are the logits themselves
         build.op("sumpool", {"scale": 0.25})
         return build.done()
+    if pick(0, 7) == 0:  # a map of logits
+        build.qlogits(pick(1, 20))
+        return build.done()
     build.op("sumpool" if pick(0, 2) == 0 else "flatten", {})
     if pick(0, 1):
         wide = pick(0, 3) == 0  # as wide as its input, so that the two can be added
@@ -461,6 +464,9 @@ def _float(pick: Pick, extended: bool = False, letter: str = "") -> Pair:
             build.pool("avgpool", padded=False)
         else:
             build.op("add", {}, build.same())
+    if pick(0, 7) == 0:  # a map of logits
+        build.conv(**build.convolution())
+        return build.done()
     build.op("globalavgpool" if pick(0, 2) == 0 and not exact else "flatten", {})
     if pick(0, 1):
         build.dense(pick(1, 6))

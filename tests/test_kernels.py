@@ -86,6 +86,14 @@ def sums(x: Nested, w: dict) -> list[int]:
     return out
 
 
+def qlogits(x: Nested, w: dict) -> Nested:
+    """Of a vector, or of each pixel of a map."""
+    if not isinstance(x[0], list):
+        return sums(x, w)
+    pixels = [[sums(pixel, w) for pixel in zip(*row, strict=True)] for row in zip(*x, strict=True)]
+    return [[[pixel[o] for pixel in row] for row in pixels] for o in range(len(w["weight"]))]
+
+
 def qdense(a: dict, x: Nested, w: dict) -> Nested:
     rows = zip(sums(x, w), w["multiplier"], w["shift"], strict=True)
     return [requantized(acc, m, s, a["signed"]) for acc, m, s in rows]
@@ -137,7 +145,7 @@ SLOW: dict[str, Callable[[dict, list[Nested], dict], Nested]] = {
     "halve": lambda a, x, w: deep(x[0], lambda v: v // 2),
     "qconv2d": lambda a, x, w: qconv2d(a, x[0], w),
     "qdense": lambda a, x, w: qdense(a, x[0], w),
-    "qlogits": lambda a, x, w: sums(x[0], w),
+    "qlogits": lambda a, x, w: qlogits(x[0], w),
     "qavgpool": lambda a, x, w: pooled(
         a, x[0], lambda v: requantized(sum(v), a["multiplier"], a["shift"], signed=True)
     ),
