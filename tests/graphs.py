@@ -84,6 +84,23 @@ def small_artifact(*, integer: bool = True, seed: int = 19) -> Artifact:
     return artifact_of(build.done())
 
 
+def map_artifact(*, integer: bool = True, seed: int = 23) -> Artifact:
+    """A fixed small fully convolutional network, 1x12x10 to a map of 5x6x5."""
+    build = _Build(_seeded(seed), (1, 12, 10), integer)
+    convolve = build.qconv if integer else build.conv
+    convolve(4, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
+    if not integer:
+        build.op("relu", {})
+    convolve(4, (3, 3), padding=(1, 1, 1, 1), groups=4)
+    convolve(7, (1, 1))
+    if integer:
+        build.qlogits(5)
+    else:
+        build.op("relu", {})
+        build.conv(5, (1, 1))
+    return artifact_of(build.done())
+
+
 def _seeded(seed: int) -> Pick:
     rng = np.random.default_rng(seed)
     return lambda low, high: int(rng.integers(low, high, endpoint=True))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs import float_graphs, integer_graphs, random_graph, random_images, rounded_graphs
+from graphs import float_graphs, integer_graphs, map_artifact, random_graph, random_images, rounded_graphs
 from netsuke import kernels
 from netsuke.errors import GraphError
 from netsuke.graph import INPUT, INT32_MAX, OPS, Graph, Op
@@ -420,3 +420,28 @@ def test_run_names_images_it_cannot_take() -> None:
         kernels.run(graph, {}, np.zeros((2, 1, 4, 3), np.float32))
     with pytest.raises(GraphError, match=r"got uint8 \[2, 1, 3, 4\]"):
         kernels.run(graph, {}, np.zeros((2, 1, 3, 4), np.uint8))
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_a_map_is_the_logits_of_each_pixel(integer: bool) -> None:
+    artifact = map_artifact(integer=integer)
+    images = random_images(artifact.graph, 3)
+    got = artifact.logits(images)
+    assert got.shape == (3, *artifact.shape) == (3, 5, 6, 5)
+    assert got.flags.c_contiguous
+    before, last = artifact.graph.ops[-2].name, artifact.graph.ops[-1]
+    pixels = kernels.activations(artifact.graph, artifact.tensors, images)[before].transpose(0, 2, 3, 1)
+    weight, bias = (artifact.tensors[last.tensor(role)] for role in ("weight", "bias"))
+    want = pixels @ weight.reshape(len(weight), -1).T.astype(pixels.dtype) + bias
+    np.testing.assert_allclose(got.transpose(0, 2, 3, 1), want, atol=0 if integer else 1e-5)
+    assert artifact.logits(images[:0]).shape == (0, 5, 6, 5)
+
+
+def test_large_maps_go_through_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = map_artifact()
+    images, seen = random_images(artifact.graph, 9), []
+    want, once = artifact.logits(images), kernels.activations
+    monkeypatch.setattr(kernels, "LARGEST", 4 * 210)  # of 7x6x5, the largest map
+    monkeypatch.setattr(kernels, "activations", lambda g, t, x: seen.append(len(x)) or once(g, t, x))
+    np.testing.assert_array_equal(artifact.logits(images), want)
+    assert seen == [4, 4, 1]
