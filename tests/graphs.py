@@ -63,8 +63,8 @@ def random_images(graph: Graph, n: int, seed: int = 0) -> np.ndarray:
 def artifact_of(pair: Pair) -> Artifact:
     """A graph and its tensors as an artifact with the smallest manifest."""
     graph, tensors = pair
-    classes = graph.types(tensors)[graph.output].shape[0]
-    return Artifact(graph, tensors, {"classes": [str(i) for i in range(classes)]})
+    count, *sides = graph.types(tensors)[graph.output].shape
+    return Artifact(graph, tensors, {} if sides else {"classes": [str(i) for i in range(count)]})
 
 
 def small_artifact(*, integer: bool = True, seed: int = 19) -> Artifact:
@@ -81,6 +81,23 @@ def small_artifact(*, integer: bool = True, seed: int = 19) -> Artifact:
         build.op("relu", {})
     build.op("flatten", {})
     (build.qlogits if integer else build.dense)(3)
+    return artifact_of(build.done())
+
+
+def map_artifact(*, integer: bool = True, seed: int = 23) -> Artifact:
+    """A fixed small fully convolutional network, 1x12x10 to a map of 5x6x5."""
+    build = _Build(_seeded(seed), (1, 12, 10), integer)
+    convolve = build.qconv if integer else build.conv
+    convolve(4, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
+    if not integer:
+        build.op("relu", {})
+    convolve(4, (3, 3), padding=(1, 1, 1, 1), groups=4)
+    convolve(7, (1, 1))
+    if integer:
+        build.qlogits(5)
+    else:
+        build.op("relu", {})
+        build.conv(5, (1, 1))
     return artifact_of(build.done())
 
 
@@ -120,8 +137,8 @@ class _Build:
         first = first or (self.ops[-1].name if self.ops else INPUT)
         self.tensors |= {f"{name}.{role}": array for role, array in tensors.items()}
         self.ops.append(Op(kind, name, (first, *others), attrs))
-        tail = Op("flatten", "\0end", (name,))  # types() wants a flat end
-        self.types = Graph(self.shape, (*self.ops, tail)).types(self.tensors)
+        tail = [] if kind == "qlogits" else [Op("flatten", "\0end", (name,))]  # types() wants a flat end
+        self.types = Graph(self.shape, (*self.ops, *tail)).types(self.tensors)
 
     # --- integer ---
 
@@ -347,6 +364,9 @@ def _integer(pick: Pick, extended: bool = False) -> Pair:
     if extended and pick(0, 9) == 0:  # sums that are the logits themselves
         build.op("sumpool", {"scale": 0.25})
         return build.done()
+    if pick(0, 7) == 0:  # a map of logits
+        build.qlogits(pick(1, 20))
+        return build.done()
     build.op("sumpool" if pick(0, 2) == 0 else "flatten", {})
     if pick(0, 1):
         wide = pick(0, 3) == 0  # as wide as its input, so that the two can be added
@@ -461,6 +481,9 @@ def _float(pick: Pick, extended: bool = False, letter: str = "") -> Pair:
             build.pool("avgpool", padded=False)
         else:
             build.op("add", {}, build.same())
+    if pick(0, 7) == 0:  # a map of logits
+        build.conv(**build.convolution())
+        return build.done()
     build.op("globalavgpool" if pick(0, 2) == 0 and not exact else "flatten", {})
     if pick(0, 1):
         build.dense(pick(1, 6))

@@ -19,7 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from graphs import Pair, artifact_of, float_graphs, integer_graphs, rounded_graphs
+from graphs import (
+    Pair,
+    artifact_of,
+    float_graphs,
+    integer_graphs,
+    map_artifact,
+    random_images,
+    rounded_graphs,
+    small_artifact,
+)
 from netsuke import kernels
 from netsuke.artifact import Artifact
 from netsuke.coding import arithmetic
@@ -728,3 +737,19 @@ def test_fuzz(forged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             tracemalloc.stop()
             assert peak < 50 * len(data) + (1 << 20)
     assert 0 < loaded < 2500  # neither a loader that refuses all nor one that takes all
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_a_map_has_no_classes(integer: bool, tmp_path: Path) -> None:
+    made = map_artifact(integer=integer).with_manifest(task="find", stride=2)
+    made.save(tmp_path / "map.netsuke")
+    back = Artifact.load(tmp_path / "map.netsuke")
+    assert (back.manifest, back.shape) == ({"task": "find", "stride": 2}, (5, 6, 5))
+    images = random_images(back.graph, 3)
+    np.testing.assert_array_equal(back.logits(images), made.logits(images))
+    with pytest.raises(ArtifactError, match=r"the model gives a map \[5, 6, 5\], not one logit a class"):
+        _ = back.classes
+    with pytest.raises(ArtifactError, match="the graph gives a map, not one logit a class; leave classes out"):
+        made.with_manifest(classes=list("abcde")).save(tmp_path / "bad.netsuke")
+    with pytest.raises(ArtifactError, match="its manifest needs classes"):
+        Artifact(small_artifact().graph, small_artifact().tensors, {}).save(tmp_path / "bad.netsuke")

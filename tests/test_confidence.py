@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs import small_artifact
+from graphs import map_artifact, small_artifact
 from netsuke.artifact import Artifact
 from netsuke.confidence import confidence
 from netsuke.errors import OptionError
@@ -104,3 +104,11 @@ def test_needs_a_scale() -> None:
     headless = Artifact(Graph(graph.input_shape, graph.ops[:1]), {}, {"classes": []})
     with pytest.raises(OptionError, match="confidence needs logits with a scale; the last op is"):
         confidence(headless.graph)
+
+
+def test_a_map_has_none(tmp_path):
+    artifact = map_artifact()
+    with pytest.raises(OptionError, match=r"needs logits \[n, classes\]; got \[2, 5, 6, 5\]"):
+        confidence(artifact.graph).per_mille(np.zeros((2, 5, 6, 5), np.int32))
+    with pytest.raises(OptionError, match=r"no confidence: the model gives a map \[5, 6, 5\]"):
+        c.write(artifact, tmp_path, confidence=True)

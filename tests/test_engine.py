@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from graphs import artifact_of, random_graph, random_images, small_artifact
+from graphs import artifact_of, map_artifact, random_graph, random_images, small_artifact
 from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.engine import BACKENDS, Engine, build
@@ -266,3 +266,18 @@ def test_bad_options():
         Engine(small_artifact(), backend="tpu")
     with pytest.raises(OptionError, match="threads must be at least 1; got 0"):
         Engine(small_artifact(), threads=0)
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("integer", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_backend_gives_maps(backend, integer, threads):
+    artifact = map_artifact(integer=integer)
+    if backend == "native" and not integer or integer and backend in FLOAT_ONLY:
+        pytest.skip("does not take this kind of graph")
+    run = engine(backend, artifact, threads).run
+    for n in (50, 1, 0):
+        images = random_images(artifact.graph, n)
+        got, want = run(images), artifact.logits(images)
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, atol=0 if integer else 1e-4)

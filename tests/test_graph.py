@@ -78,7 +78,7 @@ def test_structure_errors() -> None:
         Op("maxpool", "m", ("h",), {"kernel": [2, 2]}),
     )
     refuses("nothing uses the output of 'f'", HALVE, FLAT, SUM)
-    refuses("the last op must give one logit a class", HALVE)
+    refuses("the last op must give one logit a class, or be one of conv2d", HALVE)
 
 
 @pytest.mark.parametrize(
@@ -376,3 +376,17 @@ def test_every_op_has_a_kernel() -> None:
         Graph.from_json(
             {"input_shape": [1, 4, 4], "ops": [{"kind": "x", "name": "x", "inputs": [], "attrs": {}}]}
         )
+
+
+def test_a_map_of_logits_is_the_end() -> None:
+    logits = Op("qlogits", "q", ("h",), {"bits": 8, "scale": 0.5})
+    tensors = {"q.weight": np.array([[-3, 4]] * 3, np.int8), "q.bias": np.array([0, 9, -8], np.int32)}
+    shape = (2, 4, 5)
+    found = Graph(shape, (HALVE, logits)).types(tensors)["q"]
+    assert (found.shape, found.dtype, found.lo, found.hi) == ((3, 4, 5), "i32", -517, 517)
+    for op in (Op("flatten", "f", ("q",)), Op("sumpool", "f", ("q",)), Op("channelmax", "f", ("q",))):
+        with pytest.raises(GraphError, match="nothing follows a map of sums|gets i32"):
+            Graph(shape, (HALVE, logits, op)).types(tensors)
+    tensors["q.bias"] = np.array([0, INT32_MAX - 500, 0], np.int32)
+    with pytest.raises(GraphError, match="its sums can overflow int32"):
+        Graph(shape, (HALVE, logits)).types(tensors)

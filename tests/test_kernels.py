@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs import float_graphs, integer_graphs, random_graph, random_images, rounded_graphs
+from graphs import float_graphs, integer_graphs, map_artifact, random_graph, random_images, rounded_graphs
 from netsuke import kernels
 from netsuke.errors import GraphError
 from netsuke.graph import INPUT, INT32_MAX, OPS, Graph, Op
@@ -86,6 +86,14 @@ def sums(x: Nested, w: dict) -> list[int]:
     return out
 
 
+def qlogits(x: Nested, w: dict) -> Nested:
+    """Of a vector, or of each pixel of a map."""
+    if not isinstance(x[0], list):
+        return sums(x, w)
+    pixels = [[sums(pixel, w) for pixel in zip(*row, strict=True)] for row in zip(*x, strict=True)]
+    return [[[pixel[o] for pixel in row] for row in pixels] for o in range(len(w["weight"]))]
+
+
 def qdense(a: dict, x: Nested, w: dict) -> Nested:
     rows = zip(sums(x, w), w["multiplier"], w["shift"], strict=True)
     return [requantized(acc, m, s, a["signed"]) for acc, m, s in rows]
@@ -137,7 +145,7 @@ SLOW: dict[str, Callable[[dict, list[Nested], dict], Nested]] = {
     "halve": lambda a, x, w: deep(x[0], lambda v: v // 2),
     "qconv2d": lambda a, x, w: qconv2d(a, x[0], w),
     "qdense": lambda a, x, w: qdense(a, x[0], w),
-    "qlogits": lambda a, x, w: sums(x[0], w),
+    "qlogits": lambda a, x, w: qlogits(x[0], w),
     "qavgpool": lambda a, x, w: pooled(
         a, x[0], lambda v: requantized(sum(v), a["multiplier"], a["shift"], signed=True)
     ),
@@ -412,3 +420,28 @@ def test_run_names_images_it_cannot_take() -> None:
         kernels.run(graph, {}, np.zeros((2, 1, 4, 3), np.float32))
     with pytest.raises(GraphError, match=r"got uint8 \[2, 1, 3, 4\]"):
         kernels.run(graph, {}, np.zeros((2, 1, 3, 4), np.uint8))
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_a_map_is_the_logits_of_each_pixel(integer: bool) -> None:
+    artifact = map_artifact(integer=integer)
+    images = random_images(artifact.graph, 3)
+    got = artifact.logits(images)
+    assert got.shape == (3, *artifact.shape) == (3, 5, 6, 5)
+    assert got.flags.c_contiguous
+    before, last = artifact.graph.ops[-2].name, artifact.graph.ops[-1]
+    pixels = kernels.activations(artifact.graph, artifact.tensors, images)[before].transpose(0, 2, 3, 1)
+    weight, bias = (artifact.tensors[last.tensor(role)] for role in ("weight", "bias"))
+    want = pixels @ weight.reshape(len(weight), -1).T.astype(pixels.dtype) + bias
+    np.testing.assert_allclose(got.transpose(0, 2, 3, 1), want, atol=0 if integer else 1e-5)
+    assert artifact.logits(images[:0]).shape == (0, 5, 6, 5)
+
+
+def test_large_maps_go_through_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = map_artifact()
+    images, seen = random_images(artifact.graph, 9), []
+    want, once = artifact.logits(images), kernels.activations
+    monkeypatch.setattr(kernels, "LARGEST", 4 * 210)  # of 7x6x5, the largest map
+    monkeypatch.setattr(kernels, "activations", lambda g, t, x: seen.append(len(x)) or once(g, t, x))
+    np.testing.assert_array_equal(artifact.logits(images), want)
+    assert seen == [4, 4, 1]

@@ -28,7 +28,12 @@ class Confidence:
     shift: int
 
     def per_mille(self, logits: np.ndarray) -> np.ndarray:
-        """500 to 1000 for integer logits [n, classes], int32 [n]; 1000 where there is one class only."""
+        """500 to 1000 for integer logits [n, classes], int32 [n]; 1000 where there is one class only.
+
+        Raises OptionError for a map: its planes are no classes to choose among.
+        """
+        if logits.ndim != 2:
+            raise OptionError(f"confidence needs logits [n, classes]; got {list(logits.shape)}")
         if logits.shape[1] < 2:
             return np.full(len(logits), 1000, np.int32)
         best = np.sort(logits.astype(np.int64), axis=1)

@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def aligned(size: int) -> np.ndarray:
 def logits(library: ctypes.CDLL, number: int, source: Source, images: np.ndarray) -> np.ndarray:
     weights, work = aligned(len(source.weights)), aligned(source.work_bytes)
     weights[:] = np.frombuffer(source.weights, np.uint8)
-    out = np.zeros((len(images), source.classes), np.int32)
+    out = np.zeros((len(images), *source.shape), np.int32)
     run = library[f"run_g{number}"]
     run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long, ctypes.c_void_p]
     for _ in range(2):  # a workspace serves again and again
@@ -151,7 +152,7 @@ def test_sanitizers(variant, make, seed, tmp_path):
     source, images = build(graph, tensors, VARIANTS[variant]), random_images(graph, 26)
     weights = source.weights + bytes(-len(source.weights) % 64)
     main = MAIN.format(
-        n=len(images), classes=source.classes, work=-(-source.work_bytes // 64) * 64, weights=len(weights),
+        n=len(images), classes=prod(source.shape), work=-(-source.work_bytes // 64) * 64, weights=len(weights),
         images=images.nbytes,
     )  # fmt: skip
     (tmp_path / "main.c").write_text(source.text + main)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from graphs import artifact_of, integer_graphs, random_graph, random_images, small_artifact
+from graphs import artifact_of, integer_graphs, map_artifact, random_graph, random_images, small_artifact
 from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, GraphError, MissingExtra, OptionError, UnsupportedOp
@@ -246,3 +246,24 @@ def test_names_what_is_missing_or_wrong(written: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot be written"):
         wasm.write(artifact, tmp_path / "file" / "out")
+
+
+def test_a_map_in_node(tmp_path: Path) -> None:
+    artifact = map_artifact()
+    images = random_images(artifact.graph, 3)
+    agrees(artifact, tmp_path, images)
+    script = tmp_path / "model.js"
+    assert wasm.run(script, images[:0]).shape == (0, 5, 6, 5)
+    as_module = script.rename(script.with_suffix(".mjs"))
+    code = f"""
+import {{ load }} from {json.dumps(as_module.as_uri())};
+const model = await load();
+const said = (() => {{ try {{ model.classify(new Uint8Array(120)) }} catch (e) {{ return e.message }} }})();
+({{ said, shape: model.outputShape, scale: model.scale, classes: model.classes }})"""
+    got = json.loads(js(code, module=True))
+    assert got == {
+        "said": "this model gives a map 5 x 6 x 5, not one logit a class",
+        "shape": [5, 6, 5],
+        "scale": artifact.graph.ops[-1].attrs["scale"],
+        "classes": [],
+    }

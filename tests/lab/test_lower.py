@@ -440,3 +440,10 @@ def test_what_others_read_too_is_neither_folded_nor_overwritten(between: nn.Modu
 def test_flatten_of_other_axes_is_refused(flat: nn.Module) -> None:
     with pytest.raises(UnsupportedLayer, match="flattens from axis 1"):
         lower(nn.Sequential(nn.Conv2d(1, 1, 3), flat, nn.Linear(36, 2)), (1, 8, 8))
+
+
+def test_a_network_may_end_in_a_map() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 1))
+    assert agree(net)[-1] == "conv2d"
+    with pytest.raises(GraphError, match="the last op must give one logit a class, or be one of conv2d"):
+        lower(net[:3], SHAPE)

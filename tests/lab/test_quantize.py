@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from lab.sets import blobs
 from netsuke import kernels
 from netsuke.data import Dataset
-from netsuke.errors import DataError, OptionError
+from netsuke.errors import DataError, OptionError, UnsupportedOp
 from netsuke.graph import INT32_MAX
-from netsuke.lab.inference import accuracy, logits
+from netsuke.lab.inference import accuracy, logits, recalibrate
 from netsuke.lab.integers import BIAS_MAX, Outcome, bias_shift, multipliers, whole_biases
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.models.blocks import CBAM, SqueezeExcitation
-from netsuke.lab.steps.quantize import quantize
+from netsuke.lab.steps.quantize import calibrated, quantize
 from netsuke.lab.steps.train import Training, train
 
 DATA = blobs((1, 16, 16))
@@ -395,3 +395,54 @@ def test_the_shift_for_the_outcome_is_never_larger(values: list[float]) -> None:
     bias = whole_biases(real, 8, outcome)
     assert (bias / 2**k == (bias / 2**k).round()).all()
     assert float((bias / 2**k).abs().max()) <= 127
+
+
+# --- maps -------------------------------------------------------------------------------------------
+
+
+def _finder(*last: nn.Module) -> nn.Module:
+    torch.manual_seed(3)
+    body = [nn.Conv2d(1, 8, 5, 2, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1, groups=8)]
+    return nn.Sequential(*body, nn.ReLU(), nn.Conv2d(8, 12, 1), nn.ReLU(), *last)
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 4}, {"bias_bits": 8}, {"bias_correction": True, "equalise": True}])
+def test_a_map_from_images_alone(options: dict) -> None:
+    net, photos = _finder(nn.Conv2d(12, 5, 1)).eval(), torch.from_numpy(DATA.train.images[:32])
+    twin = calibrated(net, photos, **options)
+    assert_equal(twin, photos.numpy())
+    if options.get("bits", 8) == 8:
+        want, got = logits(net, photos), logits(twin, photos)
+        assert got.shape == (32, 5, 8, 8)
+        assert float((got - want).abs().mean()) < 0.02 * float(want.std())
+
+
+def test_a_map_trains_with_any_loss() -> None:
+    net, photos = _finder(nn.Conv2d(12, 2, 1)).eval(), torch.from_numpy(DATA.train.images[:64])
+    twin = calibrated(net, photos, bits=4)
+    x = photos.float() / 255
+    target = F.avg_pool2d(x, 2).repeat(1, 2, 1, 1)
+    optimiser = torch.optim.Adam(twin.parameters(), 0.01)
+    losses = []
+    for _ in range(30):
+        loss = F.mse_loss(twin.train()(x), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+    recalibrate(twin, photos)
+    assert_equal(twin, photos.numpy())
+    assert F.mse_loss(twin.eval()(x), target).item() < losses[0] / 2
+
+
+def test_maps_that_are_refused() -> None:
+    photos = torch.from_numpy(DATA.train.images[:8])
+    for last in (nn.Conv2d(12, 2, 3, padding=1), nn.Conv2d(12, 2, 1, 2), nn.Conv2d(12, 2, 1, groups=2)):
+        with pytest.raises(UnsupportedOp, match="as a map, from a plain 1x1 convolution"):
+            calibrated(_finder(last), photos)
+    net = _finder(nn.Conv2d(12, 2, 1))
+    with pytest.raises(OptionError, match="max_bytes and training need labels"):
+        calibrated(net, photos, max_bytes=1000)
+    with pytest.raises(OptionError, match="needs uint8 images"):
+        calibrated(net, photos.float())

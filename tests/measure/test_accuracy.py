@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphs import small_artifact
-from netsuke.errors import DataError
-from netsuke.measure.accuracy import evaluate, log_softmax, probabilities, scaled
+from graphs import map_artifact, random_images, small_artifact
+from netsuke.data import Split
+from netsuke.errors import ArtifactError, DataError
+from netsuke.measure.accuracy import accuracy, evaluate, log_softmax, loss, probabilities, scaled
 
 CLASSES = ["a", "b", "c", "d"]
 
@@ -75,3 +76,11 @@ def test_integer_logits_are_scaled() -> None:
     want = np.exp(logits * scale) / np.exp(logits * scale).sum()
     np.testing.assert_allclose(probabilities(artifact.graph, logits), want)
     np.testing.assert_array_equal(scaled(small_artifact(integer=False), logits), logits)
+
+
+def test_a_map_has_no_accuracy() -> None:
+    artifact = map_artifact()
+    split = Split(random_images(artifact.graph, 2), np.zeros(2, np.int64))
+    for metric in (accuracy, loss):
+        with pytest.raises(ArtifactError, match="not one logit a class"):
+            metric(artifact, split)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from graphs import map_artifact
 from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, DataError, OptionError
@@ -217,3 +218,8 @@ def test_a_model_that_is_not_there(desk, netsuke_cli):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "gone" in done.stderr
+
+
+def test_a_map_is_refused() -> None:
+    with pytest.raises(ArtifactError, match=r"gives a map \[5, 6, 5\], not one logit a class"):
+        Reader(map_artifact())

@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from time import perf_counter
 
@@ -92,13 +93,13 @@ def _compiled(artifact: Artifact, folder: Path) -> Contender:
     c.compiled(path, library, "cc", ("-shared", "-fPIC", *C_FLAGS))
     call = ctypes.CDLL(str(library)).model_run
     call.argtypes, call.restype = (ctypes.c_void_p, ctypes.c_void_p), None
-    classes = c.figures(path)["CLASSES"]
+    shape = c.result_shape(c.figures(path))
 
     def run(images: np.ndarray) -> np.ndarray:
-        logits = np.empty((len(images), classes), np.int32)
+        logits = np.empty((len(images), *shape), np.int32)
         pixels, answers = images.ctypes.data, logits.ctypes.data
         for i in range(len(images)):
-            call(pixels + i * images[0].nbytes, answers + i * 4 * classes)
+            call(pixels + i * images[0].nbytes, answers + i * 4 * prod(shape))
         return logits
 
     return Contender("c", clocked(run), run, library.stat().st_size)

@@ -149,10 +149,11 @@ def check_fit(model: Artifact, dataset: Dataset, name: str) -> None:
     """Raise DataError where the model reads other images, or names other classes, than the data has."""
     from netsuke.errors import DataError
 
+    classes = model.classes  # a network of another task is told so first
     check_shape(model, dataset, name)
-    if len(model.classes) != len(dataset.classes):
+    if len(classes) != len(dataset.classes):
         raise DataError(
-            f"{name} knows {len(model.classes)} classes; {dataset.name} has {len(dataset.classes)}"
+            f"{name} knows {len(classes)} classes; {dataset.name} has {len(dataset.classes)}"
         )
 
 

@@ -42,12 +42,14 @@ def import_(
     for note in artifact.manifest["imported"].get("approximated", ()):
         console.note(f"approximated: {note}")
     figures = cost(artifact)
+    area = len(artifact.shape) == 3
     document = {
         "artifact": str(out),
         "file_bytes": out.stat().st_size,
         "input_shape": list(artifact.graph.input_shape),
         "input": artifact.manifest["input"],
-        "classes": list(artifact.classes),
+        "classes": [] if area else list(artifact.classes),
+        "output_shape": list(artifact.shape),
         "ops": [op.kind for op in artifact.graph.ops],
         **{key: figures[key] for key in ("parameters", "macs", "size_bytes", "ram_bytes")},
     }
@@ -59,7 +61,7 @@ def import_(
         ("figure", "value"),
         [
             ("input (C, H, W)", "x".join(map(str, artifact.graph.input_shape))),
-            ("classes", len(artifact.classes)),
+            ("map", "x".join(map(str, artifact.shape))) if area else ("classes", len(artifact.classes)),
             ("ops", ", ".join(document["ops"])),
             ("size", f"{figures['size_bytes']:,} bytes ({figures['parameters']:,} parameters)"),
             ("working memory", f"{figures['ram_bytes']:,} bytes"),

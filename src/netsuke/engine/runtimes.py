@@ -64,7 +64,7 @@ class _OpenVino:
         try:
             model = core.read_model(BytesIO(file))
             self.many = core.compile_model(model, "CPU", options).create_infer_request()
-            self.classes = model.output(0).partial_shape[1].get_length()
+            self.result = [side.get_length() for side in list(model.output(0).partial_shape)[1:]]
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UnsupportedOp(f"OpenVINO cannot compile the model: {reason}") from None
@@ -83,7 +83,7 @@ class _OpenVino:
             logits: np.ndarray = self.one.get_output_tensor().data.copy()
             return logits
         if not len(images):  # which some versions refuse
-            return np.zeros((0, self.classes), np.float32)
+            return np.zeros((0, *self.result), np.float32)
         return np.concatenate([self._logits(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
 
     def _logits(self, images: np.ndarray) -> np.ndarray:

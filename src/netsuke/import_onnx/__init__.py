@@ -28,7 +28,7 @@ def load(
     mean: Mean = 0.0,
     std: Mean = 1.0,
 ) -> Artifact:
-    """Read an ONNX classifier with one image input and one output of logits.
+    """Read an ONNX network with one image input and one output of logits, one a class or a map of them.
 
     A pixel p of 0..255 enters the model as (p * scale - mean) / std, `mean` and `std` one number or one a channel;
     `scale` is 1/255, or 1 for a model that takes uint8. `classes` default to "0", "1", … .
@@ -42,10 +42,13 @@ def load(
         imported: dict[str, Any] = {"from": Path(path).name, "format": "onnx"}
         if walk.ranges:
             graph, tensors, imported["approximated"] = quantised(graph, tensors, walk.ranges, walk.steps)
-        count = graph.types(tensors)[graph.output].shape[0]
+        shape = graph.types(tensors)[graph.output].shape
     except NetsukeError as error:
         raise type(error)(" ".join(f"{path}: {error}".split())[:500]) from None
+    area, count = len(shape) == 3, shape[0]
     names = [str(i) for i in range(count)] if classes is None else list(classes)
+    if area and classes is not None:
+        raise OptionError(f"{path} gives a map {list(shape)}, which has no classes; leave their names out")
     if len(names) != count:
         raise OptionError(f"{path} gives {count} logits; got {len(names)} class names")
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
@@ -61,8 +64,8 @@ def load(
         "mean": _listed(mean),
         "std": _listed(std),
     }
-    manifest = {"classes": names, "input": contract, "imported": imported}
-    return Artifact(graph, tensors, manifest)
+    manifest = {"input": contract, "imported": imported}
+    return Artifact(graph, tensors, manifest if area else {"classes": names, **manifest})
 
 
 def _listed(value: Mean) -> list[float] | float:

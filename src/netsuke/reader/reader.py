@@ -24,13 +24,15 @@ CENTRINGS = ("mass", "box", "none")
 class Reader:
     """Reads images with one artifact, the shipped `digit-small` unless another is given.
 
-    Raises ArtifactError where the artifact's input contract is not one that images can be brought to.
+    Raises ArtifactError where the artifact is no classifier, or its input contract is not one that images can be
+    brought to.
     """
 
     def __init__(
         self, artifact: Artifact | None = None, *, finder: Finder | None = None, backend: str = "auto"
     ):
         self.artifact = Artifact.load(zoo.path(DEFAULT)) if artifact is None else artifact
+        _ = self.artifact.classes  # one logit a class, or an error
         self._centring, self._box = _contract(self.artifact)
         rejection(self.artifact)  # what it says there must make sense
         self.finder = finder

@@ -66,7 +66,7 @@ def write(
 def run(
     path: str | Path, images: np.ndarray, *, compiler: str = "cc", flags: Sequence[str] = ("-O2",)
 ) -> np.ndarray:
-    """Logits int32 [n, classes] of raw uint8 images [n, C, H, W] by NAME.c, compiled for this machine.
+    """Logits int32 [n, classes], or maps of them [n, O, H, W], of raw uint8 images [n, C, H, W] by NAME.c, compiled for this machine.
 
     Raises MissingExtra where there is no compiler, ArtifactError where it refuses the file, GraphError for
     images of another shape.
@@ -78,7 +78,7 @@ def run(
         want = ", ".join(map(str, shape))
         raise GraphError(f"needs uint8 images [n, {want}]; got {images.dtype} {list(images.shape)}")
     images = np.ascontiguousarray(images)
-    logits = np.zeros((len(images), macros["CLASSES"]), np.int32)
+    logits = np.zeros((len(images), *result_shape(macros)), np.int32)
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / f"{path.stem}.so"
         compiled(path, library, compiler, ("-shared", "-fPIC", *flags))
@@ -96,7 +96,7 @@ def of_caller(path: Path) -> bool:
 
 
 def figures(path: str | Path) -> dict[str, int]:
-    """The macros of NAME.h beside NAME.c, without the NAME: FLASH_BYTES, RAM_BYTES, MACS, CLASSES, …"""
+    """The macros of NAME.h beside NAME.c, without the NAME: FLASH_BYTES, RAM_BYTES, MACS, CLASSES or OUTPUT_…"""
     path = Path(path)
     try:
         text = path.with_suffix(".h").read_text(encoding="utf-8")
@@ -106,6 +106,13 @@ def figures(path: str | Path) -> dict[str, int]:
         ) from error
     found = re.findall(rf"^#define {path.stem.upper()}_(\w+) (\d+)\b", text, re.MULTILINE)
     return {key: int(value) for key, value in found}
+
+
+def result_shape(macros: dict[str, int]) -> tuple[int, ...]:
+    """The shape of the logits of one image: (classes,), or (O, H, W) of a map."""
+    if "CLASSES" in macros:
+        return (macros["CLASSES"],)
+    return tuple(macros[f"OUTPUT_{side}"] for side in ("CHANNELS", "HEIGHT", "WIDTH"))
 
 
 def compiled(path: Path, target: Path, compiler: str, flags: Sequence[str]) -> None:

@@ -11,8 +11,12 @@ from netsuke.memory.stages import Window, gathered, window, words
 
 
 def dense(layer: Layer) -> list[str]:
-    """qdense and qlogits."""
+    """qdense and qlogits; a row of a map of logits, pixel by pixel."""
     out, size = layer.tensors[layer.op.tensor("weight")].shape
+    if len(layer.y.shape) == 3:
+        wide = layer.y.shape[2]
+        start = [f"const int8_t *x = {at_row('in', layer.rings[0], 'y')};", f"out += {times('y', wide)};"]
+        return [*start, each("k", wide), call(layer, layer.op, "x", size, out, "out"), f"x += {size};", "out++;", "}"]
     return [call(layer, layer.op, "in", size, out, "out")]
 
 

@@ -21,7 +21,7 @@ def sources(layers: Sequence[Layer], dense_only: bool) -> list[Source]:
             weight = reading(layer, op)
             if weight is None or op.attrs["bits"] == 1:
                 continue
-            dense = op.kind != "qconv2d"
+            dense = len(layer.types[op.name].shape) == 1  # used once an image
             inputs = layer.tensors[op.tensor("weight")].shape[1]
             block = inputs * (4 if product(layer, op).blocks else 1) if dense else 0
             if dense or not dense_only:

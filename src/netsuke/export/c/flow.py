@@ -130,7 +130,7 @@ def _rest(net: Net) -> list[str]:
             "}",
         ]
     elif not lines:
-        lines.append("(void)w;")
+        lines += ["(void)w;", "(void)logits;"]
     return lines
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from types import ModuleType
 
 from netsuke import packing
@@ -46,6 +47,13 @@ def header(artifact: Artifact, name: str, style: Style, found: Layout, coded: Co
     upper, (channels, high, wide) = name.upper(), graph.input_shape
     caller, decoded = style.workspace == "caller", coded.ram_bytes if coded else 0
     first = f"{name}_workspace *w, " if caller else ""
+    area = artifact.shape[1:]
+    if area:
+        about = "   It gives a map of integers: planes x rows x columns, plane after plane, row by row."
+        logits = f"{upper}_LOGITS integers, plane after plane, row by row."
+    else:
+        about = f"   Classes: {comment(artifact.classes)}"
+        logits = f"{upper}_CLASSES integers, the largest one at the most likely class."
     figures = {
         "FLASH_BYTES": (flash_bytes(graph, tensors, coded), "constant data; the code comes on top"),
         "RAM_BYTES": (
@@ -54,7 +62,7 @@ def header(artifact: Artifact, name: str, style: Style, found: Layout, coded: Co
         ),
         **({"WEIGHT_RAM_BYTES": (decoded, "decoded weights, beside it")} if decoded else {}),
         "MACS": (sum(macs(graph, tensors).values()), "multiply-accumulates for one image"),
-        "CLASSES": (graph.types(tensors)[graph.output].elements, "logits"),
+        **_result(artifact.shape),
         "INPUT_CHANNELS": (channels, "planes of the image"),
         "INPUT_HEIGHT": (high, "rows of a plane"),
         "INPUT_WIDTH": (wide, "bytes of a row"),
@@ -68,9 +76,9 @@ def header(artifact: Artifact, name: str, style: Style, found: Layout, coded: Co
         else "Not re-entrant: all calls share one static workspace."
     )
     return f"""\
-/* {name}: a classifier written by netsuke. Do not edit.
+/* {name}: a {"network" if area else "classifier"} written by netsuke. Do not edit.
 
-   Classes: {comment(artifact.classes)}
+{about}
 
 {layer_table(graph, tensors, coded)}
 {coding_note(name, coded) if coded else ""}
@@ -94,11 +102,12 @@ typedef struct {{
 }} {name}_workspace;
 
 /* image: {channels} x {high} x {wide} bytes, plane after plane, row by row; bright ink on dark ground, 0 to 255.
-   logits: {upper}_CLASSES integers, the largest one at the most likely class. */
+   logits: {logits} */
 void {name}_run({first}const uint8_t *image, int32_t *logits);
 
 /* The same without the whole image in memory: call it with each of the {high} rows, from the top,
-   {channels} x {wide} bytes. Returns 1 once the logits are there, else 0; the next row begins the next image. */
+   {channels} x {wide} bytes{", and with the same `logits`: their rows are written as they come" if area else ""}.
+   Returns 1 once the logits are there, else 0; the next row begins the next image. */
 int {name}_push_row({first}const uint8_t *row, int32_t *logits);
 
 /* Forget the rows so far{"; call it once before the first row" if caller else ""}. */
@@ -158,6 +167,17 @@ def comment(names: Iterable[str]) -> str:
     """Names as ASCII text that cannot end a comment or open another; lines of about 100 characters."""
     text = ", ".join(json.dumps(name) for name in names).replace("*/", "* /").replace("/*", "/ *")
     return "\n   ".join(re.findall(r".{1,100}(?:\s|$)|.{1,100}", text)) or "none"
+
+
+def _result(shape: tuple[int, ...]) -> dict[str, tuple[int, str]]:
+    """What says how many logits there are: classes, or the sides of a map."""
+    if len(shape) == 1:
+        return {"CLASSES": (shape[0], "logits")}
+    sides = zip(("CHANNELS", "HEIGHT", "WIDTH"), shape, ("planes of the map", "rows of a plane", "its columns"), strict=True)
+    return {
+        "LOGITS": (prod(shape), "integers of the map"),
+        **{f"OUTPUT_{key}": (size, text) for key, size, text in sides},
+    }
 
 
 def layer_table(graph: Graph, tensors: Tensors, coded: Coded | None) -> str:

@@ -25,18 +25,20 @@ class Finish:
     shifts: str = ""  # an array, a shift a channel
     exponent: bool = False  # zero bits of the biases that are not stored
     adds: bool = False  # products by shifting and adding
+    planes: bool = False  # each output lies in a plane of its own
 
     @property
     def name(self) -> str:
         short = "_".join(t.removesuffix("_t").replace("uint", "u").replace("int", "s") for t in
                          (self.bias, self.multiplier, self.shifts) if t)  # fmt: skip
-        return f"{self.out}_{short}{'_e' * self.exponent}"
+        return f"{self.out}_{short}{'_e' * self.exponent}{'_map' * self.planes}"
 
     def parameters(self) -> list[str]:
         found = [f"const {self.bias} *bias"] + ["int exponent"] * self.exponent
         if self.multiplier:
             found += [f"const {self.multiplier} *multiplier"]
             found += [f"const {self.shifts} *shift" if self.shifts else "int shift"]
+        found += ["place plane"] * self.planes
         return [*found, "int32_t *out" if self.out == "i32" else "int8_t *out"]
 
     def store(self, acc: str, o: str) -> list[str]:
@@ -44,6 +46,8 @@ class Finish:
         if self.exponent:
             power = "(int32_t)1 << exponent"
             bias = f"product({bias}, {power})" if self.adds else f"{bias} * ({power})"
+        if self.planes:  # outputs come in order
+            return [f"*out = {acc} + {bias};", "out += plane;"]
         if self.out == "i32":
             return [f"out[{o}] = {acc} + {bias};"]
         shift = f"flash_{self.shifts}(shift + {o})" if self.shifts else "shift"
@@ -54,7 +58,7 @@ class Finish:
 def finish(op: Op, y: Type, tensors: Tensors, adds: bool) -> Finish:
     bias, exponent = packing.shortened(tensors[op.tensor("bias")])
     if op.kind == "qlogits":
-        return Finish("i32", ctype(bias), exponent=exponent > 0, adds=adds)
+        return Finish("i32", ctype(bias), exponent=exponent > 0, adds=adds, planes=len(y.shape) == 3)
     m, s = (tensors[op.tensor(role)] for role in ("multiplier", "shift"))
     m = m.astype(packing.storage_dtype(m))
     shifts = "" if uniform(s) else f"{packing.storage_dtype(s).name}_t"
@@ -185,7 +189,7 @@ def reading(layer: Layer, op: Op) -> np.ndarray | None:
         return None
     bits = op.attrs["bits"]
     if weight.ndim == 2:
-        flat = weight[:, layer.x.order()]
+        flat = weight[:, layer.x.order()] if len(layer.y.shape) == 1 else weight
         return flat.reshape(-1) if layer.x.ctype == "int32_t" else arranged(flat, bits)
     flat = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
     if is_depth(layer, op):
@@ -205,7 +209,8 @@ def product(layer: Layer, op: Op) -> Product:
     if is_depth(layer, op):
         return Product("depth", bits, bits in DEEP and len(weight) >= 4, ends)
     if weight.ndim == 2:
-        unit = layer.coded.unit(op.name) if layer.coded else None
+        streamed = layer.coded is not None and op.name in layer.coded.scratch
+        unit = layer.coded.unit(op.name) if layer.coded and streamed else None
         if layer.x.ctype == "int32_t":
             return Product("wide", bits, False, ends, unit)
         return Product("dense", bits, blocked(bits, *weight.shape), ends, unit)
@@ -261,7 +266,10 @@ def call(layer: Layer, op: Op, x: str, n: int, outputs: int, out: str, group: in
     ]
     exponent = packing.shortened(tensors[op.tensor("bias")])[1]
     arguments += [str(exponent)] if exponent else []
-    if op.kind != "qlogits":
+    y = layer.types[op.name].shape
+    if op.kind == "qlogits":
+        arguments += [str(y[1] * y[2])] if len(y) == 3 else []
+    else:
         shift = tensors[op.tensor("shift")]
         arguments += [
             array("multiplier") + first,

@@ -130,11 +130,11 @@ def _self_test(artifact: Artifact, name: str, style: Style) -> str:
     lines = [
         f"int {name}_self_test({f'{name}_workspace *w' if caller else 'void'})",
         "{",
-        f"int32_t logits[{logits.shape[1]}];",
+        f"{'static ' * (logits.ndim > 2)}int32_t logits[{logits[0].size}];",  # a map is much for a stack
         "int wrong = 0;",
         each("i", SELF_TEST_IMAGES),
         f"{name}_run({'w, ' if caller else ''}test_images[i], logits);",
-        each("k", logits.shape[1]),
+        each("k", logits[0].size),
         "wrong += logits[k] != test_logits[i][k];",
         "}",
         "}",

@@ -1,6 +1,7 @@
 """ONNX files: a float graph in float, an integer graph in exact integers; `docs/onnx.md` describes them.
 
-Input `image`, uint8 [batch, C, H, W], preprocessing inside; output `logits`, float32 or int32 [batch, classes].
+Input `image`, uint8 [batch, C, H, W], preprocessing inside; output `logits`, float32 or int32 [batch, classes], or
+[batch, O, H, W] of a graph that gives a map.
 Integer activations travel as uint8: 0..127 with zero point 0, or -127..127 with zero point 128, since ONNX
 Runtime is slow on int8 activations.
 """
@@ -46,7 +47,7 @@ def write(
 
 
 def run(path: str | Path, images: np.ndarray) -> np.ndarray:
-    """Logits [n, classes] of raw uint8 images [n, C, H, W], by ONNX Runtime on one thread."""
+    """Logits [n, classes], or maps [n, O, H, W], of raw uint8 images [n, C, H, W], by ONNX Runtime on one thread."""
     return predict(session(str(path)), images)
 
 

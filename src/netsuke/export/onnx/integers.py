@@ -116,6 +116,8 @@ def _qavgpool(at: At) -> str:
 def _sums(at: At) -> str:
     """int32 sums of a dense layer."""
     weight, x = at.weight("weight"), at.types[0]
+    if len(x.shape) == 3:
+        return _pixel_sums(at, weight)
     if x.dtype == "i32":  # the sums of a pooled map: as wide as int32, so int32 it is
         w = at.add("Cast", [at.constant("weight", weight.T)], "wide_weight", to=INT32)
         acc = at.add("MatMul", [*at.x, w], "sum")
@@ -124,6 +126,14 @@ def _sums(at: At) -> str:
         inputs = [*at.x, at.constant("weight", codes), at.zero(x), at.constant("weight_zero", zero)]
         acc = at.add("MatMulInteger", inputs, "sum")
     return at.add("Add", [acc, at.constant("bias", at.weight("bias"))], "biased")
+
+
+def _pixel_sums(at: At, weight: np.ndarray) -> str:
+    """The same of every pixel of a map."""
+    codes, zero = _codes(at, weight[:, :, None, None])
+    inputs = [*at.x, at.constant("weight", codes), at.zero(at.types[0]), at.constant("weight_zero", zero)]
+    acc = at.add("ConvInteger", inputs, "sum")
+    return at.add("Add", [acc, at.constant("bias", at.weight("bias")[:, None, None])], "biased")
 
 
 def _qdense(at: At) -> str:

@@ -1,8 +1,8 @@
 """TFLite files: a float graph in float, an integer graph in int8; `docs/tflite.md` describes them.
 
-Input `image`, uint8 [batch, H, W, C], preprocessing inside; output `logits`, float32 or int32 [batch, classes].
-Channels come last, as everywhere in TFLite; `run` takes images [n, C, H, W] as everything in netsuke does, and turns
-them.
+Input `image`, uint8 [batch, H, W, C], preprocessing inside; output `logits`, float32 or int32 [batch, classes],
+or [batch, H, W, O] of a graph that gives a map. Channels come last, as everywhere in TFLite; `run` takes images [n, C, H, W] as everything in netsuke does, and turns
+them, and the maps that it gives.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def write(artifact: Artifact, folder: str | Path, name: str | None = None, *, ex
 
 
 def run(path: str | Path, images: np.ndarray) -> np.ndarray:
-    """Logits [n, classes] of raw uint8 images [n, C, H, W], by LiteRT on one thread."""
+    """Logits [n, classes], or maps [n, O, H, W], of raw uint8 images [n, C, H, W], by LiteRT on one thread."""
     return runner(str(path))(images)
 
 

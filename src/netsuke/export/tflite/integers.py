@@ -174,12 +174,18 @@ def _qdense(at: At) -> int:
 
 
 def _sums(at: At, role: str = "out") -> int:
-    """The sums of a dense layer, whole numbers in float32: exact up to 2^24 in whatever order they are added."""
+    """The sums of a dense layer, or of one of every pixel, whole numbers in float32: exact up to 2^24 in whatever order
+    they are added.
+    """
     x = at.x[0] if at.net.dtype(at.x[0]) == "float32" else at.cast(at.x[0], "float32", "float")
-    weight, bias = turned(at), at.weight("bias")
+    pixels = len(at.type.shape) == 3
+    weight, bias = at.weight("weight") if pixels else turned(at), at.weight("bias")
     low, high = reach(weight, np.abs(bias.astype(np.int64)), at.types[0])
     _unproved(at, max(-low.min(), high.max()) <= EXACT)
     at.fused = 0
+    if pixels:
+        at.x, at.op = [x], Op(at.op.kind, at.op.name, at.op.inputs, {"groups": 1, "stride": [1, 1]})
+        return convolution(at, _real(at, weight[:, None, None]), at.constant("bias", bias), 0, role)
     return dense(at, x, _real(at, weight), at.constant("bias", bias), role)
 
 

@@ -15,7 +15,7 @@ BATCH = 256
 def runner(
     source: str | bytes, *, threads: int = 1, delegates: bool = True
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from raw uint8 images [n, C, H, W] to logits [n, classes], of a path or of a file's bytes.
+    """A function from raw uint8 images [n, C, H, W] to logits [n, classes] or maps [n, O, H, W], of a path or of a file's bytes.
 
     Without `delegates` the built-in kernels run, which round otherwise than XNNPACK, the default.
     Raises MissingExtra, or ArtifactError where LiteRT refuses the file; the function itself raises GraphError
@@ -42,7 +42,9 @@ class _Runner:
         (taken,), (given_back,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         self.input, self.output = taken["index"], given_back["index"]
         self.batch, *shape = (int(side) for side in taken["shape"])
-        self.shape, self.classes = (shape[2], *shape[:2]), int(given_back["shape"][1])
+        self.shape = (shape[2], *shape[:2])
+        *sides, planes = (int(side) for side in given_back["shape"][1:])
+        self.result = (planes, *sides)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         if images.dtype != np.uint8 or images.shape[1:] != self.shape:
@@ -54,7 +56,7 @@ class _Runner:
 
     def _logits(self, images: np.ndarray) -> np.ndarray:
         if not len(images):
-            return np.zeros((0, self.classes), np.float32)
+            return np.zeros((0, *self.result), np.float32)
         if len(images) != self.batch:  # takes milliseconds, so only when it changes
             self.interpreter.resize_tensor_input(self.input, [len(images), *self.shape[1:], self.shape[0]])
             self.interpreter.allocate_tensors()
@@ -62,4 +64,4 @@ class _Runner:
         self.interpreter.set_tensor(self.input, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         self.interpreter.invoke()
         logits: np.ndarray = self.interpreter.get_tensor(self.output)
-        return logits
+        return logits if logits.ndim == 2 else np.ascontiguousarray(logits.transpose(0, 3, 1, 2))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ SIMD_FLAGS = ("-O2", "-msimd128")
 ENTRY = """\
 #include "model.h"
 uint8_t image[MODEL_INPUT_BYTES];
-int32_t logits[MODEL_CLASSES];
+int32_t logits[MODEL_SUMS];
 __attribute__((export_name("run"))) void run(void)
 {
     model_run(image, logits);
@@ -104,7 +105,7 @@ def write(
 
 
 def run(path: str | Path, images: np.ndarray, *, simd: bool | None = None, node: str = "node") -> np.ndarray:
-    """Logits int32 [n, classes] of raw uint8 images [n, C, H, W] by NAME.js and its module, in Node.js.
+    """Logits int32 [n, classes], or maps [n, O, H, W], of raw uint8 images [n, C, H, W] by NAME.js and its module, in Node.js.
 
     `simd` chooses the module; without it, the SIMD one runs where there is one.
     Raises MissingExtra without Node.js, ArtifactError where it refuses a file, GraphError for images of another shape.
@@ -115,7 +116,7 @@ def run(path: str | Path, images: np.ndarray, *, simd: bool | None = None, node:
         want = ", ".join(map(str, about["shape"]))
         raise GraphError(f"needs uint8 images [n, {want}]; got {images.dtype} {list(images.shape)}")
     if not len(images):
-        return np.zeros((0, len(about["classes"])), np.int32)
+        return np.zeros((0, *about["outputs"]), np.int32)
     with Node(path, module(path, simd), node) as process:
         return process.run(images)
 
@@ -129,7 +130,7 @@ def module(path: Path, simd: bool | None = None) -> Path:
 
 
 def facts(path: str | Path) -> dict[str, Any]:
-    """What NAME.js says of its model: name, classes, shape [C, H, W], scale of the logits, whether there is SIMD."""
+    """What NAME.js says of its model: name, classes, shape [C, H, W], outputs, that of the logits, scale of the logits, whether there is SIMD."""
     try:
         first = Path(path).read_text(encoding="utf-8").splitlines()[1]
         return json.loads(first.removeprefix("const MODEL = ").removesuffix(";"))
@@ -142,13 +143,12 @@ def _portable(artifact: Artifact) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         source = c.write(artifact, folder, "model")
         texts = {file.name: file.read_text(encoding="ascii") for file in (source, source.with_suffix(".h"))}
-    return texts | {"entry.c": ENTRY}
+    return texts | {"entry.c": f"#define MODEL_SUMS {prod(artifact.shape)}\n{ENTRY}"}
 
 
 def _extras(artifact: Artifact, style: Style) -> str:
     """What the portable C may have besides, and how the script calls it; beside either module."""
-    classes = artifact.graph.types(artifact.tensors)[artifact.graph.output].elements
-    parts = ["#include <stdint.h>\n", SMALL, FLASH, f"#define MODEL_CLASSES {classes}\n"]
+    parts = ["#include <stdint.h>\n", SMALL, FLASH, f"#define MODEL_CLASSES {prod(artifact.shape)}\n"]
     for module in extras(style):
         parts += [module.header(artifact, "model"), module.source(artifact, "model")]
         parts.append(EXTRAS[module.__name__.rpartition(".")[2]])
@@ -159,7 +159,8 @@ def _script(artifact: Artifact, name: str, simd: bool) -> bytes:
     last = artifact.graph.ops[-1]
     about = {
         "name": name,
-        "classes": artifact.classes,
+        "classes": artifact.classes if len(artifact.shape) == 1 else (),
+        "outputs": artifact.shape,
         "shape": artifact.graph.input_shape,
         "scale": last.attrs.get("scale"),
         "simd": simd,

@@ -37,11 +37,19 @@ class Model {
   #view() {
     const { memory, image, logits } = this.#exports;
     this.#image = new Uint8Array(memory.buffer, image.value, this.inputBytes);
-    this.#logits = new Int32Array(memory.buffer, logits.value, this.classes.length);
+    this.#logits = new Int32Array(memory.buffer, logits.value, this.outputShape.reduce((a, b) => a * b));
   }
 
   get classes() {
     return MODEL.classes;
+  }
+
+  get outputShape() {
+    return MODEL.outputs;
+  }
+
+  get scale() {
+    return MODEL.scale;
   }
 
   get inputShape() {
@@ -68,6 +76,7 @@ class Model {
   }
 
   classify(image) {
+    if (this.outputShape.length > 1) throw new TypeError(`this model gives a map ${this.outputShape.join(" x ")}, not one logit a class`);
     const logits = this.run(image);
     if (logits.length !== this.classes.length) throw new TypeError("classify takes one image");
     const index = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));

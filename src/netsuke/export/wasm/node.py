@@ -19,7 +19,7 @@ MISSING = "no {!r}: install Node.js 18 or newer, or name another one"
 class Node:
     """A model loaded into Node.js; close it, or use it as a context.
 
-    `script` is NAME.js, `module` one of its .wasm files. `started` tells `load_ms`, `rss_bytes` and `added_bytes`.
+    `script` is NAME.js, `module` one of its .wasm files. `started` tells `load_ms`, `rss_bytes`, `added_bytes` and `outputs`, the shape of an image's logits.
     Raises MissingExtra without Node.js, ArtifactError where it cannot load the files.
     """
 
@@ -39,9 +39,9 @@ class Node:
             self.started = self._answer()[0]  # by now the runner has been read
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits int32 [n, classes] of uint8 images [n, C, H, W]; n is not 0."""
+        """Logits int32 [n, classes], or maps [n, O, H, W], of uint8 images [n, C, H, W]; n is not 0."""
         logits = self._ask({"do": "run"}, images)[1]
-        return np.frombuffer(logits, "<i4").astype(np.int32).reshape(len(images), -1)
+        return np.frombuffer(logits, "<i4").astype(np.int32).reshape(len(images), *self.started["outputs"])
 
     def times(self, images: np.ndarray, *, batch: int, seconds: float) -> np.ndarray:
         """Microseconds of calls with `batch` images each, measured inside, for about `seconds`."""

@@ -49,7 +49,7 @@ function time(images, { batch, seconds }) {
 }
 
 const rss_bytes = process.memoryUsage.rss();
-answer({ load_ms, rss_bytes, added_bytes: rss_bytes - before });
+answer({ load_ms, rss_bytes, added_bytes: rss_bytes - before, outputs: model.outputShape });
 for (;;) {
   const command = line();
   const images = read(command.bytes);

@@ -207,7 +207,8 @@ KERNEL convolve(const int8_t *x, Window g, int depth, int out, const int16_t *w,
                 }
             }
         }
-        products(patch, step, TILE, (size + 1) / 2, out, w, s, y + p * y_step, y_step, pixels - p);
+        products(patch, step, TILE, (size + 1) / 2, out, w, s, y + p * y_step * (s.multiplier ? 1 : 4), y_step,
+                 pixels - p);
     }
 }
 
@@ -290,6 +291,16 @@ KERNEL depthwise_3x3(const int8_t *x, Window g, const int16_t *w, Scale s, int8_
 KERNEL depthwise_any(const int8_t *x, Window g, const int16_t *w, Scale s, int8_t *y)
 {
     depthwise_narrow(x, g, w, s, y);
+}
+
+/* A map of sums, pixel by pixel, to the caller's planes. */
+KERNEL planes(const int32_t *x, int pixels, int channels, int32_t *y)
+{
+    for (int p = 0; p < pixels; p++) {
+        for (int c = 0; c < channels; c++) {
+            y[c * pixels + p] = *x++;
+        }
+    }
 }
 
 /* The caller's planes, halved. */

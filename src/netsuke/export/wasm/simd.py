@@ -51,8 +51,11 @@ class _Writer:
             y = self.types[op.name]
             self.array("int32_t" if y.dtype == "i32" else "int8_t", f"x{i}", y.elements)
             EMIT[op.kind](self, op, f"x{i}")
-        kind = "copy" if result.dtype == "i32" else "widened"
-        self.calls.append(f"{kind}({self.names[self.graph.output]}, {result.elements}, logits);")
+        answer = self.names[self.graph.output]
+        if len(result.shape) == 3:
+            self.call("planes", answer, prod(result.shape[1:]), result.shape[0], "logits")
+        else:
+            self.call("copy" if result.dtype == "i32" else "widened", answer, result.elements, "logits")
         kernels = files(__package__).joinpath("simd.c").read_text(encoding="ascii")
         image = prod(self.graph.input_shape)
         return "\n".join(
@@ -106,7 +109,7 @@ class _Writer:
 
     def window(self, op: Op, kernel: tuple[int, ...], wide: int, channels: int) -> str:
         high, columns = self.types[op.name].shape[1:]
-        down, right = op.attrs["stride"]
+        down, right = op.attrs.get("stride", (1, 1))
         return f"(Window){{{high}, {columns}, {kernel[0]}, {kernel[1]}, {down}, {right}, {wide}, {channels}}}"
 
     # --- weights ---
@@ -195,6 +198,11 @@ def _dense(w: _Writer, op: Op, y: str) -> None:
     weight = w.tensors[op.tensor("weight")]
     out, size = weight.shape
     scale = w.scale(op, y)
+    if len(w.types[op.name].shape) == 3:  # every pixel for itself
+        window, weights = w.window(op, (1, 1), w.map(op)[2], size), w.unpacked(op, y, weight, f"{y}_weight")
+        w.patch = max(w.patch, TILE * (-(-size // 2) * 2 + BLOCK))
+        w.call("convolve", w.x(op), window, size, out, weights, scale, f"(int8_t *){y}", out, "patch")
+        return
     if w.types[op.inputs[0]].dtype == "i32":
         w.stream(op, y, weight)
         w.call("dense_sums", w.x(op), size, out, f"{y}_stream", op.attrs["bits"], scale, y)

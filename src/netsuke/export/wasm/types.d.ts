@@ -1,14 +1,21 @@
-/** A classifier written by netsuke. */
+/** A network written by netsuke: a classifier, or one that gives a map of logits. */
 export interface Model {
-  /** Class names in the order of the logits. */
+  /** Class names in the order of the logits; none of a map. */
   readonly classes: readonly string[];
+  /** How many classes, or planes, height and width of a map. */
+  readonly outputShape: readonly number[];
+  /** The real value of one unit of the logits; null where the model does not tell it. */
+  readonly scale: number | null;
   /** Channels, height and width of an image. */
   readonly inputShape: readonly [number, number, number];
   /** Bytes of one image. */
   readonly inputBytes: number;
-  /** Logits of one image or of several, one after the other: planes, row by row, bright ink on dark ground, 0 to 255. */
+  /**
+   * Logits of one image or of several, one after the other: planes, row by row, bright ink on dark ground, 0 to 255.
+   * A map of logits is planes, row by row, too.
+   */
   run(images: Uint8Array | Uint8ClampedArray): Int32Array;
-  /** The most likely class of one image. */
+  /** The most likely class of one image; an error where the model gives a map. */
   classify(image: Uint8Array | Uint8ClampedArray): Classification;
   /** How sure the logits of one image are, 500 to 1000; of modules exported with wasm.confidence=yes. */
   perMille(logits: Int32Array): number;
