@@ -27,7 +27,10 @@ class Finder:
     """Looks at the ink of pages with an artifact that gives a map [classes + 4, S / 4, S / 4] of a tile [1, S, S]."""
 
     def __init__(self, artifact: Artifact, *, backend: str = "auto"):
-        self.classes = artifact.classes
+        finds = artifact.manifest.get("finds")
+        if not isinstance(finds, list) or not all(isinstance(name, str) for name in finds):
+            raise ArtifactError("no finder: its manifest does not say what it finds")
+        self.classes = tuple(finds)
         channels, self._side, width = artifact.graph.input_shape
         shape = artifact.graph.types(artifact.tensors)[artifact.graph.output].shape
         cells = self._side // STRIDE

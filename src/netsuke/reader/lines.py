@@ -16,6 +16,8 @@ LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none 
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
+OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
+HOLLOW = 0.2  # of a piece's box that its ink covers
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
 
 
@@ -33,7 +35,7 @@ def numbers(stats: np.ndarray) -> list[Number]:
     if not len(stats):
         return []
     large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
-    framed = _frames(stats[large]) | _bars(stats[large])
+    framed = _frames(stats[large]) | _bars(stats[large]) | _stamps(stats[large])
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
     groups = _linked(stats, large[~framed])
@@ -55,6 +57,20 @@ def _bars(stats: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     longer, other = stats[:, 2:4].max(1), stats[:, 2:4].min(1)
     return (longer > BAR * other) & (longer > LONGEST * np.median(stats[:, 3]))
+
+
+def _stamps(stats: np.ndarray) -> np.ndarray:
+    """Which pieces are far larger than the signs of the page, and mostly empty: bool [n]."""
+    if not len(stats):
+        return np.zeros(0, bool)
+    _, _, w, h, area = stats.T.astype(float)
+    return (np.minimum(w, h) > OUTSIZED * _usual(h)) & (area < HOLLOW * w * h)
+
+
+def _usual(heights: np.ndarray) -> float:
+    """The median of heights, each counted as often as it is high: small print beside large digits is not usual."""
+    ordered = np.sort(heights)
+    return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
 
 
 def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
@@ -110,6 +126,8 @@ def _number(stats: np.ndarray, group: np.ndarray) -> Number:
 def _standing(found: list[Number]) -> list[Number]:
     """Without the groups that are full stops, flags and dashes beside a taller number."""
     boxes = np.array([(*number.box, number.height) for number in found], float).reshape(-1, 5)
+    usual = _usual(np.repeat(boxes[:, 4], [len(number.members) for number in found])) if found else 0.0
+    boxes = boxes[boxes[:, 4] < OUTSIZED * usual]  # beside a drawing they are numbers of their own
     keep = []
     for number in found:
         aside, out = _off(boxes, number.box)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import log
 
@@ -12,6 +12,7 @@ import numpy as np
 from netsuke import image as images
 from netsuke.artifact import Artifact
 from netsuke.reader import segments, sums, weights
+from netsuke.reader import trust as numbers
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
 from netsuke.reader.finder import Finder, around
@@ -20,6 +21,7 @@ from netsuke.reader.reading import Digit, Reading
 
 ALTERNATIVES = 5  # texts that are told of a number
 ADDENDS = 40  # texts of each number that a sum may take
+NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
@@ -36,6 +38,8 @@ class Found:
     share: np.ndarray
     masks: list[np.ndarray]
     paths: list[Path]
+    seen: np.ndarray | None = None  # what a finder says of the candidates, [n, K + 2]
+    trust: float = 1.0  # probability that it is a number
 
 
 def read(
@@ -59,7 +63,8 @@ def _numbers(
         return
     share = classify([pixels for pixels, _ in crops])
     seen = None if finder is None else finder.look(ink, *around(rows))
-    fitted = weights.fitted(rejection(artifact) is not None, finder is not None)
+    knowing = rejection(artifact) is not None
+    fitted = weights.fitted(knowing, finder is not None)
     best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
         last = first + len(row.spans)
@@ -78,7 +83,11 @@ def _numbers(
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
         if paths and paths[0].admitted > LIKELY and _says(paths[0]):
             masks = [mask for _, mask in crops[first:last]]
-            yield Found(row, share[first:last], masks, [path for path in paths if _says(path)])
+            own = None if seen is None else seen[first:last]
+            trust = numbers.number(row, paths[0], share[first:last], own, artifact.classes) if knowing else 1.0
+            if trust >= NUMBER:
+                says = [path for path in paths if _says(path)]
+                yield Found(row, share[first:last], masks, says, own, trust)
         first = last
 
 
@@ -107,7 +116,7 @@ def _adding_up(found: list[Found], total: Decimal | str) -> list[Found]:
     out = []
     for number, k in zip(found, chosen, strict=True):
         paths = [number.paths[k], *number.paths[:k], *number.paths[k + 1 :]]
-        out.append(Found(number.row, number.share, number.masks, paths))
+        out.append(replace(number, paths=paths))
     return out
 
 
@@ -119,10 +128,10 @@ def _reading(number: Found, artifact: Artifact, scale: float, shape: tuple[int, 
     right, bottom = (boxes[:, :2] + boxes[:, 2:]).max(0)
     return Reading(
         path.text,
-        path.probability,
+        path.probability * number.trust,
         (int(x), int(y), int(right - x), int(bottom - y)),
         digits,
-        tuple((other.text, other.probability) for other in others[: ALTERNATIVES - 1]),
+        tuple((other.text, other.probability * number.trust) for other in others[: ALTERNATIVES - 1]),
         worst([digit.state for digit in digits if not digit.separator]),
     )
 

@@ -2,6 +2,6 @@
 
 from netsuke.lab.finder.network import network
 from netsuke.lab.finder.tiles import Sheets, Tiles, made
-from netsuke.lab.finder.training import loss, train
+from netsuke.lab.finder.training import finished, loss, train
 
-__all__ = ["Sheets", "Tiles", "loss", "made", "network", "train"]
+__all__ = ["Sheets", "Tiles", "finished", "loss", "made", "network", "train"]

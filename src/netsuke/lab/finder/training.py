@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from netsuke.artifact import Artifact
 from netsuke.lab import checkpoint
 from netsuke.lab.finder.tiles import ANY, NONE, Tiles
+from netsuke.lab.lower import lower
+from netsuke.lab.steps.quantize import calibrated
+from netsuke.reader.finder import STRIDE, TILE
 
 BLANK = 0.1  # weight of a cell that sees no ink
 REACH = 1.0  # weight of the boxes
@@ -73,3 +77,14 @@ def train(
         if work and (step + 1) % 200 == 0:
             checkpoint.write(work, {"identity": identity, "net": net.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
     return mean.module.eval()
+
+
+def finished(net: nn.Module, tiles: Tiles, *, images: int = 256, bits: int = 8) -> Artifact:
+    """The trained net in integers, calibrated on `images` tiles, with the manifest of a finder."""
+    shown = torch.from_numpy(tiles.draw(images)[0])
+    quantized = calibrated(net.eval(), shown, bits=bits)
+    graph, tensors = lower(quantized, tuple(shown.shape[1:]))
+    kind = {"channels": 1, "height": TILE, "width": TILE, "polarity": "bright-ink"}
+    return Artifact(
+        graph, tensors, {"task": "find", "stride": STRIDE, "finds": list("0123456789"), "input": kind}
+    )
