@@ -749,7 +749,9 @@ def test_a_map_has_no_classes(integer: bool, tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.logits(images), made.logits(images))
     with pytest.raises(ArtifactError, match=r"the model gives a map \[5, 6, 5\], not one logit a class"):
         _ = back.classes
-    with pytest.raises(ArtifactError, match="the graph gives a map, not one logit a class; leave classes out"):
+    with pytest.raises(
+        ArtifactError, match="the graph gives a map, not one logit a class; leave classes out"
+    ):
         made.with_manifest(classes=list("abcde")).save(tmp_path / "bad.netsuke")
     with pytest.raises(ArtifactError, match="its manifest needs classes"):
         Artifact(small_artifact().graph, small_artifact().tensors, {}).save(tmp_path / "bad.netsuke")

@@ -273,7 +273,7 @@ def test_bad_options():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_backend_gives_maps(backend, integer, threads):
     artifact = map_artifact(integer=integer)
-    if backend == "native" and not integer or integer and backend in FLOAT_ONLY:
+    if (backend == "native" and not integer) or (integer and backend in FLOAT_ONLY):
         pytest.skip("does not take this kind of graph")
     run = engine(backend, artifact, threads).run
     for n in (50, 1, 0):

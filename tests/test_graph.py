@@ -385,7 +385,7 @@ def test_a_map_of_logits_is_the_end() -> None:
     found = Graph(shape, (HALVE, logits)).types(tensors)["q"]
     assert (found.shape, found.dtype, found.lo, found.hi) == ((3, 4, 5), "i32", -517, 517)
     for op in (Op("flatten", "f", ("q",)), Op("sumpool", "f", ("q",)), Op("channelmax", "f", ("q",))):
-        with pytest.raises(GraphError, match="nothing follows a map of sums|gets i32"):
+        with pytest.raises(GraphError, match=r"nothing follows a map of sums|gets i32"):
             Graph(shape, (HALVE, logits, op)).types(tensors)
     tensors["q.bias"] = np.array([0, INT32_MAX - 500, 0], np.int32)
     with pytest.raises(GraphError, match="its sums can overflow int32"):

@@ -36,7 +36,8 @@ class Artifact:
     """A finished classifier, or a network that gives a map of logits.
 
     `tensors` holds float32 arrays for float ops; int8 weights and int32 biases, multipliers and shifts for
-    integer ones. `manifest` is JSON: `classes`, which a map has none of, and whatever else tells where the model came from.
+    integer ones. `manifest` is JSON: `classes`, which a map has none of, and whatever else tells where the model came
+    from.
     """
 
     graph: Graph
@@ -169,7 +170,9 @@ def _check(graph: Graph, tensors: Mapping[str, np.ndarray], manifest: Mapping[st
     classes, (count, *sides) = manifest.get("classes"), types[graph.output].shape
     if sides:
         if classes is not None:
-            raise ArtifactError("the graph gives a map, not one logit a class; leave classes out of its manifest")
+            raise ArtifactError(
+                "the graph gives a map, not one logit a class; leave classes out of its manifest"
+            )
         return
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise ArtifactError("its manifest needs classes, a list of names")

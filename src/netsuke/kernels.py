@@ -216,7 +216,9 @@ def _sums(op: Op, x: np.ndarray, w: Tensors) -> np.ndarray:
 
 
 def _qlogits(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:
-    return np.moveaxis(_sums(op, np.moveaxis(x[0], 1, -1), w), -1, 1)  # the channels of a map are its second axis
+    return np.moveaxis(
+        _sums(op, np.moveaxis(x[0], 1, -1), w), -1, 1
+    )  # the channels of a map are its second axis
 
 
 def _qdense(op: Op, x: Sequence[np.ndarray], w: Tensors) -> np.ndarray:

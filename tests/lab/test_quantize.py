@@ -406,7 +406,9 @@ def _finder(*last: nn.Module) -> nn.Module:
     return nn.Sequential(*body, nn.ReLU(), nn.Conv2d(8, 12, 1), nn.ReLU(), *last)
 
 
-@pytest.mark.parametrize("options", [{}, {"bits": 4}, {"bias_bits": 8}, {"bias_correction": True, "equalise": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"bits": 4}, {"bias_bits": 8}, {"bias_correction": True, "equalise": True}]
+)
 def test_a_map_from_images_alone(options: dict) -> None:
     net, photos = _finder(nn.Conv2d(12, 5, 1)).eval(), torch.from_numpy(DATA.train.images[:32])
     twin = calibrated(net, photos, **options)

@@ -152,9 +152,7 @@ def check_fit(model: Artifact, dataset: Dataset, name: str) -> None:
     classes = model.classes  # a network of another task is told so first
     check_shape(model, dataset, name)
     if len(classes) != len(dataset.classes):
-        raise DataError(
-            f"{name} knows {len(classes)} classes; {dataset.name} has {len(dataset.classes)}"
-        )
+        raise DataError(f"{name} knows {len(classes)} classes; {dataset.name} has {len(dataset.classes)}")
 
 
 def check_shape(model: Artifact, dataset: Dataset, name: str) -> None:

@@ -22,7 +22,8 @@ Run = Callable[[np.ndarray], np.ndarray]
 BINDING = Path(__file__).with_name("binding.c")
 ALIGN = 64
 SHORT = 2_000_000  # multiplications that are over sooner than giving up Python's lock pays
-LEAST = 8  # images that are worth a thread, of small networks
+LEAST = 8  # images that are worth a thread,
+WORTH = 20_000_000  # or fewer, with so many multiplications
 
 
 def native(artifact: Artifact, threads: int) -> Run:
@@ -124,7 +125,7 @@ class _Threads:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         images = self.network.checked(images)
         logits = np.empty((len(images), *self.network.result), np.int32)
-        least = min(LEAST, -(-SHORT // max(self.network.macs, 1)))
+        least = min(LEAST, -(-WORTH // max(self.network.macs, 1)))
         parts = min(self.threads, max(1, len(images) // least))
         cuts = [len(images) * i // parts for i in range(parts + 1)]
         jobs = [self.pool.submit(self.network.into, images[a:b], logits[a:b]) for a, b in pairwise(cuts[1:])]

@@ -1,7 +1,7 @@
 """Op, Graph and type inference: the whole language in which a finished network is written.
 
-A graph maps raw `uint8` images to logits, one a class, or a map of them. It names its weights (`op.role`) but does not hold them,
-so that it is small, comparable and prints as JSON. `kernels.py` says what every op means.
+A graph maps raw `uint8` images to logits, one a class, or to a map of them. It names its weights (`op.role`) but does
+not hold them, so that it is small, comparable and prints as JSON. `kernels.py` says what every op means.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAPS = ("conv2d", "wconv2d", "dconv2d", "qlogits")  # what may give a map of log
 
 @dataclass(frozen=True)
 class Graph:
-    """A straight list of ops in the order of execution; the last one gives the logits: [classes], or a map [O, H, W]."""
+    """A straight list of ops in the order of execution; the last one gives the logits, [classes] or a map [O, H, W]."""
 
     input_shape: tuple[int, int, int]  # C, H, W of the raw uint8 image
     ops: tuple[Op, ...]

@@ -111,7 +111,9 @@ class _Net:
     def choices(self) -> list[int]:
         """Numbers of stages that the first segment may have: those that read the image at least."""
         first = 1 + max((i for i, s in enumerate(self.stages) if INPUT in s.inputs), default=0)
-        vector = len(self.types[self.graph.output].shape) == 1  # of a map, each row can go to the caller at once
+        vector = (
+            len(self.types[self.graph.output].shape) == 1
+        )  # of a map, each row can go to the caller at once
         last = len(self.stages) - (1 if self.direct and vector else 0)
         return list(range(first, max(first, min(last, first + LONGEST)) + 1))
 

@@ -66,8 +66,9 @@ def write(
 def run(
     path: str | Path, images: np.ndarray, *, compiler: str = "cc", flags: Sequence[str] = ("-O2",)
 ) -> np.ndarray:
-    """Logits int32 [n, classes], or maps of them [n, O, H, W], of raw uint8 images [n, C, H, W] by NAME.c, compiled for this machine.
+    """Logits int32 [n, classes], or maps of them [n, O, H, W], of raw uint8 images [n, C, H, W] by NAME.c.
 
+    It is compiled for this machine.
     Raises MissingExtra where there is no compiler, ArtifactError where it refuses the file, GraphError for
     images of another shape.
     """

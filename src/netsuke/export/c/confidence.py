@@ -43,7 +43,9 @@ int {name}_confidence(const int32_t *logits)
 def header(artifact: Artifact, name: str) -> str:
     """The lines of NAME.h. Raises OptionError for a map: no class is the largest."""
     if len(artifact.shape) == 3:
-        raise OptionError(f"no confidence: the model gives a map {list(artifact.shape)}, not one logit a class")
+        raise OptionError(
+            f"no confidence: the model gives a map {list(artifact.shape)}, not one logit a class"
+        )
     scale, count = artifact.graph.ops[-1].attrs.get("scale", 0), len(confidence(artifact.graph).table)
     return HEADER.format(name=name, count=count, scale=scale)
 

@@ -16,7 +16,14 @@ def dense(layer: Layer) -> list[str]:
     if len(layer.y.shape) == 3:
         wide = layer.y.shape[2]
         start = [f"const int8_t *x = {at_row('in', layer.rings[0], 'y')};", f"out += {times('y', wide)};"]
-        return [*start, each("k", wide), call(layer, layer.op, "x", size, out, "out"), f"x += {size};", "out++;", "}"]
+        return [
+            *start,
+            each("k", wide),
+            call(layer, layer.op, "x", size, out, "out"),
+            f"x += {size};",
+            "out++;",
+            "}",
+        ]
     return [call(layer, layer.op, "in", size, out, "out")]
 
 

@@ -173,7 +173,12 @@ def _result(shape: tuple[int, ...]) -> dict[str, tuple[int, str]]:
     """What says how many logits there are: classes, or the sides of a map."""
     if len(shape) == 1:
         return {"CLASSES": (shape[0], "logits")}
-    sides = zip(("CHANNELS", "HEIGHT", "WIDTH"), shape, ("planes of the map", "rows of a plane", "its columns"), strict=True)
+    sides = zip(
+        ("CHANNELS", "HEIGHT", "WIDTH"),
+        shape,
+        ("planes of the map", "rows of a plane", "its columns"),
+        strict=True,
+    )
     return {
         "LOGITS": (prod(shape), "integers of the map"),
         **{f"OUTPUT_{key}": (size, text) for key, size, text in sides},

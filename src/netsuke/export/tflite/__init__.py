@@ -1,8 +1,8 @@
 """TFLite files: a float graph in float, an integer graph in int8; `docs/tflite.md` describes them.
 
 Input `image`, uint8 [batch, H, W, C], preprocessing inside; output `logits`, float32 or int32 [batch, classes],
-or [batch, H, W, O] of a graph that gives a map. Channels come last, as everywhere in TFLite; `run` takes images [n, C, H, W] as everything in netsuke does, and turns
-them, and the maps that it gives.
+or [batch, H, W, O] of a graph that gives a map. Channels come last, as everywhere in TFLite; `run` takes images
+[n, C, H, W] and gives maps [n, O, H, W], as everything in netsuke does, and turns them.
 """
 
 from __future__ import annotations

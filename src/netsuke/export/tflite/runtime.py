@@ -15,8 +15,9 @@ BATCH = 256
 def runner(
     source: str | bytes, *, threads: int = 1, delegates: bool = True
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from raw uint8 images [n, C, H, W] to logits [n, classes] or maps [n, O, H, W], of a path or of a file's bytes.
+    """A function from raw uint8 images [n, C, H, W] to logits [n, classes] or maps [n, O, H, W].
 
+    `source` is a path or a file's bytes.
     Without `delegates` the built-in kernels run, which round otherwise than XNNPACK, the default.
     Raises MissingExtra, or ArtifactError where LiteRT refuses the file; the function itself raises GraphError
     where images are of another shape or type.

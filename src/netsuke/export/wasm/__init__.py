@@ -105,8 +105,9 @@ def write(
 
 
 def run(path: str | Path, images: np.ndarray, *, simd: bool | None = None, node: str = "node") -> np.ndarray:
-    """Logits int32 [n, classes], or maps [n, O, H, W], of raw uint8 images [n, C, H, W] by NAME.js and its module, in Node.js.
+    """Logits int32 [n, classes], or maps [n, O, H, W], of raw uint8 images [n, C, H, W], in Node.js.
 
+    NAME.js and its module run there.
     `simd` chooses the module; without it, the SIMD one runs where there is one.
     Raises MissingExtra without Node.js, ArtifactError where it refuses a file, GraphError for images of another shape.
     """
@@ -130,7 +131,10 @@ def module(path: Path, simd: bool | None = None) -> Path:
 
 
 def facts(path: str | Path) -> dict[str, Any]:
-    """What NAME.js says of its model: name, classes, shape [C, H, W], outputs, that of the logits, scale of the logits, whether there is SIMD."""
+    """What NAME.js says of its model: name, classes, shape [C, H, W], scale of the logits, whether there is SIMD.
+
+    `outputs` is the shape of the logits of an image, [classes] or [O, H, W].
+    """
     try:
         first = Path(path).read_text(encoding="utf-8").splitlines()[1]
         return json.loads(first.removeprefix("const MODEL = ").removesuffix(";"))

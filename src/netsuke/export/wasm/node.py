@@ -19,7 +19,8 @@ MISSING = "no {!r}: install Node.js 18 or newer, or name another one"
 class Node:
     """A model loaded into Node.js; close it, or use it as a context.
 
-    `script` is NAME.js, `module` one of its .wasm files. `started` tells `load_ms`, `rss_bytes`, `added_bytes` and `outputs`, the shape of an image's logits.
+    `script` is NAME.js, `module` one of its .wasm files. `started` tells `load_ms`, `rss_bytes`,
+    `added_bytes` and `outputs`, the shape of an image's logits.
     Raises MissingExtra without Node.js, ArtifactError where it cannot load the files.
     """
 

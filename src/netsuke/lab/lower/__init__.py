@@ -18,8 +18,9 @@ __all__ = ["lower"]
 def lower(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Graph, dict[str, np.ndarray]]:
     """The graph and weights of a trained network for raw uint8 images [C, H, W].
 
-    The model maps images in 0..1 to logits, one a class or, where it ends in a convolution, a map of them; the graph starts from 0..255 by a `normalize`. Batch norms are
-    folded into the layer before them. Modules made by `quantize` come out as integer graphs.
+    The model maps images in 0..1 to logits, one a class or, where it ends in a convolution, a map of them; the graph
+    starts from 0..255 by a `normalize`. Batch norms are folded into the layer before them. Modules made by `quantize`
+    come out as integer graphs.
     Raises UnsupportedLayer naming the layer that has no op, and what is known.
     """
     own = getattr(model, "to_graph", None)

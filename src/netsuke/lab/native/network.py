@@ -38,7 +38,7 @@ def _known(op: Op, graph: QuantGraph) -> bool:
 
 
 def forward(graph: QuantGraph, x: Tensor) -> Tensor:
-    """Real logits [N, classes], or maps of them [N, O, H, W], of images in 0..1 [N, C, H, W], as `QuantGraph.forward` without it."""
+    """Real logits [N, classes], or maps [N, O, H, W], of images in 0..1 [N, C, H, W], as `QuantGraph.forward` does."""
     values: dict[str, Tensor] = {INPUT: x}
     for op in graph.plan:
         inputs = [values[name] for name in op.inputs]

@@ -130,7 +130,9 @@ def _emit(program: Program, op: Op, makers: dict[str, Op], tensors: Tensors) -> 
         return
     if op.kind == "qconv2d":
         (depthwise if is_depthwise(op, tensors) else convolution)(program, op, inputs[0], y, tensors)
-    elif op.kind == "qlogits" and op.name not in program.layout.late and not (inputs[0].wide or inputs[0].flat):
+    elif (
+        op.kind == "qlogits" and op.name not in program.layout.late and not (inputs[0].wide or inputs[0].flat)
+    ):
         pixelwise(program, op, inputs[0], y, tensors)
     elif op.kind in DENSE and not inputs[0].wide:
         dense(program, op, inputs[0], y, tensors)
