@@ -41,7 +41,8 @@ ALLOWED = {
     "measure": CORE | {"artifact", "data", "engine"},
     "bench": CORE | {"artifact", "engine", "export", "measure"},
     "reader": CORE | {"artifact", "engine", "image", "zoo"},
-    "lab": CORE | {"artifact", "coding", "data", "engine", "export", "image", "measure", "settings"},
+    "lab": CORE
+    | {"artifact", "coding", "data", "engine", "export", "image", "measure", "reader", "settings"},
 }
 SHELL = {
     "cli",

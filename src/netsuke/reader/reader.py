@@ -1,10 +1,8 @@
-"""Reader: an image of one handwritten digit to the digit, how sure that is, and where it stands."""
+"""Reader: an image of handwritten digits to what it says, how sure that is, and where it stands."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,39 +11,13 @@ from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.engine import Engine
 from netsuke.errors import ArtifactError
+from netsuke.reader import pages
+from netsuke.reader.confidence import STATES, probabilities, rejection, state
+from netsuke.reader.field import Field
+from netsuke.reader.reading import Box, Digit, Reading
 
 DEFAULT = "digit-small"
 CENTRINGS = ("mass", "box", "none")
-
-Box = tuple[int, int, int, int]  # x, y, w, h in pixels of the upright input
-
-
-@dataclass(frozen=True)
-class Digit:
-    """One sign: its class, how sure that is (0 to 1), where it stands, and the second choice."""
-
-    digit: str
-    confidence: float
-    box: Box
-    runner_up: str
-    runner_up_confidence: float
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What an image says; on blank paper `text` is empty and there are no digits."""
-
-    text: str
-    confidence: float
-    box: Box
-    digits: tuple[Digit, ...]
-
-    @property
-    def blank(self) -> bool:
-        return not self.digits
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Reader:
@@ -57,6 +29,7 @@ class Reader:
     def __init__(self, artifact: Artifact | None = None, *, backend: str = "auto"):
         self.artifact = Artifact.load(zoo.path(DEFAULT)) if artifact is None else artifact
         self._centring, self._box = _contract(self.artifact)
+        rejection(self.artifact)  # what it says there must make sense
         self._engine = Engine(self.artifact, backend=backend)
 
     def read(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Reading:
@@ -67,9 +40,9 @@ class Reader:
         pixels = image if isinstance(image, np.ndarray) else images.decode(image)
         prepared = self.prepare(pixels)
         if prepared is None:
-            return Reading("", 0.0, (0, 0, 0, 0), ())
+            return Reading("", 0.0, (0, 0, 0, 0), (), state=STATES[2])
         x, box = prepared
-        return self._reading(self._engine.run(x)[0], box)
+        return self._reading(probabilities(self.artifact, self._engine.run(x))[0], box)
 
     def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, Box] | None:
         """The model's input, uint8 [1, C, H, W], and the box it was taken from; None where the paper is blank."""
@@ -79,24 +52,40 @@ class Reader:
         ink = images.find_ink(pixels)
         if ink is None:
             return None
-        plane = images.fit(ink.pixels, size=height, box=self._box, centring=self._centring)
-        return np.repeat(plane[None, None], channels, 1), ink.box
+        return self.fitted(ink.pixels)[None], ink.box
 
-    def _reading(self, logits: np.ndarray, box: Box) -> Reading:
-        share = confidences(self.artifact, logits)
-        order = np.argsort(-share, kind="stable")
+    def read_all(
+        self, image: str | os.PathLike[str] | bytes | np.ndarray, *, field: Field | None = None
+    ) -> list[Reading]:
+        """Every number of an image, in reading order; none where the paper is blank. Takes what `read` takes.
+
+        Each text keeps to `field`; ink that cannot be read so is passed over. Raises DataError where `image`
+        cannot be decoded, ArtifactError where the model reads whole images only.
+        """
+        if self._centring == "none":
+            raise ArtifactError("a model of whole images (centring none) cannot read a page; use read")
+        pixels = image if isinstance(image, np.ndarray) else images.decode(image)
+        return pages.read(pixels, self.artifact, self.classified, field or Field())
+
+    def classified(self, crops: list[np.ndarray]) -> np.ndarray:
+        """Probabilities float64 [n, K + 1] of crops of bright ink uint8 [h, w]; the last is that it is no digit."""
+        x = np.stack([self.fitted(crop) for crop in crops])
+        return probabilities(self.artifact, self._engine.run(x))
+
+    def fitted(self, crop: np.ndarray) -> np.ndarray:
+        """Bright ink uint8 [h, w] as the model's input uint8 [C, H, W]."""
+        channels, height, _ = self.artifact.graph.input_shape
+        plane = images.fit(crop, size=height, box=self._box, centring=self._centring)
+        return np.repeat(plane[None], channels, 0)
+
+    def _reading(self, share: np.ndarray, box: Box) -> Reading:
+        order = np.argsort(-share[:-1], kind="stable")
         classes = self.artifact.classes
         first, second = int(order[0]), int(order[min(1, len(order) - 1)])
-        digit = Digit(classes[first], float(share[first]), box, classes[second], float(share[second]))
-        return Reading(digit.digit, digit.confidence, box, (digit,))
-
-
-def confidences(artifact: Artifact, logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, float64; integer logits are first brought to their scale."""
-    last = artifact.graph.ops[-1]
-    value = logits.astype(np.float64) * (last.attrs["scale"] if last.kind == "qlogits" else 1.0)
-    power = np.exp(value - value.max(-1, keepdims=True))
-    return power / power.sum(-1, keepdims=True)
+        sure = float(share[first])
+        name = state(self.artifact, sure)
+        digit = Digit(classes[first], sure, box, classes[second], float(share[second]), name)
+        return Reading(digit.digit if name != STATES[2] else "", sure, box, (digit,), state=name)
 
 
 def _contract(artifact: Artifact) -> tuple[str, int]:

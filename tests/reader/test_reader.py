@@ -176,9 +176,9 @@ def test_json_is_as_designed(desk, netsuke_cli):
     assert blank == {"file": "blank.png", "results": []}
     assert one["file"] == "one.png"
     (result,) = one["results"]
-    assert set(result) == {"text", "confidence", "box", "digits"}
+    assert set(result) == {"text", "confidence", "box", "state", "alternatives", "digits"}
     (digit,) = result["digits"]
-    assert set(digit) == {"digit", "confidence", "box", "runner_up", "runner_up_confidence"}
+    assert set(digit) == {"digit", "confidence", "box", "runner_up", "runner_up_confidence", "state"}
     assert result["text"] == digit["digit"] == "1"
     assert len(digit["box"]) == 4
 

@@ -1,0 +1,104 @@
+"""The numbers in netsuke.reader.weights: a conditional random field fitted to strings whose texts are known.
+
+The likelihood of a text is the weight of all paths that spell it as a share of all paths; its gradient is the
+difference of the features' expectations under both (Sarawagi and Cohen, 2004). Fit anew where the classifier or
+the cuts change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from netsuke import image as images
+from netsuke.reader import Reader, segments, weights
+from netsuke.reader.pages import known
+
+HOPELESS = 8.0  # nats: a text less likely than this moves little
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A row's edges: features float32 [n, features], where each begins and ends, and what a text makes of them.
+
+    `symbols` are their signs (empty: none); `spelt` float [n, T] is 0 where an edge is sign t of the text, else -inf.
+    """
+
+    features: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    symbols: np.ndarray
+    spelt: np.ndarray
+    atoms: int
+
+
+def case(reader: Reader, image: np.ndarray, text: str) -> Case | None:
+    """The lattice of the longest row of a strip uint8 [H, W] and its text with separators; None where no ink is."""
+    ink = images.page_ink(image).pixels
+    rows, atoms = segments.rows(ink, known(reader.artifact, reader.classified))
+    if not rows or not text:
+        return None
+    row = max(rows, key=lambda row: row.box[2])
+    share = reader.classified([segments.crop(ink, atoms, row, span)[0] for span in row.spans])
+    features, edges = weights.features(row, share, reader.artifact.classes)
+    symbols = np.array([symbol for _, symbol in edges])
+    spans = np.array([row.spans[key] for key, _ in edges])
+    spelt = np.where(symbols[:, None] == np.array(list(text)), 0.0, -np.inf)
+    return Case(features, spans[:, 0], spans[:, 1], symbols, spelt, len(row.atoms))
+
+
+def fit(cases: Iterable[Case], start: np.ndarray, *, steps: int = 40, decay: float = 1e-4) -> np.ndarray:
+    """Weights float [features] of greatest likelihood, by L-BFGS from `start`, to which `decay` ties them."""
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+    kept = list(cases)
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        total, slope, n = 0.0, np.zeros_like(theta), 0
+        for one in kept:
+            weight = one.features @ theta
+            right, spelling = _posterior(one, weight, one.spelt)
+            if not np.isfinite(right):
+                continue  # no path spells it
+            every, any_ = _posterior(one, weight, np.zeros((len(weight), 0)))
+            lost = every - right
+            total -= np.logaddexp(-lost, -HOPELESS)
+            slope += one.features.T @ (any_ - spelling) / (1 + np.exp(min(lost - HOPELESS, 50.0)))
+            n += 1
+        away = theta - start
+        return total / max(n, 1) + decay * away @ away, slope / max(n, 1) + 2 * decay * away
+
+    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": steps}).x
+
+
+def _posterior(one: Case, weight: np.ndarray, spelt: np.ndarray) -> tuple[float, np.ndarray]:
+    """Log weight of all paths that spell a text (`spelt` [n, 0]: of all), and the share of it on each edge."""
+    signs = spelt.shape[1]
+    silent = one.symbols == ""
+    ahead, behind = np.full((2, one.atoms + 1, signs + 1), -np.inf)
+    ahead[one.atoms, signs] = behind[0, 0] = 0.0
+
+    def through(values: np.ndarray, edge: np.ndarray, onward: bool) -> np.ndarray:
+        stay = values + weight[edge, None]
+        if not signs:
+            return stay
+        moved = np.full_like(stay, -np.inf)
+        if onward:
+            moved[:, 1:] = stay[:, :-1] + spelt[edge]
+        else:
+            moved[:, :-1] = stay[:, 1:] + spelt[edge]
+        return np.where(silent[edge, None], stay, moved)
+
+    for at in range(1, one.atoms + 1):
+        edge = np.flatnonzero(one.stop == at)
+        behind[at] = np.logaddexp.reduce(through(behind[one.start[edge]], edge, True), 0, initial=-np.inf)
+    for at in range(one.atoms - 1, -1, -1):
+        edge = np.flatnonzero(one.start == at)
+        ahead[at] = np.logaddexp.reduce(through(ahead[one.stop[edge]], edge, False), 0, initial=-np.inf)
+    total = float(ahead[0, 0])
+    if not np.isfinite(total):
+        return total, np.zeros(len(weight))
+    edge = np.arange(len(weight))
+    return total, np.exp(behind[one.start] + through(ahead[one.stop], edge, False) - total).sum(1)

@@ -1,0 +1,164 @@
+"""Pieces of ink to numbers: neighbours of one height on one baseline, in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+SPECK = 0.004  # of the square of a sign's height: the area below which ink is dirt
+SMALLEST = 7  # pixels of a sign's height
+ALIKE = 0.4  # height of the smaller of two neighbours as a share of the larger
+BESIDE = 0.4  # of the smaller one's height that lies within the larger one's
+BAR = 7  # widths of what is a bar
+LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none of them
+GAP = 0.8  # of the larger one's height: wider apart are two numbers
+OVER = 1.4  # unless a separator stands between, and then not so wide
+LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
+REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """Components of one number, `members` in the order of their centres, and the height of its signs in pixels."""
+
+    members: np.ndarray
+    box: tuple[int, int, int, int]
+    height: float
+
+
+def numbers(stats: np.ndarray) -> list[Number]:
+    """Components (x, y, w, h, area; int [n, 5]) as numbers in reading order; those of none are left out."""
+    if not len(stats):
+        return []
+    large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
+    framed = _frames(stats[large]) | _bars(stats[large])
+    stats = stats.copy()
+    stats[large[framed], 4] = 0  # no ink of anybody's
+    groups = _linked(stats, large[~framed])
+    found = _standing([_number(stats, group) for group in groups])
+    return _in_order(_with_small(stats, found))
+
+
+def _frames(stats: np.ndarray) -> np.ndarray:
+    """Which pieces are drawn around others, as boxes are and digits never: bool [n]."""
+    x, y, w, h, area = stats.T.astype(float)
+    within = (x > x[:, None]) & (x + w < (x + w)[:, None]) & (y > y[:, None]) & (y + h < (y + h)[:, None])
+    held = within & (h > 0.3 * h[:, None])
+    return held.any(1) & (area < 0.4 * w * h)
+
+
+def _bars(stats: np.ndarray) -> np.ndarray:
+    """Which pieces are remains of lines: far longer than wide, and than the signs of the page: bool [n]."""
+    if not len(stats):
+        return np.zeros(0, bool)
+    longer, other = stats[:, 2:4].max(1), stats[:, 2:4].min(1)
+    return (longer > BAR * other) & (longer > LONGEST * np.median(stats[:, 3]))
+
+
+def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
+    """Large components that are neighbours in a line, by union of pairs."""
+    parent = {int(i): int(i) for i in large}
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    order = large[np.argsort(stats[large, 0])]
+    x, y, w, h = (stats[order, k].astype(float) for k in range(4))
+    points = stats[stats[:, 4] > 0]
+    for a in range(len(order)):
+        tall = np.maximum(h[a], h)
+        gap = x - (x[a] + w[a])
+        near = (x >= x[a]) & (
+            (gap < GAP * tall) | ((gap < OVER * tall) & _pointed(points, x[a] + w[a], x, y[a] + h[a], h[a]))
+        )
+        shared = np.minimum(y[a] + h[a], y + h) - np.maximum(y[a], y)
+        level = (shared > BESIDE * np.minimum(h[a], h)) & (np.minimum(h[a], h) > ALIKE * tall)
+        inside = (x + w <= x[a] + w[a]) & (shared > 0.9 * h)  # a piece above or within another
+        for b in np.flatnonzero(near & (level | inside)):
+            parent[root(int(order[b]))] = root(int(order[a]))
+    groups: dict[int, list[int]] = {}
+    for i in order:
+        groups.setdefault(root(int(i)), []).append(int(i))
+    return [np.array(group) for group in groups.values()]
+
+
+def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, height: float) -> np.ndarray:
+    """Whether a full stop, a comma or a dash stands between `left` and each of `right`, bool [n]."""
+    x, y, w, h, area = points.T
+    middle = (foot - y - h / 2) / height  # 0 at the foot of the digits, 1 at their top
+    dot = (w < 0.4 * height) & (np.abs(middle) < 0.35)
+    dash = (w > 1.3 * h) & (w < height) & (middle > 0.2) & (middle < 0.8)
+    small = (h < 0.4 * height) & (area >= SPECK * height**2) & (x >= left)
+    ends = np.sort((x + w)[small & (dot | dash)])
+    return np.searchsorted(ends, right, "right") > 0
+
+
+def _number(stats: np.ndarray, group: np.ndarray) -> Number:
+    heights = stats[group, 3].astype(float)
+    tall = heights[heights >= 0.5 * heights.max()]
+    height = float(np.median(tall))
+    x, y = stats[group, 0].min(), stats[group, 1].min()
+    right, bottom = (stats[group, 0] + stats[group, 2]).max(), (stats[group, 1] + stats[group, 3]).max()
+    return Number(group, (int(x), int(y), int(right - x), int(bottom - y)), height)
+
+
+def _standing(found: list[Number]) -> list[Number]:
+    """Without the groups that are full stops, flags and dashes beside a taller number."""
+    boxes = np.array([(*number.box, number.height) for number in found], float).reshape(-1, 5)
+    keep = []
+    for number in found:
+        aside, out = _off(boxes, number.box)
+        tall = number.height < LESSER * boxes[:, 4]
+        if not (tall & (aside < REACH * boxes[:, 4]) & (out < 0.5 * REACH * boxes[:, 4])).any():
+            keep.append(number)
+    return keep
+
+
+def _off(boxes: np.ndarray, box: Iterable[float]) -> tuple[np.ndarray, np.ndarray]:
+    """How far a box lies beside each of `boxes` (float [n, 5]), and how far its middle lies above or below."""
+    x, y, w, h = box
+    aside = np.maximum(boxes[:, 0] - (x + w), x - (boxes[:, 0] + boxes[:, 2])).clip(0)
+    middle = y + h / 2
+    return aside, np.maximum(boxes[:, 1] - middle, middle - (boxes[:, 1] + boxes[:, 3])).clip(0)
+
+
+def _with_small(stats: np.ndarray, found: list[Number]) -> list[Number]:
+    """Give each small piece to the number it lies nearest to, if it lies beside one."""
+    taken = {int(i) for number in found for i in number.members}
+    extra: list[list[int]] = [[] for _ in found]
+    boxes = np.array([(*number.box, number.height) for number in found], float)
+    for i in range(len(stats)) if found else ():
+        if i in taken:
+            continue
+        aside, out = _off(boxes, stats[i, :4])
+        far = np.maximum(aside, 2 * out) / boxes[:, 4]
+        far[stats[i, 4] < SPECK * boxes[:, 4] ** 2] = np.inf
+        best = int(far.argmin())
+        if far[best] <= REACH:
+            extra[best].append(i)
+    out_: list[Number] = []
+    for number, more in zip(found, extra, strict=True):
+        members = np.concatenate([number.members, np.array(more, int)])
+        centre = stats[members, 0] + stats[members, 2] / 2
+        out_.append(Number(members[np.argsort(centre, kind="stable")], number.box, number.height))
+    return out_
+
+
+def _in_order(found: list[Number]) -> list[Number]:
+    """Lines from the top, each from the left: a number joins the line whose last member it overlaps by half."""
+    lines: list[list[Number]] = []
+    for number in sorted(found, key=lambda n: n.box[1] + n.box[3] / 2):
+        for line in reversed(lines):
+            top = max(number.box[1], min(n.box[1] for n in line[-3:]))
+            bottom = min(number.box[1] + number.box[3], max(n.box[1] + n.box[3] for n in line[-3:]))
+            if bottom - top > 0.5 * min(number.box[3], line[-1].box[3]):
+                line.append(number)
+                break
+        else:
+            lines.append([number])
+    return [number for line in lines for number in sorted(line, key=lambda n: n.box[0])]

@@ -1,0 +1,146 @@
+"""A page's ink to readings: candidates to the classifier in one batch, rows to the decoder, its paths to texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from math import log
+
+import numpy as np
+
+from netsuke import image as images
+from netsuke.artifact import Artifact
+from netsuke.reader import segments, sums, weights
+from netsuke.reader.confidence import rejection, state, worst
+from netsuke.reader.field import LAST, SEPARATORS, Field
+from netsuke.reader.lattice import Anything, Edge, Path, decode
+from netsuke.reader.reading import Digit, Reading
+
+ALTERNATIVES = 5  # texts that are told of a number
+ADDENDS = 40  # texts of each number that a sum may take
+UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, none is read
+KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
+SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
+LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
+
+Classify = Callable[[list[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A number: its row, its candidates' probabilities [n, K + 1] and masks, and its texts, the best first."""
+
+    row: segments.Row
+    share: np.ndarray
+    masks: list[np.ndarray]
+    paths: list[Path]
+
+
+def read(pixels: np.ndarray, artifact: Artifact, classify: Classify, field: Field) -> list[Reading]:
+    """The numbers of a uint8 image in reading order; `classify` takes crops of ink to probabilities [n, K + 1]."""
+    page = images.page_ink(pixels)
+    found = list(_numbers(page.pixels, artifact, classify, field))
+    total = field.total
+    if total is not None:
+        found = _adding_up(found, total)
+    return [_reading(number, artifact, page.scale, pixels.shape) for number in found]
+
+
+def _numbers(ink: np.ndarray, artifact: Artifact, classify: Classify, field: Field) -> Iterator[Found]:
+    rows, atoms = segments.rows(ink, known(artifact, classify))
+    crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
+    if not crops:
+        return
+    share = classify([pixels for pixels, _ in crops])
+    fitted = weights.KNOWING if rejection(artifact) else weights.NAIVE
+    best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
+    for row in rows:
+        last = first + len(row.spans)
+        if share[first:last, :-1].max() < UNLIKE:
+            first = last
+            continue
+        automaton = field.automaton(len(row.atoms))
+        edges = weights.edges(
+            row, share[first:last], artifact.classes, fitted, every=not isinstance(automaton, Anything)
+        )
+        paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
+        if paths and paths[0].admitted > LIKELY and _says(paths[0]):
+            masks = [mask for _, mask in crops[first:last]]
+            yield Found(row, share[first:last], masks, [path for path in paths if _says(path)])
+        first = last
+
+
+def known(artifact: Artifact, classify: Classify) -> segments.Judge | None:
+    """What tells a piece that is surely one digit; None for a model that calls everything a digit."""
+    return (lambda crops: classify(crops)[:, :-1].max(1) > KNOWN) if rejection(artifact) else None
+
+
+def _says(path: Path) -> bool:
+    return any(sign.isdigit() for sign in path.text)
+
+
+def _adding_up(found: list[Found], total: Decimal | str) -> list[Found]:
+    """The numbers with those texts first that add up; none where no choice does."""
+    options = [
+        [(sums.value(path.text), log(max(path.probability, 1e-300))) for path in number.paths]
+        for number in found
+    ]
+    if total == LAST:
+        if len(options) < 2:
+            return []
+        options[-1] = [(-worth, weight) for worth, weight in options[-1]]
+    chosen = sums.choice(options, Decimal(0) if total == LAST else Decimal(total))
+    if chosen is None:
+        return []
+    out = []
+    for number, k in zip(found, chosen, strict=True):
+        paths = [number.paths[k], *number.paths[:k], *number.paths[k + 1 :]]
+        out.append(Found(number.row, number.share, number.masks, paths))
+    return out
+
+
+def _reading(number: Found, artifact: Artifact, scale: float, shape: tuple[int, ...]) -> Reading:
+    path, *others = number.paths
+    digits = tuple(_digit(edge, number, artifact, scale, shape) for edge in path.edges if edge.symbol)
+    boxes = np.array([digit.box for digit in digits])
+    x, y = boxes[:, :2].min(0)
+    right, bottom = (boxes[:, :2] + boxes[:, 2:]).max(0)
+    return Reading(
+        path.text,
+        path.probability,
+        (int(x), int(y), int(right - x), int(bottom - y)),
+        digits,
+        tuple((other.text, other.probability) for other in others[: ALTERNATIVES - 1]),
+        worst([digit.state for digit in digits if not digit.separator]),
+    )
+
+
+def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: tuple[int, ...]) -> Digit:
+    box, mask = _in_input(
+        segments.around(number.row, (edge.start, edge.stop)), number.masks[edge.key], scale, shape
+    )
+    share = number.share[edge.key]
+    if edge.symbol in SEPARATORS:
+        return Digit(edge.symbol, 1.0 - float(share[:-1].max()), box, "", 0.0, separator=True, mask=mask)
+    k = artifact.classes.index(edge.symbol)
+    second = max((i for i in range(len(share) - 1) if i != k), key=lambda i: share[i], default=k)
+    sure = float(share[k])
+    runner_up = artifact.classes[second]
+    return Digit(edge.symbol, sure, box, runner_up, float(share[second]), state(artifact, sure), mask=mask)
+
+
+def _in_input(
+    box: tuple[int, int, int, int], mask: np.ndarray, scale: float, shape: tuple[int, ...]
+) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    """A box and its mask in pixels of the input, of which the page's ink is 1 / `scale`."""
+    import cv2
+
+    if scale == 1:
+        return box, mask
+    left, top = int(box[0] * scale), int(box[1] * scale)
+    right = min(shape[1], max(left + 1, round((box[0] + box[2]) * scale)))
+    bottom = min(shape[0], max(top + 1, round((box[1] + box[3]) * scale)))
+    size = right - left, bottom - top
+    large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return (left, top, *size), large > 0

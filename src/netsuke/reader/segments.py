@@ -1,0 +1,176 @@
+"""A page's ink to candidates: atoms of ink in a row, and every run of them that may be one sign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from netsuke.reader import lines, seams
+
+# Lengths are shares of the height of the row's digits.
+WIDE = 0.75  # wider pieces may be several digits
+LONE = 1.25  # of these, wider ones are
+RUN = 6  # atoms of one sign, at most
+BROAD = 1.6  # widest sign
+TOGETHER = 1.3  # widest sign of several pieces
+JUMP = 0.4  # widest gap within a sign
+TALL, ASIDE = 0.7, 0.12  # two pieces so tall and so far apart are no one sign
+
+Judge = Callable[[list[np.ndarray]], np.ndarray]  # crops of ink to bool: which of them are surely one digit
+
+
+@dataclass(frozen=True, eq=False)
+class Atom:
+    """Ink that is never divided: its box in the page, area, piece, and the strokes cut to part it from its left."""
+
+    box: tuple[int, int, int, int]
+    area: float
+    piece: int
+    cut: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """The atoms of a number, left to right. In `label`, int32 [H, W] of the page, atom i is `first` + i."""
+
+    atoms: list[Atom]
+    first: int
+    height: float
+    box: tuple[int, int, int, int]
+    spans: list[tuple[int, int]] = field(default_factory=list)  # candidates: atoms from, to (exclusive)
+
+
+def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.ndarray]:
+    """The numbers of a page's ink, uint8 [H, W], and its atoms, int32 [H, W], 0 where there is none.
+
+    Wide pieces are cut and neighbours joined, but for those that `judge` knows.
+    """
+    import cv2
+
+    _, label, stats, _ = cv2.connectedComponentsWithStats((ink > 0).astype(np.uint8), connectivity=8)
+    atoms = np.zeros(ink.shape, np.int32)
+    found = lines.numbers(stats[1:])
+    known = _known(ink, label, stats, found, judge) if judge else set()
+    out, first = [], 1
+    for number in found:
+        pieces = [
+            _atoms(ink, label, int(i) + 1, stats[i + 1], np.inf if int(i) in known else number.height)
+            for i in number.members
+        ]
+        made = sorted((part for piece in pieces for part in piece), key=lambda part: part[0])
+        for k, (_, atom, mask) in enumerate(made):
+            x, y, w, h = atom.box
+            atoms[y : y + h, x : x + w][mask] = first + k
+        row = Row([atom for _, atom, _ in made], first, number.height, number.box)
+        row.spans.extend(_spans(row, known))
+        out.append(row)
+        first += len(made)
+    return out, atoms
+
+
+def _known(
+    ink: np.ndarray, label: np.ndarray, stats: np.ndarray, found: list[lines.Number], judge: Judge
+) -> set[int]:
+    """Those pieces that are surely one digit."""
+    whole = [
+        int(i)
+        for number in found
+        for i in number.members
+        if stats[i + 1, 2] <= LONE * number.height and stats[i + 1, 3] > TALL * number.height
+    ]
+    if not whole:
+        return set()
+    sure = judge([_piece(ink, label, i + 1, stats[i + 1])[0] for i in whole])
+    return {i for i, known in zip(whole, sure, strict=True) if known}
+
+
+def _piece(ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A component's own ink and its mask."""
+    x, y, w, h, _ = (int(v) for v in stat)
+    mask = label[y : y + h, x : x + w] == piece
+    return np.where(mask, ink[y : y + h, x : x + w], 0), mask
+
+
+def crop(
+    ink: np.ndarray, atoms: np.ndarray, row: Row, span: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A candidate's own ink uint8 [h, w], and which of its box's pixels that is, bool [h, w]."""
+    x, y, w, h = around(row, span)
+    part = atoms[y : y + h, x : x + w]
+    mask = (part >= row.first + span[0]) & (part < row.first + span[1])
+    return np.where(mask, ink[y : y + h, x : x + w], 0), mask
+
+
+def around(row: Row, span: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box of a run of atoms."""
+    boxes = np.array([atom.box for atom in row.atoms[span[0] : span[1]]])
+    x, y = boxes[:, 0].min(), boxes[:, 1].min()
+    return (
+        int(x),
+        int(y),
+        int((boxes[:, 0] + boxes[:, 2]).max() - x),
+        int((boxes[:, 1] + boxes[:, 3]).max() - y),
+    )
+
+
+def _atoms(
+    ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray, height: float
+) -> list[tuple[float, Atom, np.ndarray]]:
+    """A piece as atoms, each with the middle of its ink and its mask; a narrow piece is one."""
+    x, y, w, h, _ = (int(v) for v in stat)
+    mask = label[y : y + h, x : x + w] == piece
+    pixels = np.where(mask, ink[y : y + h, x : x + w], 0)
+    found = (
+        seams.cuts(pixels, height, round(4 * w / height)) if w > WIDE * height and h > 0.5 * height else []
+    )
+    if not found:
+        return [_atom(pixels, mask, x, y, piece, 0.0)]
+    side = seams.sides(found, w)
+    parts = [(mask & (side == k), found[k - 1].strokes if k else 0.0) for k in range(len(found) + 1)]
+    return [_atom(pixels, part, x, y, piece, cut) for part, cut in parts if part.any()]
+
+
+def _atom(
+    pixels: np.ndarray, mask: np.ndarray, x: int, y: int, piece: int, cut: float
+) -> tuple[float, Atom, np.ndarray]:
+    across, down = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    left, right, top, bottom = across[0], across[-1] + 1, down[0], down[-1] + 1
+    part = mask[top:bottom, left:right]
+    own = np.where(part, pixels[top:bottom, left:right], 0).astype(np.float64)
+    total = own.sum()
+    middle = x + left + float(own.sum(0) @ (np.arange(right - left) + 0.5)) / max(total, 1)
+    box = (x + int(left), y + int(top), int(right - left), int(bottom - top))
+    return middle, Atom(box, total / 255, piece, cut), part
+
+
+def _spans(row: Row, known: set[int]) -> list[tuple[int, int]]:
+    """Which runs of atoms may be one sign."""
+    out = []
+    for i, first in enumerate(row.atoms):
+        out.append((i, i + 1))
+        x, y, right, bottom = (
+            first.box[0],
+            first.box[1],
+            first.box[0] + first.box[2],
+            first.box[1] + first.box[3],
+        )
+        alone = True
+        for j in range(i + 1, min(i + RUN, len(row.atoms))):
+            atom = row.atoms[j]
+            left, gap = atom.box[0], (atom.box[0] - right) / row.height
+            tall = min(bottom - y, atom.box[3]) > TALL * row.height
+            x, y = min(x, left), min(y, atom.box[1])
+            right, bottom = max(right, left + atom.box[2]), max(bottom, atom.box[1] + atom.box[3])
+            if (
+                known
+                and atom.piece != row.atoms[j - 1].piece
+                and {atom.piece - 1, row.atoms[j - 1].piece - 1} & known
+            ):
+                break
+            alone = alone and atom.piece == first.piece
+            if gap > (ASIDE if tall else JUMP) or right - x > (BROAD if alone else TOGETHER) * row.height:
+                break
+            out.append((i, j + 1))
+    return out

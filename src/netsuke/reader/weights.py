@@ -1,0 +1,203 @@
+"""What the edges of a row's lattice weigh: the classifier's word, and what sizes, cuts and gaps say.
+
+The weights are those of a conditional random field, fitted by maximum likelihood on synthetic strings of handwriting:
+each edge's log weight is the sum of its features times the numbers below. Lengths are shares of the height of the
+row's digits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netsuke.reader.lattice import Edge
+from netsuke.reader.segments import Row
+
+LEAST = 1e-5  # probability that the classifier is never below: it may be wrong
+TOP, WORTH = (
+    3,
+    7.0,
+)  # classes of a candidate that are worth an edge: so many, and so far below the best log weight
+SIGNS = (
+    "sign",
+    "low",
+    "very low",
+    "tall",
+    "broad",
+    "very broad",
+    "inked",
+    "off line",
+    "none",
+    "likely",
+    "one",
+)
+TIES = ("cut", "strokes", "join", "gap", "uncut")  # of every edge: where it begins, and what it ties together
+DROPS = ("drop", "area", "height", "none dropped", "part dropped")
+POINTS = tuple(f"{name} {sign}" for sign in ".,-" for name in ("is", "large", "place", "long", "none of"))
+NAMES = SIGNS + TIES + DROPS + POINTS
+# Of a model that knows what is no digit, and of one that does not.
+KNOWING = np.array(
+    [
+        -0.96, -11.79, -0.37, -16.25, -1.89, 2.64, -0.06, -7.63, -1.05, 0.82, -0.52,  # SIGNS
+        -0.83, 0.22, 0.35, -7.37, -0.11,  # TIES
+        -0.25, -2.89, -1.85, -0.12, -0.10,  # DROPS
+        1.13, -5.08, -10.00, -5.44, 4.28,  # is . ...
+        -2.40, -6.60, -7.27, 3.36, -0.72,  # is , ...
+        -1.80, -1.25, -12.40, 0.45, 1.41,  # is - ...
+    ]
+)  # fmt: skip
+NAIVE = np.array(
+    [
+        1.40, -14.78, 2.16, -13.74, -5.97, 1.93, -1.86, -8.52, 0.00, 3.50, -0.55,  # SIGNS
+        0.36, -3.17, -0.84, -6.33, 1.42,  # TIES
+        -0.97, 0.82, -0.80, 0.00, 0.72,  # DROPS
+        0.77, -4.72, -9.45, -7.20, 0.00,  # is . ...
+        -2.85, -6.22, -6.22, 6.28, 0.00,  # is , ...
+        -0.24, -5.57, -12.72, 0.21, 0.00,  # is - ...
+    ]
+)  # fmt: skip
+
+
+def edges(
+    row: Row, share: np.ndarray, classes: tuple[str, ...], weights: np.ndarray, *, every: bool = False
+) -> list[Edge]:
+    """The edges of a row from the probabilities float64 [spans, K + 1] of its candidates; their key is the span.
+
+    `every` class of a candidate gets one, for a field that may ask for any; else those that may be right.
+    """
+    table, names = features(row, share, classes)
+    weight = table @ weights
+    by_class = weight[: len(row.spans) * len(classes)].reshape(len(row.spans), len(classes))
+    rank = np.argsort(np.argsort(-by_class, 1), 1)
+    use = every | ((rank < TOP) & (by_class > by_class.max(1, keepdims=True) - WORTH))
+    kept = [*np.flatnonzero(use), *range(by_class.size, len(weight))]
+    found = ((*names[i], float(weight[i])) for i in kept)
+    return [Edge(row.spans[key][0], row.spans[key][1], symbol, value, key) for key, symbol, value in found]
+
+
+def features(
+    row: Row, share: np.ndarray, classes: tuple[str, ...]
+) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """Features float64 [edges, NAMES] of all edges of a row, and of each its span's number and its sign.
+
+    First every span as every class, then as no sign, then as a separator.
+    """
+    shape, tie, (likely, none) = shapes(row), ties(row), logs(share)
+    n, k = likely.shape
+    signed, dropped, pointed = np.cumsum([len(SIGNS), len(TIES), len(DROPS)])
+    digits = np.zeros((n, k, len(NAMES)))
+    digits[..., : signed - 2] = signs(row, shape, none)[:, None]
+    digits[..., signed - 2] = likely
+    digits[..., signed - 1] = [symbol == "1" for symbol in classes]
+    digits[..., signed:dropped] = tie[:, None]
+    tables = [digits.reshape(n * k, -1)]
+    names = [(key, symbol) for key in range(n) for symbol in classes]
+
+    def add(keys: np.ndarray, symbol: str, at: int, part: np.ndarray) -> None:
+        table = np.zeros((len(keys), len(NAMES)))
+        table[:, signed:dropped], table[:, at : at + part.shape[1]] = tie[keys], part[keys]
+        tables.append(table)
+        names.extend((int(key), symbol) for key in keys)
+
+    add(
+        np.flatnonzero([stop == start + 1 for start, stop in row.spans]), "", dropped, drops(row, shape, none)
+    )
+    for symbol, may_be, part in points(row, shape, none):
+        add(np.flatnonzero(may_be), symbol, pointed + POINTS.index(f"is {symbol}"), part)
+    return np.concatenate(tables), names
+
+
+def logs(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of the classes [n, K] and of none [n]; the latter 0 where the model has no "none"."""
+    log = np.log(np.maximum(share, LEAST))
+    return log[:, :-1], log[:, -1] if share[:, -1].any() else np.zeros(len(share))
+
+
+def shapes(row: Row) -> np.ndarray:
+    """Of each span: x, y, w, h, area and, from 0 at the top of the row's digits to 1 at their foot, its middle."""
+    boxes = np.array([atom.box for atom in row.atoms], float)
+    areas = np.concatenate([[0], np.cumsum([atom.area for atom in row.atoms])])
+    high = boxes[boxes[:, 3] >= 0.6 * row.height]
+    if not len(high):
+        high = np.array([row.box], float)
+    top, foot = float(np.median(high[:, 1])), float(np.median(high[:, 1] + high[:, 3]))
+    out = np.empty((len(row.spans), 6))
+    for k, (start, stop) in enumerate(row.spans):
+        x, y = boxes[start:stop, :2].min(0)
+        right, bottom = (boxes[start:stop, :2] + boxes[start:stop, 2:]).max(0)
+        middle = ((y + bottom) / 2 - top) / max(foot - top, 1)
+        out[k] = x, y, right - x, bottom - y, areas[stop] - areas[start], middle
+    out[:, 2:4] /= row.height
+    out[:, 4] /= row.height**2
+    return out
+
+
+def signs(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
+    """Features of a span as a digit, whichever: SIGNS but the last two."""
+    _, _, w, h, area, middle = shape.T
+    low, broad = np.maximum(0, 0.8 - h), np.maximum(0, w - 0.8)
+    return np.stack(
+        [
+            np.ones_like(w), low, 5 * low**2, np.maximum(0, h - 1.25), broad, 3 * np.maximum(0, w - 1.1) ** 2,
+            np.maximum(0, 0.1 - area) * 10, np.maximum(0, np.abs(middle - 0.5) - 0.2), none,
+        ],
+        1,
+    )  # fmt: skip
+
+
+def ties(row: Row) -> np.ndarray:
+    """Features of where a span begins and of what it ties together: TIES."""
+    atoms = row.atoms
+    out = np.zeros((len(row.spans), len(TIES)))
+    for k, (start, stop) in enumerate(row.spans):
+        if start and atoms[start].piece == atoms[start - 1].piece:
+            out[k, :2] = 1, atoms[start].cut
+        right = atoms[start].box[0] + atoms[start].box[2]
+        for i in range(start + 1, stop):
+            if atoms[i].piece == atoms[i - 1].piece:
+                out[k, 4] += max(0.0, 1 - atoms[i].cut)
+            else:
+                out[k, 2] += 1
+                out[k, 3] += max(0.0, (atoms[i].box[0] - right) / row.height)
+            right = max(right, atoms[i].box[0] + atoms[i].box[2])
+    return out
+
+
+def drops(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
+    """Features of a span as ink that is no sign: DROPS."""
+    pieces = [atom.piece for atom in row.atoms]
+    part = [float(pieces.count(row.atoms[start].piece) > 1) for start, _ in row.spans]
+    return np.stack([np.ones(len(shape)), shape[:, 4], shape[:, 3], none, part], 1)
+
+
+def points(row: Row, shape: np.ndarray, none: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Of each separator: which spans may be one, and their features, named by POINTS."""
+    _, _, w, h, _, middle = shape.T
+    one, longer, small = np.ones_like(w), np.maximum(w, h), (h < 0.6) & (w < 0.45)
+    dot = np.stack(
+        [
+            one,
+            np.maximum(0, longer - 0.2) ** 2 * 25,
+            np.maximum(0, np.abs(middle - 0.95) - 0.1),
+            longer,
+            none,
+        ],
+        1,
+    )
+    comma = np.stack(
+        [one, np.maximum(0, longer - 0.35) ** 2 * 25, np.maximum(0, np.abs(middle - 1.05) - 0.1), h, none], 1
+    )
+    dash = np.stack(
+        [
+            one,
+            np.maximum(0, h - 0.2) * 5,
+            np.maximum(0, np.abs(middle - 0.5) - 0.1),
+            np.minimum(w / np.maximum(h, 0.03), 5),
+            none,
+        ],
+        1,
+    )
+    return [
+        (".", small & (middle > 0.55), dot),
+        (",", small & (middle > 0.65), comma),
+        ("-", (w > 1.3 * h) & (w > 0.15) & (w < 1.4) & (h < 0.45) & (middle > 0.1) & (middle < 0.95), dash),
+    ]

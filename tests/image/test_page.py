@@ -1,0 +1,144 @@
+"""Ink of pages: shadows, polarity, pens of several strengths, patterned ground, ruled lines and boxes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsuke.errors import DataError
+from netsuke.image import page_ink
+
+SHAPE = (240, 640)
+
+
+def written(ink: float = 0.7, thick: int = 4) -> np.ndarray:
+    """Light left by the strokes of 2580, float [H, W]: 1 is paper."""
+    canvas = np.zeros(SHAPE, np.uint8)
+    cv2.putText(canvas, "2580", (120, 150), cv2.FONT_HERSHEY_SIMPLEX, 3, 255, thick, cv2.LINE_AA)
+    return 1 - ink * canvas / 255
+
+
+def strokes(image: np.ndarray) -> np.ndarray:
+    return page_ink(image).pixels > 128
+
+
+def agree(found: np.ndarray, truth: np.ndarray) -> float:
+    """Intersection over union, a pixel's width of edge forgiven."""
+    grown = [cv2.dilate(part.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for part in (found, truth)]
+    return float((found & grown[1]).sum() + (truth & grown[0]).sum()) / max(int(found.sum() + truth.sum()), 1)
+
+
+TRUTH = written() < 0.65
+PAPER = np.random.default_rng(0).normal(0, 2, SHAPE)
+
+
+def photo(light: np.ndarray) -> np.ndarray:
+    return (light * 220 + PAPER).clip(0, 255).astype(np.uint8)
+
+
+def test_plain_paper_of_either_polarity_and_colour():
+    image = photo(written())
+    for one in (image, 255 - image, image[..., None], np.dstack([image] * 3)):
+        assert agree(strokes(one), TRUTH) > 0.97
+    assert page_ink(image).scale == 1
+
+
+def test_a_shadow_is_no_ink():
+    x = np.linspace(0, 1, SHAPE[1])
+    for shade in (1 - 0.6 * x, np.where(x < 0.4, 0.45, 1.0), 1 - 0.5 * (2 * x - 1) ** 2):
+        assert agree(strokes(photo(written() * shade)), TRUTH) > 0.93
+
+
+@pytest.mark.parametrize("ink", [0.12, 0.25, 0.9])
+def test_faint_and_strong_pens(ink):
+    assert agree(strokes(photo(written(ink))), TRUTH) > 0.9
+
+
+def test_pencil_beside_print():
+    print_ = np.zeros(SHAPE, np.uint8)
+    cv2.putText(print_, "Sum", (10, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.5, 255, 4, cv2.LINE_AA)
+    light = np.minimum(written(0.3), 1 - 0.9 * print_ / 255)
+    found = strokes(photo(light))
+    assert agree(found[80:], TRUTH[80:]) > 0.9
+    assert found[:70, :120].any()
+
+
+def test_a_printed_ground_is_no_ink():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    ground = 1 - 0.13 * (np.sin(x / 3 + 4 * np.sin(y / 30)) > 0.6)
+    assert agree(strokes(photo(written() * ground)), TRUTH) > 0.9
+
+
+def ruled(tilt: float, thick: int, gap: int) -> np.ndarray:
+    light = np.ones(SHAPE)
+    for y in range(22, 2 * SHAPE[0], gap):
+        cv2.line(light, (0, y), (SHAPE[1], round(y - tilt * SHAPE[1])), 0.5, thick, cv2.LINE_AA)
+    return light
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.02, 0.06])
+@pytest.mark.parametrize("thick", [1, 2, 3])
+def test_ruled_lines_go_and_strokes_stay_whole(tilt, thick):
+    found = strokes(photo(np.minimum(written(thick=7), ruled(tilt, thick, 52))))
+    truth = written(thick=7) < 0.65
+    assert agree(found, truth) > 0.93
+    count, _, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+    assert (stats[1:, 4] > 400).sum() == 4  # no stroke is cut
+    assert count < 12
+
+
+def test_squared_paper_and_boxes_go():
+    light = written(thick=7)
+    for x in range(10, SHAPE[1], 60):
+        cv2.line(light, (x, 0), (x, SHAPE[0]), 0.55, 1)
+    for y in range(10, SHAPE[0], 60):
+        cv2.line(light, (0, y), (SHAPE[1], y), 0.55, 1)
+    assert agree(strokes(photo(light)), written(thick=7) < 0.65) > 0.9
+    light = written(thick=7)
+    cv2.rectangle(light, (100, 60), (400, 180), 0.4, 3)
+    assert agree(strokes(photo(light)), written(thick=7) < 0.65) > 0.9
+
+
+def test_touching_bars_are_no_ruled_line():
+    light = np.ones((60, 200))
+    for x in range(30, 150, 30):
+        cv2.ellipse(light, (x, 30), (15, 20), 0, 0, 360, 0.2, 3, cv2.LINE_AA)
+    image = (light * 220).astype(np.uint8)
+    assert agree(strokes(image), light < 0.6) > 0.97
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_blank_pages_have_no_ink(level):
+    assert not page_ink(np.full((90, 120), level, np.uint8)).pixels.any()
+    noisy = np.random.default_rng(1).normal(level, 3, (300, 400)).clip(0, 255).astype(np.uint8)
+    assert (page_ink(noisy).pixels > 0).mean() < 0.01
+
+
+def test_large_pages_are_read_smaller():
+    image = cv2.resize(photo(written()), (3200, 1200), interpolation=cv2.INTER_CUBIC)
+    page = page_ink(image)
+    assert page.scale == 2
+    assert page.pixels.shape == (600, 1600)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_any_small_image_has_an_answer(h, w, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (h, w), dtype=np.uint8)
+    page = page_ink(image)
+    assert page.pixels.shape == (h, w)
+    assert page.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1), (2, 3)])
+def test_odd_shapes(shape):
+    assert page_ink(np.zeros(shape, np.uint8)).pixels.ndim == 2
+
+
+def test_bad_arrays_are_a_data_error():
+    for bad in (np.zeros((3, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros((2, 2, 2), np.uint8)):
+        with pytest.raises(DataError):
+            page_ink(bad)

@@ -1,0 +1,243 @@
+"""Whole images read: strips and pages of MNIST digits, and the rules that every reading keeps."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsuke.artifact import Artifact
+from netsuke.errors import ArtifactError, DataError
+from netsuke.graph import Graph, Op
+from netsuke.reader import Field, Reader, seams, segments
+from netsuke.reader.sums import value
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader(backend="packaged")
+
+
+@pytest.fixture(scope="module")
+def glyphs(mnist):
+    """Three MNIST digits of each class, cut to their ink."""
+    out = {}
+    for digit in range(10):
+        chosen = mnist.val.images[mnist.val.labels == digit][:3, 0]
+        out[str(digit)] = [image[np.ix_(image.max(1) > 40, image.max(0) > 40)] for image in chosen]
+    return out
+
+
+def strip(glyphs, text: str, gap: int = 8, which: int = 0, height: int = 40) -> np.ndarray:
+    """Digits, full stops and dashes on one line, dark on light; `gap` in pixels between them."""
+    paper = np.zeros((2 * height, 60 + (height + 40) * len(text)), np.uint8)
+    x, foot = 30, int(1.5 * height)
+    for sign in text:
+        if sign == ".":
+            cv2.circle(paper, (x + 3, foot - 3), 3, 255, -1)
+            x += 7 + gap
+            continue
+        if sign == "-":
+            cv2.line(paper, (x, foot - height // 2), (x + 18, foot - height // 2), 255, 4)
+            x += 19 + gap
+            continue
+        glyph = glyphs[sign][which]
+        width = max(4, round(glyph.shape[1] * height / glyph.shape[0]))
+        ink = cv2.resize(glyph, (width, height), interpolation=cv2.INTER_CUBIC)
+        place = paper[foot - height : foot, x : x + width]
+        np.maximum(place, ink, out=place)
+        x += width + gap
+    return 235 - (paper[:, : x + 30] * 0.8).astype(np.uint8)
+
+
+def test_separate_digits(reader, glyphs):
+    texts = [(text, which) for text in ("7", "58", "1990", "3857264", "50000", "316") for which in range(3)]
+    right = 0
+    for text, which in texts:
+        found = reader.read_all(strip(glyphs, text, which=which))
+        right += [reading.text for reading in found] == [text]
+    assert right >= 0.8 * len(texts), f"{right} of {len(texts)}"
+
+
+def test_a_reading_says_where_everything_is(reader, glyphs):
+    (reading,) = reader.read_all(strip(glyphs, "2580"))
+    assert reading.text == "".join(digit.digit for digit in reading.digits) == "2580"
+    xs = [digit.box[0] for digit in reading.digits]
+    assert xs == sorted(xs)
+    for digit in reading.digits:
+        assert digit.mask is not None
+        assert digit.mask.shape == digit.box[3:1:-1]
+        for edge in (digit.mask[0], digit.mask[-1], digit.mask[:, 0], digit.mask[:, -1]):
+            assert edge.any()  # the box is tight
+    x, y, w, h = reading.box
+    assert (x, y) == (xs[0], min(digit.box[1] for digit in reading.digits))
+    assert w > 0
+    assert abs(h - 40) < 5
+
+
+def test_touching_digits_are_parted(reader, glyphs):
+    right = 0
+    pairs = [a + b for a in "2035689" for b in "034568"]
+    for pair in pairs:
+        found = reader.read_all(strip(glyphs, pair, gap=-2))
+        right += [reading.text for reading in found] == [pair]
+    assert right >= 0.7 * len(pairs), f"{right} of {len(pairs)}"
+
+
+def test_separators_are_told_apart(reader, glyphs):
+    (reading,) = reader.read_all(strip(glyphs, "38.250"))
+    assert reading.text == "38.250"
+    assert [digit.separator for digit in reading.digits] == [False, False, True, False, False, False]
+    assert reading.to_json()["digits"][2]["separator"] is True
+    (reading,) = reader.read_all(strip(glyphs, "2083-54", gap=12))
+    assert reading.text == "2083-54"
+    (reading,) = reader.read_all(strip(glyphs, "38.250"), field=Field(separators=False))
+    assert reading.text == "38250"
+
+
+def page_of(glyphs, rows: list[list[str]]) -> np.ndarray:
+    page = np.full((90 * len(rows) + 40, 700), 235, np.uint8)
+    for i, row in enumerate(rows):
+        for k, text in enumerate(row):
+            image = strip(glyphs, text)
+            page[20 + 90 * i : 20 + 90 * i + image.shape[0], 10 + 340 * k : 10 + 340 * k + image.shape[1]] = (
+                image
+            )
+    return page
+
+
+def test_numbers_of_a_page_come_in_reading_order(reader, glyphs):
+    rows = [["20", "384"], ["5096"], ["73", "8"]]
+    for image in (page_of(glyphs, rows), 255 - page_of(glyphs, rows)):
+        assert [reading.text for reading in reader.read_all(image)] == [text for row in rows for text in row]
+
+
+def test_an_image_larger_than_the_work_size_has_boxes_in_its_own_pixels(reader, glyphs):
+    small = strip(glyphs, "2580")
+    large = cv2.resize(np.pad(small, ((200, 200), (300, 300)), constant_values=235), None, fx=4, fy=4)
+    (reading,) = reader.read_all(large)
+    (again,) = reader.read_all(small)
+    assert reading.text == again.text == "2580"
+    for a, b in zip(reading.digits, again.digits, strict=True):
+        expected = np.array(b.box) * 4 + (1200, 800, 0, 0)
+        assert np.abs(np.array(a.box) - expected).max() <= 16
+        assert a.mask.shape == a.box[3:1:-1]
+
+
+def test_alternatives_and_confidence_are_probabilities(reader, glyphs):
+    (reading,) = reader.read_all(strip(glyphs, "49051", gap=-1, which=2))
+    shares = [reading.confidence, *(share for _, share in reading.alternatives)]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) <= 1 + 1e-9
+    assert len({reading.text, *(text for text, _ in reading.alternatives)}) == len(shares)
+
+
+# --- fields ------------------------------------------------------------------------------------------
+
+
+def test_a_checksum_overrules_the_classifier(reader, glyphs):
+    image = strip(glyphs, "79927398713")
+    (plain,) = reader.read_all(image)
+    assert plain.text == "79927398713"
+    smudged = image.copy()
+    x, y, w, h = plain.digits[4].box
+    smudged[y : y + h, x : x + w] = cv2.blur(smudged[y : y + h, x : x + w], (15, 25))
+    (held,) = reader.read_all(smudged, field=Field(checksum="luhn", length=11))
+    digits = [int(sign) for sign in held.text]
+    assert sum(digits[::-1][::2]) + sum(sum(divmod(2 * d, 10)) for d in digits[::-1][1::2]) in range(
+        0, 200, 10
+    )
+
+
+FIELDS = [
+    (Field(length=4), lambda t: sum(c.isdigit() for c in t) == 4),
+    (Field(range="100..600"), lambda t: 100 <= int("".join(c for c in t if c.isdigit())) <= 600),
+    (Field(pattern=r"\d{2}-\d{2}"), lambda t: len(t) == 5 and t[2] == "-"),
+    (Field(separators=False), str.isdigit),
+]
+
+
+@pytest.mark.parametrize("field", range(len(FIELDS)))
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=8)
+def test_no_scribble_breaks_a_field(reader, field, seed):
+    rng = np.random.default_rng(seed)
+    image = np.full((120, 300), 230, np.uint8)
+    for _ in range(rng.integers(1, 12)):
+        points = (rng.random((4, 2)) * (260, 80) + 20).astype(np.int32)
+        cv2.polylines(image, [points], False, int(rng.integers(0, 120)), int(rng.integers(2, 7)))
+    given_field, admits = FIELDS[field]
+    for reading in reader.read_all(image, field=given_field):
+        assert admits(reading.text)
+        for text, _ in reading.alternatives:
+            assert admits(text)
+
+
+def test_numbers_add_up(reader, glyphs):
+    image = page_of(glyphs, [["20", "35"], ["55"]])
+    for field in (Field(sum="last"), Field(sum=110), Field(sum="110")):
+        found = [value(reading.text) for reading in reader.read_all(image, field=field)]
+        assert found == [20, 35, 55]
+    off = reader.read_all(image, field=Field(sum=111))
+    assert not off or sum(value(reading.text) for reading in off) == 111
+
+
+# --- edges -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (40, 40, 3)])
+def test_blank_images_say_nothing(reader, shape):
+    assert reader.read_all(np.full(shape, 200, np.uint8)) == []
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_noise_has_an_answer(reader, h, w, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (h, w), dtype=np.uint8)
+    for reading in reader.read_all(image):
+        x, y, across, down = reading.box
+        assert 0 <= x <= x + across <= w
+        assert 0 <= y <= y + down <= h
+
+
+def test_bad_input(reader):
+    with pytest.raises(DataError):
+        reader.read_all(b"no image")
+    flat = Artifact(
+        Graph((1, 8, 8), (Op("flatten", "out", ("input",)),)), {}, {"classes": [str(i) for i in range(64)]}
+    )
+    with pytest.raises(ArtifactError, match="whole images"):
+        Reader(flat).read_all(np.zeros((9, 9), np.uint8))
+
+
+def test_atoms_partition_the_ink_of_their_row(glyphs):
+    from netsuke.image import page_ink
+
+    ink = page_ink(strip(glyphs, "300562", gap=-2)).pixels
+    rows, atoms = segments.rows(ink)
+    (row,) = rows
+    assert set(np.unique(atoms)) == {0, *range(row.first, row.first + len(row.atoms))}
+    assert (ink[atoms > 0] > 0).all()
+    assert (atoms > 0).sum() > 0.98 * (ink > 0).sum()
+    for start, stop in row.spans:
+        crop, mask = segments.crop(ink, atoms, row, (start, stop))
+        assert crop.shape == mask.shape == segments.around(row, (start, stop))[3:1:-1]
+        assert ((atoms >= row.first + start) & (atoms < row.first + stop)).sum() == mask.sum()
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30)
+def test_a_cut_is_a_path_and_costs_what_it_crosses(seed):
+    rng = np.random.default_rng(seed)
+    ink = cv2.GaussianBlur(rng.integers(0, 256, (24, 60), dtype=np.uint8), (5, 5), 0)
+    ink[ink < 128] = 0
+    found = seams.cuts(ink, 24.0, 9)
+    for cut in found:
+        assert len(cut.columns) == 24
+        assert np.abs(np.diff(cut.columns)).max() <= 1
+        assert 0 <= cut.columns.min() <= cut.columns.max() < 60
+    assert (np.diff([cut.columns[12] for cut in found]) > 0).all()
+    side = seams.sides(found, 60) if found else np.zeros((24, 60))
+    assert (np.diff(side, axis=1) >= 0).all()
