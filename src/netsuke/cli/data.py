@@ -64,7 +64,7 @@ def info(
     from netsuke.data import CATALOGUE, HALVES, load
 
     document = _known(name) if name in CATALOGUE else {"name": name}
-    here = document.get("on_disk", [])
+    here = list(document.get("on_disk", ()))
     if name not in CATALOGUE or set(here) == set(CATALOGUE[name].counts) or here == ["test"]:
         document |= _loaded(load(name, need=here or HALVES))
     if json:
