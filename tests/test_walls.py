@@ -31,7 +31,7 @@ ALLOWED = {
     "packing": {"errors", "graph"},
     "coding": {"errors"},
     "storage": {"errors", "graph", "packing", "coding"},
-    "data": {"cache", "errors", "image"},
+    "data": {"cache", "errors", "files", "image"},  # files: what is made is written whole or not at all
     "image": {"errors"},
     "artifact": CORE | {"storage", "coding"},
     "engine": CORE | {"artifact", "cache", "export"},

@@ -61,7 +61,7 @@ def test_loss_of_huge_logits_is_finite() -> None:
 
 @pytest.mark.parametrize(
     ("logits", "labels"),
-    [((0, 4), []), ((2, 3), [0, 1]), ((2, 4), [0]), ((2, 4), [0, 4]), ((2, 4), [0, -1])],
+    [((0, 4), []), ((2, 3), [0, 1]), ((2, 4), [0]), ((2, 4), [0, 5]), ((2, 4), [4, 4]), ((2, 4), [0, -1])],
 )
 def test_what_does_not_fit(logits: tuple[int, int], labels: list[int]) -> None:
     with pytest.raises(DataError):

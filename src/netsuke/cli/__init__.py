@@ -35,6 +35,7 @@ def _build() -> typer.Typer:
         import_,
         models,
         read,
+        reject,
         rerun,
         sensitivity,
         shrink,
@@ -71,6 +72,7 @@ def _build() -> typer.Typer:
         "export": export.export,
         "bench": bench.bench,
         "read": read.read,
+        "reject": reject.reject,
         "import": import_.import_,
         "rerun": rerun.rerun,
     }

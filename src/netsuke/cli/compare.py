@@ -98,7 +98,8 @@ def compare(
         }
     else:
         groups = entrants.given(files)
-        dataset = catalogue.load(data).require("test", *(["train"] if baselines else []))
+        halves = ("test", *(("train",) if baselines else ()))
+        dataset = catalogue.load(data, need=halves).require(*halves)
     cache = Cache(work / "measured" if work else None)
     entries = _networks(groups, dataset, engines, cache)
     if baselines or (zoo and baselines is None):

@@ -61,12 +61,12 @@ def info(
     Example: netsuke data info mnist --json
     """
     from netsuke.cli.console import print_json, table
-    from netsuke.data import CATALOGUE, load
+    from netsuke.data import CATALOGUE, HALVES, load
 
     document = _known(name) if name in CATALOGUE else {"name": name}
-    complete = name not in CATALOGUE or document["on_disk"] == list(CATALOGUE[name].files)
-    if complete or document["on_disk"] == ["test"]:
-        document |= _loaded(load(name))
+    here = list(document.get("on_disk", ()))
+    if name not in CATALOGUE or set(here) == set(CATALOGUE[name].counts) or here == ["test"]:
+        document |= _loaded(load(name, need=here or HALVES))
     if json:
         print_json(document)
         return
@@ -75,7 +75,7 @@ def info(
 
 @app.command("fetch", context_settings=SETTINGS)
 def fetch(name: str = typer.Argument(..., help="A set's name."), json: bool = JSON) -> None:
-    """Download what is missing of one set into the user's cache, checked against its published sum.
+    """Download, or make, what is missing of one set into the user's cache; a download is checked by its sum.
 
     Example: netsuke data fetch mnist
     """
@@ -111,7 +111,23 @@ def _known(name: str) -> dict[str, Any]:
             for file in files
             for path in (locate(name, file),)
         ],
+        **({"parts": _parts(name)} if entry.maker else {}),
     }
+
+
+def _parts(name: str) -> list[dict[str, Any]]:
+    """Of a set that is made, its parts."""
+    from dataclasses import asdict
+
+    from netsuke.data import CATALOGUE, made
+
+    maker = CATALOGUE[name].maker
+    assert maker is not None
+    return [
+        {"name": part.file, **asdict(part), "path": str(path) if path else None}
+        for part in maker.parts
+        for path in (made.locate(name, maker, part),)
+    ]
 
 
 def _loaded(data: Dataset) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from netsuke.artifact import Artifact
     from netsuke.data import Dataset
 
@@ -85,7 +87,7 @@ def _classified(artifact: Path, data: str, split: str) -> dict[str, Any]:
     from netsuke.artifact import Artifact
 
     model = Artifact.load(artifact)
-    dataset = fitting(model, catalogue.load(data).require(split), str(artifact))
+    dataset = fitting(model, catalogue.load(data, need=(split,)).require(split), str(artifact))
     document = measured(model, dataset, split)
     return document | {"artifact": str(artifact), "file_bytes": artifact.stat().st_size}
 
@@ -165,19 +167,48 @@ def check_shape(model: Artifact, dataset: Dataset, name: str) -> None:
 
 
 def measured(model: Artifact, dataset: Dataset, split: str) -> dict[str, Any]:
-    """The document that --json prints, but for what the file system knows."""
+    """The document that --json prints, but for what the file system knows.
+
+    Accuracy is that over images of a class. Of a model that may stay silent, and of data with outliers,
+    `rejection` says what is kept and what is accepted.
+    """
     from netsuke.engine import Engine
     from netsuke.measure import accuracy, cost
 
     part = getattr(dataset, split)
     logits = Engine(model, backend="packaged").run(part.images)
+    silent = "reject" in model.manifest or part.outliers(len(model.classes))
     return {
         "data": dataset.name,
         "split": split,
         "classes": list(dataset.classes),
         **accuracy.evaluate(accuracy.scaled(model, logits), part.labels, dataset.classes),
+        **({"rejection": _rejection(model, logits, part.labels)} if silent else {}),
         **cost.cost(model),
     }
+
+
+def _rejection(model: Artifact, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    from netsuke.measure.rejection import judged
+    from netsuke.reader.confidence import probabilities, rejection
+
+    chosen = rejection(model)
+    return judged(probabilities(model, logits), labels, chosen["threshold"] if chosen else 0.0)
+
+
+def rejected(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Rows that say what a threshold keeps and accepts."""
+    what = {
+        "kept": ("kept", "images of a class"),
+        "errors": ("wrong of the kept", "images"),
+        "accepted": ("outliers accepted", "outliers"),
+    }
+    rows = []
+    for key, (name, of) in what.items():
+        if found and (one := found[key]):
+            low, high = one["interval"]
+            rows.append((name, f"{one['share']:.2%} of {one['n']:,} {of} (95 %: {low:.2%} to {high:.2%})"))
+    return [("threshold", f"{found['threshold']:.4f}"), *rows] if found else []
 
 
 def show(document: dict[str, Any]) -> None:
@@ -191,6 +222,7 @@ def show(document: dict[str, Any]) -> None:
         [
             ("accuracy", f"{d['accuracy']:.2%} ({d['errors']} of {d['n']} wrong)"),
             ("loss", f"{d['loss']:.4f} nats"),
+            *rejected(d.get("rejection")),
             ("size", f"{d['size_bytes']:,} bytes ({d['parameters']:,} parameters)"),
             *(
                 [("entropy coded", f"{d['encoded_bytes']:,} bytes with the decoder")]

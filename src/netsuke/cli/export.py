@@ -121,7 +121,7 @@ def test_images(name: str, model: Artifact, path: str) -> np.ndarray:
     from netsuke.cli.evaluate import check_shape
     from netsuke.data.adapt import as_trained
 
-    dataset = data.load(name).require("test")
+    dataset = data.load(name, need=("test",)).require("test")
     dataset = as_trained(dataset, model.manifest.get("adapted"), model.graph.input_shape)
     check_shape(model, dataset, path)
     return dataset.test.images

@@ -39,6 +39,7 @@ class Settings:
     field: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     error_rate: float | None = None
+    finder: bool = True
     masks: bool = False
     alternatives: bool = False
 
@@ -69,7 +70,9 @@ class Worker:
         from netsuke.reader import Field, Reader
 
         self.settings = settings
-        self.reader: Reader = Reader(_tuned(artifact(settings.model), settings), backend="packaged")
+        self.reader: Reader = Reader(
+            _tuned(artifact(settings.model), settings), finder="auto" if settings.finder else None
+        )
         # A model that cannot reject is held to a threshold all the same.
         self.least = None if self.reader.artifact.manifest.get("reject") else settings.threshold
         self.field = Field(**settings.field)

@@ -43,7 +43,7 @@ def sensitivity(
     tried = numbers(widths, "widths", int), numbers(ratios, "ratios", float)
     if html is not None:
         options.check_out(html)
-    dataset = evaluate.fitting(model, catalogue.load(data), str(artifact))
+    dataset = evaluate.fitting(model, catalogue.load(data, need=("val",)), str(artifact))
     if model.graph.integer or any(op.kind in WEIGHT_ONLY | DYNAMIC for op in model.graph.ops):
         raise OptionError(f"{artifact} is quantised already; give the float model it came from")
     from netsuke.lab import sensitivity as study

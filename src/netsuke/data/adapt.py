@@ -95,9 +95,10 @@ def few(data: Dataset, per_class: int, seed: int) -> Dataset:
         raise DataError(f"--per-class must be at least 1; got {per_class}")
     counts = np.bincount(data.train.labels, minlength=len(data.classes))
     if counts.min() < per_class:
-        poor = data.classes[int(counts.argmin())]
+        poor = int(counts.argmin())
+        name = repr(data.classes[poor]) if poor < len(data.classes) else "none of the classes"
         raise DataError(
-            f"{data.name} has {counts.min()} training images of {poor!r}; --per-class takes at most that"
+            f"{data.name} has {counts.min()} training images of {name}; --per-class takes at most that"
         )
     random = np.random.RandomState(seed)  # its stream is frozen for good
     train, val = (_drawn(split, per_class, random.permutation) for split in (data.train, data.val))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from netsuke.data import readers
 from netsuke.data.dataset import Split
+from netsuke.data.made import Maker, Part
 
 Shape = tuple[int, int, int]
 
@@ -29,12 +30,13 @@ class Entry:
     title: str
     classes: tuple[str, ...]
     shape: Shape
-    counts: dict[str, int]  # images in "train" and "test" as the source has them
-    files: dict[str, tuple[File, ...]]  # the same keys; no file: embedded in a library
+    counts: dict[str, int]  # images in "train", "val" and "test" as the source has them
+    files: dict[str, tuple[File, ...]]  # the same keys, but for what is made; no file: embedded in a library
     read: Callable[[Entry, str, Sequence[Path]], Split]
     licence: str
     role: str = "any"
     folders: tuple[str, ...] = ()  # further folder names to look in, beside the set's own
+    maker: Maker | None = None  # who makes the halves that have no files
 
 
 DIGITS = tuple("0123456789")
@@ -68,6 +70,29 @@ _EMNIST_ZIP = _file(  # published
     EMNIST_MIRRORS,
 )
 
+# MNIST's own.
+_MNIST_TEST = (
+    _file(
+        "t10k-images-idx3-ubyte.gz",
+        1648877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        MNIST_MIRRORS,
+    ),
+    _file(
+        "t10k-labels-idx1-ubyte.gz",
+        4542,
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        MNIST_MIRRORS,
+    ),
+)
+
+# Further kinds of images are further parts here, and a line in `lab.handwriting.KINDS`.
+_HANDWRITING = Maker(
+    "netsuke.lab.handwriting",
+    1,
+    (*(Part("train", "signs", 1000 + i, 20_000) for i in range(14)), Part("val", "signs", 900_000, 15_000)),
+)
+
 CATALOGUE: dict[str, Entry] = {
     "digits": Entry(
         "handwritten digits of 13 writers, UCI optdigits test half, embedded in scikit-learn",
@@ -98,23 +123,25 @@ CATALOGUE: dict[str, Entry] = {
                     MNIST_MIRRORS,
                 ),
             ),
-            "test": (
-                _file(
-                    "t10k-images-idx3-ubyte.gz",
-                    1648877,
-                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                    MNIST_MIRRORS,
-                ),
-                _file(
-                    "t10k-labels-idx1-ubyte.gz",
-                    4542,
-                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                    MNIST_MIRRORS,
-                ),
-            ),
+            "test": _MNIST_TEST,
         },
         readers.idx,
         "CC BY-SA 3.0",
+    ),
+    "handwriting": Entry(
+        "digits and signs that are none, of pens, print and bitmaps, on any paper; made here; test: MNIST's",
+        DIGITS,
+        (1, 28, 28),
+        {
+            half: sum(part.count for part in _HANDWRITING.parts if part.half == half)
+            for half in ("train", "val")
+        }
+        | {"test": 10000},
+        {"test": _MNIST_TEST},
+        readers.idx,
+        "made from sets of CC BY 4.0, CC BY-SA 3.0 and MIT",
+        folders=("mnist",),
+        maker=_HANDWRITING,
     ),
     "fashion-mnist": Entry(
         "Fashion-MNIST, articles of clothing",

@@ -30,10 +30,21 @@ class Split:
         """The images at `index`, in that order, as a copy."""
         return Split(self.images[index], self.labels[index])
 
+    def outliers(self, classes: int) -> bool:
+        """Whether some image is of none of so many classes: its label is their number."""
+        return len(self) > 0 and int(self.labels.max()) == classes
+
+    def known(self, classes: int) -> Split:
+        """The images of a class: this split, or a copy without its outliers."""
+        return self.take(np.flatnonzero(self.labels < classes)) if self.outliers(classes) else self
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images in three splits; an empty split has length 0 and the same image shape."""
+    """Labelled images in three splits; an empty split has length 0 and the same image shape.
+
+    A label equal to the number of classes says that an image, an outlier, is of none of them.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -50,6 +61,16 @@ class Dataset:
         """C, H, W of every image."""
         _, c, h, w = self.test.images.shape
         return c, h, w
+
+    @property
+    def family(self) -> str:
+        """The catalogue's name, without the number of images behind a colon; a folder's name as it is."""
+        return self.name if self.name.endswith("/") else self.name.partition(":")[0]
+
+    @property
+    def outliers(self) -> bool:
+        """Whether there are images of no class to learn from, or to validate on."""
+        return any(split.outliers(len(self.classes)) for split in (self.train, self.val))
 
     def require(self, *splits: str) -> Dataset:
         """This data set, if it has images in each of `splits` ("train", "val", "test").
@@ -142,6 +163,16 @@ def assemble(
         train, val = divide(train, share, seed)
         if len(train) and not len(val):
             absent = absent or f"a val_share of {share:g} leaves none; give a larger one"
+    return Dataset(name, classes, train, val, test, digest, licence, role, absent)
+
+
+def gathered(
+    name: str, classes: tuple[str, ...], splits: dict[str, Split], *, licence: str, role: str, absent: str
+) -> Dataset:
+    """A Dataset of splits as they are; one that is missing is empty."""
+    digest = content_hash(classes, *(splits[key] for key in sorted(splits)))
+    empty = empty_like(next(iter(splits.values())).images)
+    train, val, test = (splits.get(key, empty) for key in ("train", "val", "test"))
     return Dataset(name, classes, train, val, test, digest, licence, role, absent)
 
 

@@ -6,7 +6,7 @@ Each learns from the training half alone, on one thread, and costs what a device
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -66,6 +66,8 @@ def fit(name: str, dataset: Dataset, seed: int = 0) -> Baseline:
     if find_spec("sklearn") is None:
         raise MissingExtra("the classical baselines need scikit-learn: pip install 'netsuke[lab]'")
     dataset.require("train")
+    # They know no "none of the classes": images of no class are left out.
+    dataset = replace(dataset, train=dataset.train.known(len(dataset.classes)))
     if len(np.unique(dataset.train.labels)) < 2:
         raise DataError(f"{name} needs training images of two classes or more; {dataset.name} has one")
     return BASELINES[name](dataset, seed)

@@ -14,12 +14,16 @@ from torch import nn
 
 import netsuke
 from netsuke.artifact import Artifact
-from netsuke.data import Dataset
+from netsuke.data import Dataset, Split
+from netsuke.engine import Engine
 from netsuke.lab.lower import lower
+from netsuke.measure import rejection
+from netsuke.measure.accuracy import scaled
 
 # How a photo becomes the input (netsuke.image): MNIST's digits are centred by mass in a 20-pixel box,
 # those of UCI and USPS fill their field; images of a folder are only resized.
 _CENTRING: dict[str, dict[str, Any]] = {
+    "handwriting": {"centring": "mass", "box": 20},
     "mnist": {"centring": "mass", "box": 20},
     "emnist-digits": {"centring": "mass", "box": 20},
     "usps": {"centring": "box", "box": 16},
@@ -28,8 +32,17 @@ _CENTRING: dict[str, dict[str, Any]] = {
 }
 
 
-def carve(model: nn.Module, data: Dataset, *, recipe: dict[str, Any], seed: int) -> Artifact:
-    """Lower a module trained on `data`; `recipe` (plain JSON) and `seed` say how it was made."""
+# A network trained with outliers, before its temperature is known: silent where no logit is above 0.
+_UNTRIED = {"temperature": 1.0, "threshold": 0.5, "unsure": 0.25}
+
+
+def carve(
+    model: nn.Module, data: Dataset, *, recipe: dict[str, Any], seed: int, calibrated: bool = True
+) -> Artifact:
+    """Lower a module trained on `data`; `recipe` (plain JSON) and `seed` say how it was made.
+
+    Of data with outliers it learns, on the validation images, when to stay silent: the manifest's `reject`.
+    """
     graph, tensors = lower(model.cpu(), data.image_shape)
     channels, height, width = data.image_shape
     manifest = {
@@ -39,7 +52,7 @@ def carve(model: nn.Module, data: Dataset, *, recipe: dict[str, Any], seed: int)
             "height": height,
             "width": width,
             "polarity": "as-trained" if data.name.endswith("/") else "bright-ink",  # a folder's name ends so
-            **_CENTRING.get(data.name, {"centring": "none"}),
+            **_CENTRING.get(data.family, {"centring": "none"}),
         },
         "recipe": recipe,
         "seed": seed,
@@ -50,7 +63,18 @@ def carve(model: nn.Module, data: Dataset, *, recipe: dict[str, Any], seed: int)
     }
     if coding := getattr(model, "coding", ""):  # what the step `encode` chose
         manifest["coding"] = coding
-    return Artifact(graph, tensors, manifest)
+    artifact = Artifact(graph, tensors, manifest)
+    if data.outliers:
+        artifact = artifact.with_manifest(reject=_reject(artifact, data.val) if calibrated else _UNTRIED)
+    return artifact
+
+
+def _reject(artifact: Artifact, val: Split) -> dict[str, Any]:
+    classes = len(artifact.classes)
+    if not val.outliers(classes) or val.labels.min() == classes:
+        return _UNTRIED
+    logits = Engine(artifact, backend="packaged").run(val.images)
+    return rejection.reject(scaled(artifact, logits), val.labels)
 
 
 def versions() -> dict[str, str]:

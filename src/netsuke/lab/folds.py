@@ -26,9 +26,8 @@ def folds(data: Dataset, k: int, seed: int) -> list[Dataset]:
     counts = np.bincount(whole.labels, minlength=len(data.classes))
     if counts.min() < k:
         few = int(counts.argmin())
-        raise OptionError(
-            f"{k} folds need {k} images of every class; {data.classes[few]!r} has {counts[few]}"
-        )
+        name = repr(data.classes[few]) if few < len(data.classes) else "none of the classes"
+        raise OptionError(f"{k} folds need {k} images of every class; {name} has {counts[few]}")
     random = np.random.RandomState(seed)  # the one NumPy generator whose stream is frozen for good
     order = random.permutation(len(whole))
     # Dealt like cards, class after class, so that folds differ by one image at most, in all and in each class.

@@ -19,6 +19,7 @@ from netsuke.lab.inference import accuracy, tensors
 from netsuke.lab.integers import Widths, in_steps, shares, steps
 from netsuke.lab.lower import lower
 from netsuke.lab.modules import FloatGraph
+from netsuke.lab.objective import objective
 from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.quantizer import LAYERS, quantized
 from netsuke.lab.quantlayers import is_pruned
@@ -85,18 +86,19 @@ def layer_losses(
             real = torch.from_numpy(weights[op.tensor("weight")])
             changed[op.name] = {bits: (change or rounds)(op, real, bits) for bits in asked[op.name]}
     images, labels = tensors(sample(data, count))
+    shown = objective(data).shown
     increase: dict[str, dict[int, float]] = {name: dict.fromkeys(those, 0.0) for name, those in asked.items()}
     divergence = {name: dict(row) for name, row in increase.items()}
     batch = max(1, min(200, (1 << 26) // sum(t.elements for t in graph.types(weights).values())))
     base, n = 0.0, len(images)
     for i in range(0, n, batch):
         values = twin.activations(images[i : i + batch].float() / 255)
-        answer, label = F.log_softmax(values[graph.output], 1), labels[i : i + batch]
+        answer, label = F.log_softmax(shown(values[graph.output]), 1), labels[i : i + batch]
         loss = F.nll_loss(answer, label, reduction="sum").item()
         base += loss / n
         for name, variants in changed.items():
             for bits, weight in variants.items():
-                out = F.log_softmax(twin.again(values, {f"{name}.weight": weight}), 1)
+                out = F.log_softmax(shown(twin.again(values, {f"{name}.weight": weight})), 1)
                 increase[name][bits] += (F.nll_loss(out, label, reduction="sum").item() - loss) / n
                 divergence[name][bits] += F.kl_div(out, answer, reduction="sum", log_target=True).item() / n
     return LayerLosses(base, increase, divergence, n)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netsuke.data import Dataset, Split
@@ -20,6 +19,7 @@ from netsuke.lab.inference import tensors as as_tensors
 from netsuke.lab.lower import lower
 from netsuke.lab.mixed import rounded_weight
 from netsuke.lab.modules import TORCH, FloatGraph
+from netsuke.lab.objective import objective
 from netsuke.lab.training import Progress
 
 WIDTHS = (8, 7, 6, 5, 4, 3, 2, 1)
@@ -179,6 +179,7 @@ class _Study:
         self.channels = Channels(graph, arrays)
         self.split, chosen = sample(data, images, seed)
         self.images, self.labels = as_tensors(chosen)
+        self.objective = objective(data)
         values = sum(t.elements for t in self.channels.types.values())
         self.batch = min(max(8, HELD // values), 500)
         self.progress = progress or (lambda done, info, resumed: None)
@@ -205,11 +206,16 @@ class _Study:
         for i in range(0, len(self.images), self.batch):
             labels = self.labels[i : i + self.batch]
             values = self.twin.activations(self.images[i : i + self.batch].float() / 255)
-            totals[0] += _judged(values[self.graph.output], labels)
+            totals[0] += self._judged(values[self.graph.output], labels)
             for row, change in enumerate(changes, 1):
-                totals[row] += _judged(self.twin.again(values, change.tensors, change.keep), labels)
+                totals[row] += self._judged(self.twin.again(values, change.tensors, change.keep), labels)
             self.progress(share * len(labels) / len(self.labels), op.name, False)
         return [(right, loss) for right, loss in (totals / len(self.labels)).tolist()]
+
+    def _judged(self, logits: Tensor, labels: Tensor) -> tuple[int, float]:
+        """How many are right, and the sum of the losses."""
+        right = int(self.objective.right(logits, labels).sum())
+        return right, self.objective.loss(logits, labels, reduction="sum").item()
 
     def _weight(self, op: Op) -> Tensor:
         return torch.from_numpy(self.arrays[op.tensor("weight")])
@@ -248,9 +254,3 @@ class _Study:
             masks = {name: torch.from_numpy(mask) for name, mask in keep.items() if not mask.all()}
             count = int(keep[op.name].sum())
             yield _Change("channels", ratio, 4 * count * weight[0].numel(), {}, masks)
-
-
-def _judged(logits: Tensor, labels: Tensor) -> tuple[int, float]:
-    """How many are right, and the sum of the losses."""
-    right = int((logits.argmax(1) == labels).sum())
-    return right, F.cross_entropy(logits, labels, reduction="sum").item()

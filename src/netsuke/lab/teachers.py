@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netsuke.artifact import Artifact
+from netsuke.data import Dataset
 from netsuke.engine import Engine
 from netsuke.errors import OptionError
 from netsuke.lab.inference import bf16_pays
 from netsuke.lab.modules import FloatGraph
+from netsuke.lab.objective import Objective
 
 COMBINE = ("logits", "probabilities")
 
@@ -42,13 +44,18 @@ class Answers(nn.Module):
 class Ensemble(nn.Module):
     """Several teachers as one: the mean of their logits, or of their probabilities softened by `temperature`.
 
-    The latter come as logits whose softmax at that temperature is the mean (Hinton et al., 2015, section 1).
+    The latter come as logits whose softmax at that temperature is the mean (Hinton et al., 2015, section 1);
+    with `outliers` it is that over the classes and "none of them", see `lab.objective`.
     """
 
     exact = True  # each member decides for itself about bf16
 
     def __init__(
-        self, members: Sequence[nn.Module], combine: str = "logits", temperature: float = 1.0
+        self,
+        members: Sequence[nn.Module],
+        combine: str = "logits",
+        temperature: float = 1.0,
+        outliers: bool = False,
     ) -> None:
         super().__init__()
         if not members:
@@ -56,7 +63,7 @@ class Ensemble(nn.Module):
         if combine not in COMBINE:
             raise OptionError(f"no way to combine called {combine!r}; there are {', '.join(COMBINE)}")
         self.members = nn.ModuleList(members)
-        self.combine, self.temperature = combine, temperature
+        self.combine, self.temperature, self.objective = combine, temperature, Objective(outliers)
         how = torch.tensor([COMBINE.index(combine), temperature])
         self.register_buffer("how", how)  # part of what a hash of the weights tells apart
 
@@ -68,13 +75,28 @@ class Ensemble(nn.Module):
         z = torch.stack(found)
         if self.combine == "logits":
             return z.mean(0)
-        t = self.temperature
-        return t * (F.log_softmax(z / t, 2).logsumexp(0) - torch.tensor(float(len(z))).log())
+        t, classes = self.temperature, z.shape[2]
+        shown = torch.stack([self.objective.shown(each) for each in z])
+        mean = t * (F.log_softmax(shown / t, 2).logsumexp(0) - torch.tensor(float(len(z))).log())
+        return mean[:, :classes] - mean[:, classes:] if self.objective.outliers else mean
 
 
-def together(teachers: Sequence[nn.Module], combine: str = "logits", temperature: float = 1.0) -> nn.Module:
+def together(
+    teachers: Sequence[nn.Module], combine: str = "logits", temperature: float = 1.0, outliers: bool = False
+) -> nn.Module:
     """One module that answers for all; a single teacher as it is."""
-    return teachers[0] if len(teachers) == 1 else Ensemble(teachers, combine, temperature)
+    return teachers[0] if len(teachers) == 1 else Ensemble(teachers, combine, temperature, outliers)
+
+
+def check_teacher(teacher: Artifact, data: Dataset, what: str = "the teacher") -> None:
+    """Raise OptionError where a teacher knows other classes than the data, or not that an image may be of none."""
+    if len(teacher.classes) != len(data.classes):
+        raise OptionError(f"{what} knows {len(teacher.classes)} classes; the data have {len(data.classes)}")
+    if data.outliers and "reject" not in teacher.manifest:
+        raise OptionError(
+            f"{what} never saw an image of no class, and {data.name} has such: its logits say nothing of them; "
+            f"take a teacher that was trained on {data.name}"
+        )
 
 
 @torch.no_grad()

@@ -30,32 +30,51 @@ def probabilities(model: Artifact | Graph, logits: np.ndarray) -> np.ndarray:
     return np.exp(log_softmax(scaled(model, logits)))
 
 
+def right(logits: Any, labels: Any, *, outliers: bool = False) -> Any:
+    """Which answers are right, bool [n], of logits [n, k] and labels [n], both of NumPy or both of torch.
+
+    With `outliers` the model may stay silent: it does where no logit is above 0, the logit of "none of the
+    classes". That is right for a label of k, and wrong for an image of a class.
+    """
+    found = logits.argmax(1) == labels
+    if not outliers:
+        return found
+    spoke = (logits > 0).any(1)
+    return (found & spoke) | ((labels == logits.shape[1]) & ~spoke)
+
+
 def evaluate(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Everything that logits [n, k] and labels [n] say about a classifier, as plain JSON.
 
     `loss` is the mean cross entropy in nats: integer logits first go through `scaled`. Of equal logits the
     first class wins. `confusion` has the true class in its rows and the predicted one in its columns. A share
     of nothing (the precision of a class that is never predicted) is 0. `macro` weighs all classes alike,
-    `weighted` by their support. Raises DataError where logits, labels and classes do not fit together.
+    `weighted` by their support. Images of no class (label k) are left out: `measure.rejection` is about them.
+    Raises DataError where logits, labels and classes do not fit together.
     """
     k = len(classes)
     if logits.ndim != 2 or logits.shape[1] != k or labels.shape != logits.shape[:1] or not len(labels):
         raise DataError(
             f"needs logits [n, {k}] and labels [n], n > 0; got {list(logits.shape)}, {list(labels.shape)}"
         )
-    if labels.min() < 0 or labels.max() >= k:
-        raise DataError(f"labels must be 0 to {k - 1}; got {labels.min()} to {labels.max()}")
+    if labels.min() < 0 or labels.max() > k or labels.min() == k:
+        raise DataError(
+            f"labels must be 0 to {k - 1}, or {k} for none of the classes, but not all; "
+            f"got {labels.min()} to {labels.max()}"
+        )
+    if labels.max() == k:
+        logits, labels = logits[labels < k], labels[labels < k]
     predicted = logits.argmax(1)
     confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
-    n, right, support = len(labels), confusion.diagonal(), confusion.sum(1)
-    shares = {"precision": _share(right, confusion.sum(0)), "recall": _share(right, support)}
-    shares["f1"] = _share(2 * right, confusion.sum(0) + support)
+    n, hits, support = len(labels), confusion.diagonal(), confusion.sum(1)
+    shares = {"precision": _share(hits, confusion.sum(0)), "recall": _share(hits, support)}
+    shares["f1"] = _share(2 * hits, confusion.sum(0) + support)
     loss = -log_softmax(logits)[np.arange(n), labels].mean()
     return {
-        "accuracy": float(right.sum() / n),
+        "accuracy": float(hits.sum() / n),
         "loss": float(loss),
         "n": n,
-        "errors": int(n - right.sum()),
+        "errors": int(n - hits.sum()),
         "per_class": [
             {"class": name, **{key: float(v[i]) for key, v in shares.items()}, "support": int(support[i])}
             for i, name in enumerate(classes)
@@ -77,13 +96,15 @@ def _logits(artifact: Artifact, split: Any) -> np.ndarray:
 
 
 def accuracy(artifact: Artifact, split: Any) -> Report:
-    """The share of the split's images whose class is right, by the NumPy reference."""
-    right = _logits(artifact, split).argmax(1) == split.labels
-    return Report("accuracy", float(right.mean()), "share", len(right), float(right.std()))
+    """The share of the split's images of a class for which that class is said, by the NumPy reference."""
+    known = split.known(len(artifact.classes))
+    each = right(_logits(artifact, known), known.labels)
+    return Report("accuracy", float(each.mean()), "share", len(each), float(each.std()))
 
 
 def loss(artifact: Artifact, split: Any) -> Report:
-    """Mean cross entropy over the split's images, by the NumPy reference."""
-    logs = log_softmax(scaled(artifact, _logits(artifact, split)))
-    each = -logs[np.arange(len(logs)), split.labels]
+    """Mean cross entropy over the split's images of a class, by the NumPy reference."""
+    known = split.known(len(artifact.classes))
+    logs = log_softmax(scaled(artifact, _logits(artifact, known)))
+    each = -logs[np.arange(len(logs)), known.labels]
     return Report("loss", float(each.mean()), "nats", len(each), float(each.std()))

@@ -34,6 +34,8 @@ SPREAD = ("accuracy", "f1", "precision", "recall", "loss", "train_s")  # mean, s
 def judged(scores: np.ndarray, split: Split, classes: Sequence[str]) -> dict[str, Any]:
     """`accuracy.evaluate` of logits [n, classes] in nats, and the surest mistakes with their pictures."""
     document = evaluate(scores, split.labels, classes)
+    if split.outliers(len(classes)):
+        scores, split = scores[split.labels < len(classes)], split.known(len(classes))
     said = scores.argmax(1)
     confidence = np.exp(log_softmax(scores).max(1))
     wrong = np.flatnonzero(said != split.labels)

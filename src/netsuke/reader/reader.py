@@ -17,25 +17,27 @@ from netsuke.reader.field import Field
 from netsuke.reader.finder import Finder
 from netsuke.reader.reading import Box, Digit, Reading
 
-DEFAULT = "digit-small"
+DEFAULT, FINDER = "digit-base", "finder"
 CENTRINGS = ("mass", "box", "none")
 
 
 class Reader:
-    """Reads images with one artifact, the shipped `digit-small` unless another is given.
+    """Reads images with one artifact, the shipped `digit-base` unless another is given.
 
+    On pages a `finder` looks beside it: "auto" is the shipped one, for models that know what is no digit; None is none,
+    and then only shapes and gaps tell which ink is a number.
     Raises ArtifactError where the artifact is no classifier, or its input contract is not one that images can be
     brought to.
     """
 
     def __init__(
-        self, artifact: Artifact | None = None, *, finder: Finder | None = None, backend: str = "auto"
+        self, artifact: Artifact | None = None, *, finder: Finder | str | None = "auto", backend: str = "auto"
     ):
         self.artifact = Artifact.load(zoo.path(DEFAULT)) if artifact is None else artifact
         _ = self.artifact.classes  # one logit a class, or an error
         self._centring, self._box = _contract(self.artifact)
         rejection(self.artifact)  # what it says there must make sense
-        self.finder = finder
+        self.finder = _finder(self.artifact, backend) if isinstance(finder, str) else finder
         self._engine = Engine(self.artifact, backend=backend)
 
     def read(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Reading:
@@ -92,6 +94,14 @@ class Reader:
         name = state(self.artifact, sure)
         digit = Digit(classes[first], sure, box, classes[second], float(share[second]), name)
         return Reading(digit.digit if name != STATES[2] else "", sure, box, (digit,), state=name)
+
+
+def _finder(artifact: Artifact, backend: str) -> Finder | None:
+    """The shipped finder, for a model of single digits that knows what is none."""
+    if rejection(artifact) is None or FINDER not in zoo.names():
+        return None
+    finder = Finder(Artifact.load(zoo.path(FINDER)), backend=backend)
+    return finder if artifact.classes == finder.classes else None
 
 
 def _contract(artifact: Artifact) -> tuple[str, int]:

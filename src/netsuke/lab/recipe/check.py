@@ -17,7 +17,7 @@ from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.modules import TORCH, FloatGraph
 from netsuke.lab.recipe.document import SELF, Planned, Recipe, check_order
-from netsuke.lab.teachers import as_module, together
+from netsuke.lab.teachers import as_module, check_teacher, together
 from netsuke.lab.training import Teacher, Training
 
 FEW = 64  # images of a rehearsal
@@ -53,6 +53,7 @@ def check(recipe: Recipe, start: nn.Module | Artifact | None, data: Dataset) -> 
 def _fits(teacher: Artifact, data: Dataset, what: str) -> None:
     if (teacher.graph.input_shape, len(teacher.classes)) != (data.image_shape, len(data.classes)):
         raise OptionError(f"{what} takes other images or knows other classes than {data.name}")
+    check_teacher(teacher, data, what)
 
 
 def step_of(recipe: Recipe, step: Planned) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from netsuke.artifact import Artifact
 from netsuke.data import Dataset
 from netsuke.engine import Engine
+from netsuke.measure.accuracy import right
 from netsuke.measure.cost import macs, parameters
 from netsuke.measure.latency import median_us
 from netsuke.memory import ram_bytes
@@ -49,12 +50,16 @@ def figures(artifact: Artifact, data: Dataset) -> dict[str, Any]:
 
 
 def accuracy(engine: Engine, data: Dataset) -> float | None:
-    """The share of validation images that are right; None where there are none."""
+    """The share of validation images, outliers among them, that are right; None where there are none."""
     val = data.val
     if not len(val):
         return None
-    right = sum(
-        int((engine.run(val.images[i : i + 1000]).argmax(1) == val.labels[i : i + 1000]).sum())
+    hits = sum(
+        int(
+            right(
+                engine.run(val.images[i : i + 1000]), val.labels[i : i + 1000], outliers=data.outliers
+            ).sum()
+        )
         for i in range(0, len(val), 1000)
     )
-    return right / len(val)
+    return hits / len(val)

@@ -179,7 +179,7 @@ class _Run:
         return after
 
     def _figures(self, model: nn.Module) -> Row:
-        return rows.figures(carve(model, self.data, recipe={}, seed=self.seed), self.data)
+        return rows.figures(carve(model, self.data, recipe={}, seed=self.seed, calibrated=False), self.data)
 
     def _blame(self, before: nn.Module, after: nn.Module) -> str:
         """Which layers a quantisation broke, where it did; "" for every other step."""

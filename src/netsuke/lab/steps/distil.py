@@ -20,7 +20,7 @@ from netsuke.lab.lower import lower
 from netsuke.lab.modules import FloatGraph
 from netsuke.lab.quantgraph import QuantGraph
 from netsuke.lab.steps.train import Progress, Teacher, Training, train
-from netsuke.lab.teachers import COMBINE, Answers, as_module, together
+from netsuke.lab.teachers import COMBINE, Answers, as_module, check_teacher, together
 
 Source = Artifact | nn.Module
 Teachers = Teacher | Source | Sequence[Source]
@@ -116,10 +116,8 @@ def generations(
     if not teachers:
         raise OptionError("distillation needs a teacher: give one, or let the model itself teach (self)")
     for source in teachers:
-        if isinstance(source, Artifact) and len(source.classes) != len(data.classes):
-            raise OptionError(
-                f"the teacher knows {len(source.classes)} classes; the data have {len(data.classes)}"
-            )
+        if isinstance(source, Artifact):
+            check_teacher(source, data)
     done: list[nn.Module] = []
     several = options.generations > 1
     for turn in range(options.generations):
@@ -159,7 +157,7 @@ def _taught(
         )
         guides[first] = model.teacher
         training = _renamed(training, model)
-    guide = Teacher(together(guides, o.combine, o.temperature), o.temperature, o.hard)
+    guide = Teacher(together(guides, o.combine, o.temperature, data.outliers), o.temperature, o.hard)
     result = train(model, data, training, teacher=guide, work=work, history=history, progress=progress)
     return result.student if isinstance(result, Hinted) else result
 

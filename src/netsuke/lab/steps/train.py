@@ -22,6 +22,7 @@ from netsuke.lab import checkpoint
 from netsuke.lab.forms import follow
 from netsuke.lab.freeze import Freezing
 from netsuke.lab.inference import accuracy, bf16_pays, device, prepared, recalibrate, tensors, weights_hash
+from netsuke.lab.objective import objective
 from netsuke.lab.teachers import ask
 from netsuke.lab.training import OPTIMIZERS, SCHEDULES, Masks, Progress, Teacher, Training
 from netsuke.lab.views import Views
@@ -104,6 +105,7 @@ class _Run:
             torch.set_num_threads(options.threads or 1)
         self.model = _channels_last(model)
         self.images, self.labels = tensors(data.train)
+        self.objective = objective(data)
         self.where = next(model.parameters()).device
         self.teacher, self.views, self.masks = teacher, views, masks
         if teacher:
@@ -231,7 +233,7 @@ class _Run:
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.bf16):
             out = self.model(x)
         out = out.float()
-        loss = F.cross_entropy(out, labels, label_smoothing=o.label_smoothing)
+        loss = self.objective.loss(out, labels, label_smoothing=o.label_smoothing)
         if target is not None:
             loss = self._distilled(target, out, loss)
         aside = getattr(self.model, "aside", None)  # a loss that the model itself adds: `lab.hints`
@@ -257,7 +259,7 @@ class _Run:
             decay = min(o.ema, (1 + done) / (10 + done))
             average = [p.data for p in self.average.parameters()]
             torch._foreach_lerp_(average, [p.data for p in self.parameters], 1 - decay)
-        return loss.detach().cpu(), (out.argmax(1) == labels).sum().cpu()
+        return loss.detach().cpu(), self.objective.right(out, labels).sum().cpu()
 
     @staticmethod
     def _decayed(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
@@ -270,8 +272,8 @@ class _Run:
         if target.shape != out.shape:
             raise OptionError(f"the teacher gives {target.shape[1]} logits; the model gives {out.shape[1]}")
         t, hard = self.teacher.temperature, self.teacher.hard
-        target = F.log_softmax(target / t, 1)
-        soft = F.kl_div(F.log_softmax(out / t, 1), target, reduction="batchmean", log_target=True)
+        target, out = (F.log_softmax(self.objective.shown(z) / t, 1) for z in (target, out))
+        soft = F.kl_div(out, target, reduction="batchmean", log_target=True)
         return (1 - hard) * t * t * soft + hard * hard_loss
 
     def _save(self, history: list[dict[str, float]]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from netsuke.data import Dataset
@@ -15,6 +14,7 @@ from netsuke.errors import OptionError
 from netsuke.graph import Graph, Op, Tensors
 from netsuke.lab.channels import LAYERS
 from netsuke.lab.modules import FloatGraph
+from netsuke.lab.objective import objective
 from netsuke.lab.steps.prune.importance import batches
 from netsuke.settings import unknown
 
@@ -87,7 +87,7 @@ def _taylor(model: FloatGraph, data: Dataset, found: Found, seed: int) -> list[f
     for x, y in batches(data):
         values = model.activations(x)
         made = [values[branch.branch] for branch in found]
-        loss = F.cross_entropy(values[model.graph.output], y, reduction="sum")
+        loss = objective(data).loss(values[model.graph.output], y, reduction="sum")
         for i, gradient in enumerate(torch.autograd.grad(loss, made)):
             total[i] += (gradient * made[i].detach()).flatten(1).sum(1).double().square().sum()
     return total.tolist()
@@ -110,10 +110,10 @@ def _activation(model: FloatGraph, data: Dataset, found: Found, seed: int) -> li
 def _loss(model: FloatGraph, data: Dataset, found: Found, seed: int) -> list[float]:
     """The loss without the branch."""
     graph, tensors = model.to_graph()
-    losses = []
+    aim, losses = objective(data), []
     for branch in found:
         trial = FloatGraph(*without(graph, tensors, branch))
-        parts = [F.cross_entropy(trial(x), y, reduction="sum").item() for x, y in batches(data)]
+        parts = [aim.loss(trial(x), y, reduction="sum").item() for x, y in batches(data)]
         losses.append(sum(parts))
     return losses
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from netsuke.data import Dataset
@@ -22,6 +21,7 @@ from netsuke.lab.channels import LAYERS, Channels, depthwise
 from netsuke.lab.inference import tensors
 from netsuke.lab.lower.walk import Walk
 from netsuke.lab.modules import TORCH, FloatGraph, key
+from netsuke.lab.objective import objective
 from netsuke.settings import unknown
 
 IMAGES, BATCH = 1000, 50  # what gradients and activations are measured on
@@ -137,10 +137,11 @@ def _taylor(case: Case) -> np.ndarray:
     """
     total, count = torch.zeros(case.channels.count, dtype=torch.float64), 0
     sources = {op.name: op.inputs[0] for op in readers(case.channels)}
+    aim = objective(case.data)
     for x, y in batches(case.data):
         logits, arriving = read(case.model, x)
         names = [name for name in sources if arriving[name].requires_grad]
-        loss = F.cross_entropy(logits, y, reduction="sum")
+        loss = aim.loss(logits, y, reduction="sum")
         gradients = torch.autograd.grad(loss, [arriving[name] for name in names])
         change = torch.zeros(len(x), case.channels.count)
         for name, gradient in zip(names, gradients, strict=True):

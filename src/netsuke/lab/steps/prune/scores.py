@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from netsuke.data import Dataset
 from netsuke.lab.inference import prepared, tensors
+from netsuke.lab.objective import objective
 from netsuke.lab.steps.prune.weights import gone, layers, original
 
 IMAGES, BATCH = 2000, 32  # what gradients are taken on, and averaged over
@@ -48,10 +48,11 @@ def _products(model: nn.Module, data: Dataset) -> Iterator[list[Tensor]]:
     parameters = [original(layer) for layer in layers(model).values()]
     weights = [layer.weight.detach() for layer in layers(model).values()]  # type: ignore
     images, labels = tensors(data.train)
+    aim = objective(data)
     step = max(1, len(images) // IMAGES)
     where = parameters[0].device
     for x, y in zip(images[::step].split(BATCH), labels[::step].split(BATCH), strict=True):
-        loss = F.cross_entropy(model(prepared(x, where)), y.to(where))
+        loss = aim.loss(model(prepared(x, where)), y.to(where))
         gradients = torch.autograd.grad(loss, parameters)
         yield [w * g for w, g in zip(weights, gradients, strict=True)]
 
