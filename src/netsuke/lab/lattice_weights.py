@@ -55,7 +55,8 @@ def cases(reader: Reader, image: np.ndarray, digits: Sequence[Box], texts: Seque
     first = 0
     for row in rows:
         last = first + len(row.spans)
-        text = _text(tuple(v * page.scale for v in row.box), digits, texts)
+        x, y, w, h = (v * page.scale for v in row.box)
+        text = _text((x, y, w, h), digits, texts)
         if text is not None:
             found = None if seen is None else seen[first:last]
             features, edges = weights.features(row, share[first:last], reader.artifact.classes, found)

@@ -11,8 +11,7 @@ import numpy as np
 
 from netsuke import image as images
 from netsuke.artifact import Artifact
-from netsuke.reader import segments, sums, weights
-from netsuke.reader import trust as numbers
+from netsuke.reader import segments, sums, trust, weights
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
 from netsuke.reader.finder import Finder, around
@@ -47,16 +46,23 @@ def read(
 ) -> list[Reading]:
     """The numbers of a uint8 image in reading order; `classify` takes crops of ink to probabilities [n, K + 1]."""
     page = images.page_ink(pixels)
-    found = list(_numbers(page.pixels, artifact, classify, field, finder))
+    found = list(numbers(page.pixels, artifact, classify, field, finder))
     total = field.total
     if total is not None:
         found = _adding_up(found, total)
     return [_reading(number, artifact, page.scale, pixels.shape) for number in found]
 
 
-def _numbers(
-    ink: np.ndarray, artifact: Artifact, classify: Classify, field: Field, finder: Finder | None
+def numbers(
+    ink: np.ndarray,
+    artifact: Artifact,
+    classify: Classify,
+    field: Field,
+    finder: Finder | None,
+    *,
+    least: float = NUMBER,
 ) -> Iterator[Found]:
+    """The numbers of a page's ink uint8 [H, W]: rows that are numbers with a probability of `least`."""
     rows, atoms = segments.rows(ink, known(artifact, classify))
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
@@ -64,7 +70,7 @@ def _numbers(
     share = classify([pixels for pixels, _ in crops])
     seen = None if finder is None else finder.look(ink, *around(rows))
     knowing = rejection(artifact) is not None
-    fitted = weights.fitted(knowing, finder is not None)
+    fitted = weights.choice(knowing, finder is not None)
     best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
         last = first + len(row.spans)
@@ -84,10 +90,10 @@ def _numbers(
         if paths and paths[0].admitted > LIKELY and _says(paths[0]):
             masks = [mask for _, mask in crops[first:last]]
             own = None if seen is None else seen[first:last]
-            trust = numbers.number(row, paths[0], share[first:last], own, artifact.classes) if knowing else 1.0
-            if trust >= NUMBER:
+            sure = trust.number(row, paths[0], share[first:last], own, artifact.classes) if knowing else 1.0
+            if sure >= least:
                 says = [path for path in paths if _says(path)]
-                yield Found(row, share[first:last], masks, says, own, trust)
+                yield Found(row, share[first:last], masks, says, own, sure)
         first = last
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsuke.reader.fitted import fitted
 from netsuke.reader.lattice import Path
 from netsuke.reader.segments import Row
 
@@ -17,8 +18,7 @@ NAMES = (
 )  # fmt: skip
 MOST = 6.0  # nats: what the finder and the classifier say is taken for no more
 TALL = 0.6  # of the height of the row's digits: ink so high is a sign
-FINDING = np.zeros(len(NAMES))
-KNOWING = np.zeros(len(NAMES))
+FINDING, KNOWING, _ = fitted("number", NAMES)
 
 
 def number(

@@ -1,6 +1,7 @@
 """What the edges of a row's lattice weigh: the classifier's word, and what sizes, cuts and gaps say.
 
-The weights are those of a conditional random field, fitted by maximum likelihood on synthetic strings of handwriting:
+The weights are those of a conditional random field, fitted by maximum likelihood on synthetic handwriting
+(benchmarks/family.py decoder):
 each edge's log weight is the sum of its features times the numbers below. Lengths are shares of the height of the
 row's digits.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsuke.reader.fitted import fitted
 from netsuke.reader.lattice import Edge
 from netsuke.reader.segments import Row
 
@@ -33,35 +35,19 @@ SIGNS = (
 TIES = ("cut", "strokes", "join", "gap", "uncut")  # of every edge: where it begins, and what it ties together
 DROPS = ("drop", "area", "height", "none dropped", "part dropped")
 POINTS = tuple(f"{name} {sign}" for sign in ".,-" for name in ("is", "large", "place", "long", "none of"))
-FOUND = ("found", "found none", "misfit", "none dropped there", "none of a point there")  # what the finder says
+FOUND = (
+    "found",
+    "found none",
+    "misfit",
+    "none dropped there",
+    "none of a point there",
+)  # what the finder says
 NAMES = SIGNS + TIES + DROPS + POINTS + FOUND
 # Of a model that knows what is no digit, with a finder and without; and of one that does not.
-FINDING = np.array([0.0])
-KNOWING = np.array(
-    [
-        -0.96, -11.79, -0.37, -16.25, -1.89, 2.64, -0.06, -7.63, -1.05, 0.82, -0.52,  # SIGNS
-        -0.83, 0.22, 0.35, -7.37, -0.11,  # TIES
-        -0.25, -2.89, -1.85, -0.12, -0.10,  # DROPS
-        1.13, -5.08, -10.00, -5.44, 4.28,  # is . ...
-        -2.40, -6.60, -7.27, 3.36, -0.72,  # is , ...
-        -1.80, -1.25, -12.40, 0.45, 1.41,  # is - ...
-        0.00, 0.00, 0.00, 0.00, 0.00,  # FOUND
-    ]
-)  # fmt: skip
-NAIVE = np.array(
-    [
-        1.40, -14.78, 2.16, -13.74, -5.97, 1.93, -1.86, -8.52, 0.00, 3.50, -0.55,  # SIGNS
-        0.36, -3.17, -0.84, -6.33, 1.42,  # TIES
-        -0.97, 0.82, -0.80, 0.00, 0.72,  # DROPS
-        0.77, -4.72, -9.45, -7.20, 0.00,  # is . ...
-        -2.85, -6.22, -6.22, 6.28, 0.00,  # is , ...
-        -0.24, -5.57, -12.72, 0.21, 0.00,  # is - ...
-        0.00, 0.00, 0.00, 0.00, 0.00,  # FOUND
-    ]
-)  # fmt: skip
+FINDING, KNOWING, NAIVE = fitted("lattice", NAMES)
 
 
-def fitted(knowing: bool, finding: bool) -> np.ndarray:
+def choice(knowing: bool, finding: bool) -> np.ndarray:
     """The weights of a classifier that knows what is no digit, or does not, with a finder or without."""
     if not knowing:
         return NAIVE
@@ -88,8 +74,8 @@ def edges(
     rank = np.argsort(np.argsort(-by_class, 1), 1)
     use = every | ((rank < TOP) & (by_class > by_class.max(1, keepdims=True) - WORTH))
     kept = [*np.flatnonzero(use), *range(by_class.size, len(weight))]
-    found = ((*names[i], float(weight[i])) for i in kept)
-    return [Edge(row.spans[key][0], row.spans[key][1], symbol, value, key) for key, symbol, value in found]
+    chosen = ((*names[i], float(weight[i])) for i in kept)
+    return [Edge(row.spans[key][0], row.spans[key][1], symbol, value, key) for key, symbol, value in chosen]
 
 
 def features(

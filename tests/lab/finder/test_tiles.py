@@ -21,7 +21,9 @@ def test_the_middle_of_a_digit_is_its_own_and_knows_its_box(label, x, y, w, h):
     for row, column in own:
         left, top, right, foot = reach[:, row, column] * UNIT
         at = column * STRIDE + 0.5, row * STRIDE + 0.5
-        assert np.allclose([at[0] - left, at[1] - top, at[0] + right, at[1] + foot], [x, y, x + w, y + h], atol=1e-3)
+        assert np.allclose(
+            [at[0] - left, at[1] - top, at[0] + right, at[1] + foot], [x, y, x + w, y + h], atol=1e-3
+        )
     assert np.isnan(reach[:, cells != label]).all()
     far = np.abs(np.arange(TILE // STRIDE) * STRIDE + 0.5 - (x + w / 2)) > max(w / 2, 3.5)
     assert (cells[:, far] == NONE).all()

@@ -1,4 +1,4 @@
-"""The finder's training: a fully convolutional network that says, of every place of a page's ink, which digit is there."""
+"""The finder's training: a fully convolutional network that says which digit, if any, is where in a page's ink."""
 
 from netsuke.lab.finder.network import network
 from netsuke.lab.finder.tiles import Sheets, Tiles, made

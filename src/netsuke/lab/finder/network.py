@@ -27,4 +27,6 @@ def network(*, width: int = 64, depth: int = 6, classes: int = 10) -> nn.Sequent
 
 
 def _block(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(*ConvNormAct(inputs, inputs, kernel, stride, inputs), *ConvNormAct(inputs, outputs, 1))
+    return nn.Sequential(
+        *ConvNormAct(inputs, inputs, kernel, stride, inputs), *ConvNormAct(inputs, outputs, 1)
+    )

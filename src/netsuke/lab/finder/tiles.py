@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from netsuke import image as images
+from netsuke.files import write_whole
 from netsuke.reader.finder import HEIGHT, STRIDE, TILE, UNIT
 
 NONE, ANY = 10, -1  # classes of a cell: no digit, and one that nobody is asked about
 INNER, OUTER = 0.18, 0.27  # of a digit's size around its middle: its cells up to there, none from there on
 LEAST, MOST = 12.0, 34.0  # heights in pixels of what is learnt as a digit
 PAGES = 0.45  # of the scenes; the rest are strings
+WORDY = {"notes": 0.6, "form": 0.2, "scraps": 0.1, "table": 0.1}  # kinds of wordy pages
+FEW = (0.15, 0.35, 0.3, 0.2)  # and how often they have 0, 8, 20 and 40 digits
 SPREAD = 0.22  # standard deviation of the logarithm of a digit's height
 
 
@@ -28,19 +31,47 @@ class Sheets:
 
     @staticmethod
     def load(*files: Path) -> Sheets:
-        parts = [pickle.loads(file.read_bytes()) for file in files]
-        return Sheets([ink for p in parts for ink, *_ in p], [digits for p in parts for _, digits, *_ in p])
+        """The sheets that `save` wrote, one file after the other."""
+        ink: list[bytes] = []
+        digits: list[np.ndarray] = []
+        for file in files:
+            with np.load(file, allow_pickle=False) as part:
+                sizes, counts = np.cumsum(part["sizes"])[:-1], np.cumsum(part["counts"])[:-1]
+                ink += [one.tobytes() for one in np.split(part["ink"], sizes)]
+                digits += np.split(part["digits"], counts)
+        return Sheets(ink, digits)
+
+    def save(self, file: Path) -> None:
+        """One .npz, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            ink=np.frombuffer(b"".join(self.ink), np.uint8),
+            sizes=[len(one) for one in self.ink],
+            digits=np.concatenate(self.digits),
+            counts=[len(one) for one in self.digits],
+        )
+        write_whole(file, buffer.getbuffer())
 
 
-def made(seed: int, count: int, split: str = "train") -> Iterator[tuple[bytes, np.ndarray]]:
-    """Ink and digits of `count` scenes from a seed: pages and strings, photographed and brought back to ink."""
+def made(
+    seed: int, first: int, count: int, *, split: str = "train", wordy: bool = False
+) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Ink and digits of scenes `first` to `first + count` of a seed, photographed and brought back to ink.
+
+    They are pages and strings; `wordy`: pages with few digits, among words.
+    """
     import cv2
 
     from netsuke.lab import scenes
 
-    for i in range(count):
+    for i in range(first, first + count):
         rng = np.random.default_rng([seed, i])
-        scene = (scenes.page if rng.random() < PAGES else scenes.string)(rng, split=split)
+        if wordy:
+            kind = str(rng.choice(list(WORDY), p=list(WORDY.values())))
+            scene = scenes.page(rng, split=split, kind=kind, digits=int(rng.choice([0, 8, 20, 40], p=FEW)))
+        else:
+            scene = (scenes.page if rng.random() < PAGES else scenes.string)(rng, split=split)
         page = images.page_ink(scene.image)
         boxes = [[mark.label, *(v / page.scale for v in mark.box)] for mark in scene.digits]
         yield cv2.imencode(".png", page.pixels)[1].tobytes(), np.array(boxes, np.float32).reshape(-1, 5)
@@ -55,10 +86,12 @@ class Tiles:
     def draw(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         import cv2
 
-        x, y, reach = [], [], []
+        x: list[np.ndarray] = []
+        y: list[np.ndarray] = []
+        reach: list[np.ndarray] = []
         while len(x) < count:
             k = int(self.rng.integers(len(self.sheets.ink)))
-            ink = cv2.imdecode(np.frombuffer(self.sheets.ink[k], np.uint8), cv2.IMREAD_GRAYSCALE)
+            ink = np.asarray(cv2.imdecode(np.frombuffer(self.sheets.ink[k], np.uint8), cv2.IMREAD_GRAYSCALE))
             digits = self.sheets.digits[k]
             for _ in range(min(5, 1 + ink.size // 60_000)):
                 tile, boxes = self._cut(ink, digits)

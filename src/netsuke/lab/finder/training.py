@@ -19,7 +19,9 @@ from netsuke.lab.steps.quantize import calibrated
 from netsuke.reader.finder import STRIDE, TILE
 
 BLANK = 0.1  # weight of a cell that sees no ink
-REACH = 1.0  # weight of the boxes
+REACH = 0.1  # weight of the boxes
+EMA = 0.998  # of the weights, a step
+SAVED = 200  # steps between checkpoints
 
 
 def loss(out: Tensor, tiles: Tensor, cells: Tensor, reach: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ def loss(out: Tensor, tiles: Tensor, cells: Tensor, reach: Tensor) -> Tensor:
     weight = BLANK + (1 - BLANK) * inked
     known = ~reach.isnan()
     boxes = (out[:, NONE:] - reach.nan_to_num()).abs()[known].sum() / known.sum().clamp(min=1)
-    return (each * weight).sum() / weight.sum() + REACH * boxes / 10
+    return (each * weight).sum() / weight.sum() + REACH * boxes
 
 
 def train(
@@ -48,11 +50,12 @@ def train(
 ) -> nn.Module:
     """The net after so many steps of Adam under one cosine, its weights averaged over the last (EMA).
 
-    With `work`, a checkpoint every 200 steps, from which a run of the same arguments goes on. `told` hears of each
+    With `work`, a checkpoint every SAVED steps, from which a run of the same arguments goes on. `told` hears of each
     step and its loss.
     """
-    net = net.train().to(memory_format=torch.channels_last)
-    mean = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True)
+    averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
+    net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-2)
     identity, start = f"finder {steps} {batch} {lr}", 0
     state = checkpoint.read(work, identity) if work else None
@@ -74,8 +77,9 @@ def train(
         optimizer.step()
         mean.update_parameters(net)
         told(step, float(value.detach()))
-        if work and (step + 1) % 200 == 0:
-            checkpoint.write(work, {"identity": identity, "net": net.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
+        if work and (step + 1) % SAVED == 0:
+            state = {"net": net.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
+            checkpoint.write(work, {"identity": identity, "step": step + 1, **state})
     return mean.module.eval()
 
 
@@ -83,7 +87,7 @@ def finished(net: nn.Module, tiles: Tiles, *, images: int = 256, bits: int = 8) 
     """The trained net in integers, calibrated on `images` tiles, with the manifest of a finder."""
     shown = torch.from_numpy(tiles.draw(images)[0])
     quantized = calibrated(net.eval(), shown, bits=bits)
-    graph, tensors = lower(quantized, tuple(shown.shape[1:]))
+    graph, tensors = lower(quantized, (1, TILE, TILE))
     kind = {"channels": 1, "height": TILE, "width": TILE, "polarity": "bright-ink"}
     return Artifact(
         graph, tensors, {"task": "find", "stride": STRIDE, "finds": list("0123456789"), "input": kind}
