@@ -77,7 +77,10 @@ class Worker:
         self.least = None if self.reader.artifact.manifest.get("reject") else settings.threshold
         self.field = Field(**settings.field)
         contract = self.reader.artifact.manifest.get("input", {})
-        self.whole = contract.get("centring", "none") == "none"  # it knows whole images only
+        # Numbers are made of digits; a model of anything else, or of whole images, reads each image as one sign.
+        self.whole = contract.get("centring", "none") == "none" or not all(
+            name.isdigit() for name in self.reader.artifact.classes
+        )
 
     def __call__(self, job: Job) -> Entry:
         """The page's entry; where it cannot be read, `results` is empty and `error` says why."""
