@@ -27,7 +27,7 @@ PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground
 LEVELS = 64  # of the histograms
 SPECK = 4  # pixels of ink, at least
 STRONG = int(255 * MIN_CONTRAST)
-DARKEST = 32  # paper's brightness, at least
+DARKEST = np.uint8(32)  # paper's brightness, at least
 FINE = 8  # parts of a grey level in which the paper's texture is measured
 
 
@@ -79,7 +79,7 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     dark = cv2.sumElems(darker)[0] >= cv2.sumElems(lighter)[0]
     ink, other = sides if dark else sides[::-1]
     if dark:  # a shadow darkens ink and paper by the same factor
-        paper = cv2.max(paper, DARKEST)
+        paper = np.maximum(paper, DARKEST)
         ink = cv2.divide(ink, paper, scale=255)
         other = cv2.divide(other, paper, scale=255 * FINE)
     else:

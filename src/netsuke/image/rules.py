@@ -13,14 +13,14 @@ RUN = 0.022  # of the image's longer side: shorter runs in one row of pixels are
 SHORTEST = 16  # pixels of such a run, at least
 LONG = 3.5  # runs of a line, at least
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
-FAINT = 0.7  # of what else counts as ink, after that
+FAINT = 0.85  # of what else counts as ink, after that
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
-EDGE = 2 + STEP  # pixels from both sides of the image: a line that ends there may be short for its thickness
+EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
 WHOLE = 0.85  # share of a line's columns that runs cover
 EVEN = 0.4  # of a line's median contrast: fainter columns of it are gaps
 ROUGH = 0.5  # pixels that the middle of a line strays from a parabola, on average
 STRAIGHT = 1.0  # pixels beyond half its thickness that a line may stray from a parabola
-VOTERS = 100  # pixels that vote for a line
+VOTERS = 200  # pixels that vote for a line
 SLOPES = np.linspace(-0.12, 0.12, 33)  # rises of a line by its length
 THIN = 0.025  # of a line's length: its thickness, at most; touching digits make bars of a thirtieth
 THIN_WHOLE = 0.035  # where it runs from side to side
@@ -103,8 +103,8 @@ class _Lines:
     @cached_property
     def columns(self) -> tuple[np.ndarray, np.ndarray]:
         """How many points each line has in each column [count, W / STEP], and the sums of their y."""
-        wide = int(self.x.max(initial=0)) // STEP + 1
-        place = self.owner * wide + self.x // STEP
+        wide = (int(self.x.max(initial=EDGE)) - EDGE) // STEP + 1
+        place = self.owner * wide + (self.x - EDGE) // STEP
         sums = [np.bincount(place, weight, self.count * wide) for weight in (None, self.y)]
         return sums[0].reshape(-1, wide), sums[1].reshape(-1, wide)
 
@@ -126,13 +126,15 @@ class _Runs:
 
         self.run = run
         self.contrast = cv2.boxFilter(contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False)
-        faint = floor * np.uint16(FAINT * BRIDGE + 0.5) + np.uint16(BRIDGE // 2)  # a floor is rounded down
+        faint = floor * np.uint16(round(FAINT * BRIDGE))
         ink = (self.contrast > faint).view(np.uint8)
         self.runs = runs = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
         joined = cv2.dilate(runs, np.ones((3, run // 2), np.uint8))
         count, label = cv2.connectedComponents(joined, connectivity=8)
-        y, x = np.divmod(np.flatnonzero(runs[:, ::STEP].astype(bool)), -(-runs.shape[1] // STEP))
-        self.pieces = _Lines(y, x * STEP, label[y, x * STEP] - 1, count - 1)
+        looked = np.arange(EDGE, runs.shape[1] - EDGE, STEP)
+        looked[-1:] = runs.shape[1] - 1 - EDGE
+        y, k = np.nonzero(runs[:, looked])
+        self.pieces = _Lines(y, looked[k], label[y, looked[k]] - 1, count - 1)
 
     def rules(self, corners: np.ndarray) -> np.ndarray:
         """The flat lines, with their thickness in pixels, uint8 [H, W]: long ones, and those from side to side.
@@ -202,11 +204,12 @@ class _Runs:
     def _are_whole(self, lines: _Lines) -> np.ndarray:
         """Whether lines have no gaps, are about as dark everywhere and smooth, unlike feet of digits in a row."""
         number, down = lines.columns
-        darkest = np.zeros(number.shape, self.contrast.dtype)
-        np.maximum.at(darkest, (lines.owner, lines.x // STEP), self.contrast[lines.y, lines.x])
+        darkest = np.zeros_like(number, self.contrast.dtype)
+        column = (lines.x - EDGE) // STEP
+        np.maximum.at(darkest, (lines.owner, column), self.contrast[lines.y, lines.x])
         covered = np.count_nonzero(number, 1)
         middle = darkest.shape[1] - 1 - covered // 2
-        median = np.take_along_axis(np.sort(darkest, 1), middle[:, None], 1)
+        median = np.sort(darkest, 1)[np.arange(lines.count), middle][:, None]
         even = np.count_nonzero((darkest >= EVEN * median) & (number > 0), 1) >= WHOLE * lines.length / STEP
         owner, x = np.nonzero(number)
         y = down[owner, x] / number[owner, x]
@@ -233,7 +236,7 @@ def _longest(pieces: _Lines) -> np.ndarray:
     order = np.argsort(pieces.owner, kind="stable")
     cuts = np.searchsorted(pieces.owner[order], np.arange(pieces.count + 1))
     weight = (
-        1 / pieces.columns[0][pieces.owner, pieces.x // STEP]
+        1 / pieces.columns[0][pieces.owner, (pieces.x - EDGE) // STEP]
     )  # of a column 1: thick ink does not outvote a line
     near = np.zeros(len(order), bool)
     for a, b in pairwise(cuts):
