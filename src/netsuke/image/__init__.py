@@ -1,7 +1,7 @@
 """Photo to ink to the model's input: the decoder, and the one normaliser that every reader shares."""
 
 from netsuke.image.files import MAX_BYTES, decode
-from netsuke.image.fitting import fit
+from netsuke.image.fitting import fit, fits
 from netsuke.image.ink import Ink, find_ink, grey, normalize
 from netsuke.image.page import PageInk, page_ink
 from netsuke.image.paged import pages
@@ -13,6 +13,7 @@ __all__ = [
     "decode",
     "find_ink",
     "fit",
+    "fits",
     "grey",
     "normalize",
     "page_ink",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +11,8 @@ from netsuke.errors import OptionError
 from netsuke.image.paper import ranked
 
 FULL = 75  # the percentile of the input's ink that becomes 255: lifts the strokes of a thin pen to MNIST's
+BATCH = 64  # crops that are fitted together
+LARGE = 128  # pixels of a side from which a crop is fitted alone
 GRAIN = 4  # the 8x8 digits count ink in blocks of 4x4, which places them to a quarter of a pixel
 
 
@@ -39,16 +42,64 @@ def fit(ink: np.ndarray, *, size: int = 28, box: int = 20, centring: str = "mass
     return np.minimum((510 * out + solid) // (2 * max(solid, 1)), 255).astype(np.uint8)
 
 
+def fits(crops: Sequence[np.ndarray], *, size: int = 28, box: int = 20, centring: str = "mass") -> np.ndarray:
+    """What `fit` makes of each of some crops, uint8 [n, size, size]: the same, in a quarter of the time."""
+    out = np.empty((len(crops), size, size), np.uint8)
+    small = [
+        k for k, ink in enumerate(crops) if max(ink.shape) < LARGE and centring == "mass" and box <= size
+    ]
+    for k in set(range(len(crops))) - set(small):
+        out[k] = fit(crops[k], size=size, box=box, centring=centring)
+    order = sorted(small, key=lambda k: crops[k].shape)  # alike ones together: they are padded
+    for at in range(0, len(order), BATCH):
+        part = order[at : at + BATCH]
+        out[part] = _fits([crops[k] for k in part], size, box)
+    return out
+
+
+def _fits(crops: Sequence[np.ndarray], size: int, box: int) -> np.ndarray:
+    n, (high, wide) = len(crops), np.max([ink.shape for ink in crops], 0)
+    ink, (down, across) = np.zeros((n, high, wide)), (np.zeros((n, size, side)) for side in (high, wide))
+    area, sides = np.empty((n, 1, 1)), np.empty((2, n), np.int64)
+    for k, crop in enumerate(crops):
+        (h, w), (first, second, whole) = crop.shape, _scaling(crop.shape, box)
+        ink[k, :h, :w], area[k], sides[:, k] = crop, whole, (min(len(first), size), min(len(second), size))
+        down[k, : len(first), :h], across[k, : len(second), :w] = first[:size], second[:size]
+    sums = down @ ink @ across.transpose(0, 2, 1)
+    boxed = np.floor((2 * sums + area) / (2 * area)).clip(0, 255).astype(np.int32)
+    place, total = np.arange(size), np.maximum(boxed.sum((1, 2)), 1)
+    moments = boxed.sum(2) @ place, boxed.sum(1) @ place
+    starts = [-((2 * moment - (size - 1) * total) // (2 * total)) for moment in moments]
+    top, left = (
+        (place - np.minimum(start.clip(0), size - side)[:, None]) % size
+        for start, side in zip(starts, sides, strict=True)
+    )
+    out = boxed[np.arange(n)[:, None, None], top[:, :, None], left[:, None]]
+    levels = np.sort(out.reshape(n, -1).astype(np.uint8), 1)
+    some = np.count_nonzero(levels, 1)
+    rank = size * size - some + (some - 1) * FULL // 100
+    solid = np.maximum(levels[np.arange(n), rank], 1).astype(np.int32)[:, None, None]
+    return np.minimum((510 * out + solid) // (2 * solid), 255).astype(np.uint8)
+
+
 def _boxed(ink: np.ndarray, box: int) -> np.ndarray:
     """Ink scaled so that its longer side is `box`."""
-    longer = max(ink.shape)
-    if abs(longer - box) <= box // 20:  # ink that fits already would only be blurred
+    down, across, area = _scaling(ink.shape, box)
+    if area == 1:
         return ink
-    weigh, unit = (_area, 0) if longer > box else (_cubic, 256)
-    down, across = (weigh(side, max(1, (2 * side * box + longer) // (2 * longer))) for side in ink.shape)
-    area = unit * unit or ink.size
     sums = (down @ ink.astype(np.float64) @ across.T).astype(np.int32)  # exact: below 2^31
     return ((2 * sums + area) // (2 * area)).clip(0, 255)
+
+
+@lru_cache(1024)
+def _scaling(shape: tuple[int, ...], box: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Weights down and across, and what they add up to."""
+    longer = max(shape)
+    if abs(longer - box) <= box // 20:  # ink that fits already would only be blurred
+        return np.eye(shape[0]), np.eye(shape[1]), 1
+    weigh, unit = (_area, 0) if longer > box else (_cubic, 256)
+    down, across = (weigh(side, max(1, (2 * side * box + longer) // (2 * longer))) for side in shape)
+    return down, across, unit * unit or shape[0] * shape[1]
 
 
 @lru_cache(256)

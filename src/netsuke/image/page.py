@@ -25,6 +25,10 @@ CORE = 0.42  # of a piece's solid ink: where a stroke is
 EDGE = 0.2  # and how faint the pixels at its edge may be
 PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground
 LEVELS = 64  # of the histograms
+SPECK = 4  # pixels of ink, at least
+STRONG = int(255 * MIN_CONTRAST)
+DARKEST = np.uint8(32)  # paper's brightness, at least
+FINE = 8  # parts of a grey level in which the paper's texture is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +47,8 @@ def page_ink(image: np.ndarray) -> PageInk:
     full = grey(image)
     scale = max(1.0, max(full.shape) / WORK)
     full = _shrunk(full, WORK)
-    contrast, noise = _contrast(full)
-    floor = np.maximum(MIN_CONTRAST / 2, NOISE * noise)
-    contrast = rules.without_lines(contrast, floor)
-    return PageInk(_solid(contrast, floor), scale)
+    contrast, floor = _contrast(full)
+    return PageInk(_solid(rules.without_lines(contrast, floor), floor), scale)
 
 
 def _shrunk(full: np.ndarray, longer: int) -> np.ndarray:
@@ -61,40 +63,54 @@ def _shrunk(full: np.ndarray, longer: int) -> np.ndarray:
 
 
 def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far pixels are from the paper, float32 [H, W], ink positive; and one sigma of the paper's texture there."""
+    """How far pixels are from the paper on the side of ink, uint8 [H, W], 255 = all its brightness; and the contrast
+    up to which they are paper, uint8 [H, W]: by the paper's own texture there, seen on the other side."""
     import cv2
 
-    small = _shrunk(full, SMALL)
+    size = full.shape[::-1]
+    longer = max(full.shape) // -(-max(full.shape) // SMALL)  # a whole share of the image's side is fast
+    small = _shrunk(full, longer)
     window = min(NARROW, round(WINDOW * min(small.shape))) | 1
     paper = cv2.medianBlur(small, window) if window >= 3 else small
     paper = cv2.blur(paper, (window // 4 | 1, window // 4 | 1))
-    paper = cv2.resize(paper, full.shape[::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    rest = paper - full
-    strong = np.abs(rest) > 255 * MIN_CONTRAST
-    dark = rest[strong].sum() >= 0
-    contrast = rest / np.maximum(paper, 32) if dark else rest / -255
-    other = _shrunk(np.maximum(-contrast, 0), SMALL)
-    noise = cv2.blur(np.minimum(other, 2 * MIN_CONTRAST), (window, window)) * 2.5  # E[max(x, 0)] is 0.4 sigma
-    return contrast, cv2.resize(noise, full.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    paper = cv2.resize(paper, size, interpolation=cv2.INTER_LINEAR)
+    sides = cv2.subtract(paper, full), cv2.subtract(full, paper)
+    darker, lighter = (cv2.threshold(side, STRONG, 0, cv2.THRESH_TOZERO)[1] for side in sides)
+    dark = cv2.sumElems(darker)[0] >= cv2.sumElems(lighter)[0]
+    ink, other = sides if dark else sides[::-1]
+    if dark:  # a shadow darkens ink and paper by the same factor
+        paper = np.maximum(paper, DARKEST)
+        ink = cv2.divide(ink, paper, scale=255)
+        other = cv2.divide(other, paper, scale=255 * FINE)
+    else:
+        other = cv2.convertScaleAbs(other, alpha=FINE)
+    texture = np.minimum(_shrunk(other, longer), int(2 * 255 * MIN_CONTRAST * FINE)).astype(np.float32)
+    sigma = cv2.blur(texture, (window, window)) * 2.5 / FINE  # E[max(x, 0)] is 0.4 sigma
+    floor = np.maximum(255 * MIN_CONTRAST / 2, NOISE * sigma)
+    return ink, cv2.resize(floor.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
 
 
 def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     """Contrast as a share of the solid ink of its piece, uint8 [H, W]; 0 outside the strokes."""
     import cv2
 
-    likely = (contrast > floor).astype(np.uint8)
-    count, label = cv2.connectedComponents(likely, connectivity=8)
+    likely = contrast > floor
+    count, label = cv2.connectedComponents(likely.view(np.uint8), connectivity=8)
     at = np.flatnonzero(likely)
     value, piece = contrast.ravel()[at], label.ravel()[at]
-    level = np.minimum((value * LEVELS).astype(np.int64), LEVELS - 1)
-    table = np.bincount(piece * LEVELS + level, minlength=count * LEVELS).reshape(count, LEVELS)
-    solid = _upper(table)
-    solid[solid < max(MIN_CONTRAST, PALE * float(np.percentile(value, 95)) if len(value) else 0)] = np.inf
-    share = np.zeros(contrast.shape, np.float32)
-    share.ravel()[at] = value / solid[piece]
-    core = cv2.dilate((share > CORE).astype(np.uint8), np.ones((3, 3), np.uint8))
-    share[(core == 0) | (share < EDGE)] = 0
-    return (share.clip(0, 1) * 255).astype(np.uint8)
+    large = np.bincount(piece, minlength=count) >= SPECK
+    number = np.cumsum(large) - 1
+    kept = large[piece]
+    at, value, piece = at[kept], value[kept], number[piece[kept]]
+    count = int(large.sum())
+    table = np.bincount(piece * LEVELS + value // (256 // LEVELS), minlength=count * LEVELS)
+    solid = _upper(table.reshape(count, LEVELS)) * 255
+    dark = np.searchsorted(np.cumsum(np.bincount(value, minlength=256)), 0.95 * len(value))
+    solid[solid < max(255 * MIN_CONTRAST, PALE * float(dark))] = np.inf
+    share: np.ndarray = np.zeros(contrast.shape, np.uint8)
+    share.ravel()[at] = np.minimum(value * (255 / solid)[piece], 255)
+    core = cv2.dilate(cv2.inRange(share, int(255 * CORE) + 1, 255), np.ones((3, 3), np.uint8))
+    return cv2.threshold(share & core, int(255 * EDGE), 0, cv2.THRESH_TOZERO)[1]
 
 
 def _upper(table: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +13,8 @@ RUN = 0.022  # of the image's longer side: shorter runs in one row of pixels are
 SHORTEST = 16  # pixels of such a run, at least
 LONG = 3.5  # runs of a line, at least
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
-FAINT = 0.7  # of what else counts as ink, after that
+FAINT = 0.85  # of what else counts as ink, after that
+STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
 WHOLE = 0.85  # share of a line's columns that runs cover
 EVEN = 0.4  # of a line's median contrast: fainter columns of it are gaps
@@ -26,20 +29,93 @@ ALIKE = 0.25  # by how much, as a share, lines of one frame differ in thickness
 
 
 def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Contrast float32 [H, W] with the lines' pixels 0, but for those where a stroke crosses."""
-    ink = (contrast > floor).astype(np.uint8)
+    """Contrast uint8 [H, W] with the lines' pixels 0, but for those where a stroke crosses.
+
+    `floor` uint8 [H, W] is the contrast up to which a pixel is paper.
+    """
+    import cv2
+
+    ink = (contrast > floor).view(np.uint8)
     run = max(SHORTEST, round(RUN * max(ink.shape)))
-    along, down = _Runs(contrast, floor, run), _Runs(contrast.T, floor.T, run)
-    flat, upright = along.rules(_near(down.runs.T)), down.rules(_near(along.runs.T)).T
+    along = _Runs(contrast, floor, run)
+    down = _Runs(cv2.transpose(contrast), cv2.transpose(floor), run)
+    flat, upright = along.rules(_near(cv2.transpose(down.runs))), down.rules(_near(cv2.transpose(along.runs)))
     if flat.any():
-        upright = np.maximum(upright, down.framed(flat.T).T)
+        upright = np.maximum(upright, down.framed(cv2.transpose(flat)))
+    upright = cv2.transpose(upright)
     if upright.any():
         flat = np.maximum(flat, along.framed(upright))
     if not (flat.any() or upright.any()):
         return contrast
-    gone = _outside_strokes(ink, flat) | _outside_strokes(ink.T, upright.T).T
-    gone |= _near(flat, 1) & _near(upright, 1)  # crossings: for either line the other is a stroke
-    return np.where(gone, 0, contrast)
+    gone = _outside_strokes(ink, flat)
+    gone |= cv2.transpose(_outside_strokes(cv2.transpose(ink), cv2.transpose(upright)))
+    gone |= (_near(flat, 1) & _near(upright, 1)).view(
+        np.uint8
+    )  # crossings: for either line the other is a stroke
+    return contrast * (1 - gone)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """Points (y, x) of lines, in the order of y, of each its line's number, `owner`, from 0 to `count` - 1."""
+
+    y: np.ndarray
+    x: np.ndarray
+    owner: np.ndarray
+    count: int
+
+    def of(self, value: np.ndarray) -> np.ndarray:
+        """Sums over the points of each line."""
+        return np.bincount(self.owner, value, self.count)
+
+    def only(self, chosen: np.ndarray) -> _Lines:
+        """Some points, bool [n]."""
+        return _Lines(self.y[chosen], self.x[chosen], self.owner[chosen], self.count)
+
+    def these(self, chosen: np.ndarray) -> _Lines:
+        """Some lines, bool [count], numbered anew."""
+        part = chosen[self.owner]
+        number = np.cumsum(chosen) - 1
+        return _Lines(self.y[part], self.x[part], number[self.owner[part]], int(chosen.sum()))
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """How many each line has."""
+        return np.bincount(self.owner, minlength=self.count)
+
+    @cached_property
+    def ends(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """The leftmost and the rightmost point of each line; (0, 0) where it has none."""
+        order = np.argsort(self.x.astype(np.uint16), kind="stable")  # of short integers by radix
+        out = []
+        for way in (order[::-1], order):  # the last that is written stays
+            y, x = np.zeros(self.count, np.intp), np.zeros(self.count, np.intp)
+            y[self.owner[way]], x[self.owner[way]] = self.y[way], self.x[way]
+            out.append((y, x))
+        return out[0], out[1]
+
+    @property
+    def length(self) -> np.ndarray:
+        """Pixels from end to end."""
+        left, right = self.ends
+        return right[1] - left[1] + STEP
+
+    @cached_property
+    def columns(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many points each line has in each column [count, W / STEP], and the sums of their y."""
+        wide = (int(self.x.max(initial=EDGE)) - EDGE) // STEP + 1
+        place = self.owner * wide + (self.x - EDGE) // STEP
+        sums = [np.bincount(place, weight, self.count * wide) for weight in (None, self.y)]
+        return sums[0].reshape(-1, wide), sums[1].reshape(-1, wide)
+
+    @cached_property
+    def thickness(self) -> np.ndarray:
+        """Pixels across each line; 0 where it has no point."""
+        return self.points / np.maximum(np.count_nonzero(self.columns[0], 1), 1)
+
+    def strayed(self) -> np.ndarray:
+        """How far each point lies from the parabola of least squares through its line."""
+        return np.abs(self.y - _parabolas(self.x, self.y, self.owner, self.count))
 
 
 class _Runs:
@@ -48,33 +124,33 @@ class _Runs:
     def __init__(self, contrast: np.ndarray, floor: np.ndarray, run: int):
         import cv2
 
-        self.contrast, self.run = cv2.blur(np.ascontiguousarray(contrast), (BRIDGE, 1)), run
-        ink = (self.contrast > FAINT * floor).astype(np.uint8)
+        self.run = run
+        self.contrast = cv2.boxFilter(contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False)
+        faint = floor * np.uint16(round(FAINT * BRIDGE))
+        ink = (self.contrast > faint).view(np.uint8)
         self.runs = runs = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
         joined = cv2.dilate(runs, np.ones((3, run // 2), np.uint8))
         count, label = cv2.connectedComponents(joined, connectivity=8)
-        pixels = np.argwhere(runs)
-        owner = label[pixels[:, 0], pixels[:, 1]]
-        order = np.argsort(owner, kind="stable")
-        cuts = np.searchsorted(owner[order], np.arange(1, count + 1))
-        self.pieces = [pixels[order[a:b]] for a, b in pairwise(cuts)]  # of each piece (y, x), int [n, 2]
+        looked = np.arange(EDGE, runs.shape[1] - EDGE, STEP)
+        looked[-1:] = runs.shape[1] - 1 - EDGE
+        y, k = np.nonzero(runs[:, looked])
+        self.pieces = _Lines(y, looked[k], label[y, looked[k]] - 1, count - 1)
 
     def rules(self, corners: np.ndarray) -> np.ndarray:
-        """The flat lines: long ones, and those from one side of the image to the other.
+        """The flat lines, with their thickness in pixels, uint8 [H, W]: long ones, and those from side to side.
 
         They may be thicker where both ends lie in `corners`, bool [H, W]: at upright runs.
         """
         last = self.contrast.shape[1] - 1 - EDGE
 
-        def is_rule(line: np.ndarray) -> bool:
-            whole = line[:, 1].min() <= EDGE and line[:, 1].max() >= last
-            length = int(np.ptp(line[:, 1])) + 1
-            if not whole and length < LONG * self.run:
-                return False
-            share = THIN_CORNERS if _ends_in(line, corners) else THIN_WHOLE if whole else THIN
-            return _thickness(line) <= max(share * length, 3.5 if whole else 0)
+        def are_rules(lines: _Lines) -> np.ndarray:
+            left, right = lines.ends
+            whole = (left[1] <= EDGE) & (right[1] >= last)
+            share = np.where(corners[left] & corners[right], THIN_CORNERS, np.where(whole, THIN_WHOLE, THIN))
+            thin = lines.thickness <= np.maximum(share * lines.length, np.where(whole, 3.5, 0))
+            return thin & (whole | (lines.length >= LONG * self.run))
 
-        return self._chosen(min(LONG * self.run, last - EDGE), is_rule)
+        return self._chosen(self.pieces, min(LONG * self.run, last - EDGE), are_rules)
 
     def framed(self, across: np.ndarray) -> np.ndarray:
         """The flat lines that end on both sides at lines `across`: of these a single run is enough.
@@ -83,125 +159,160 @@ class _Runs:
         """
         import cv2
 
-        across = np.ascontiguousarray(across)
         frame, window = _near(across), np.ones((11, 11), np.uint8)
         thick = cv2.dilate(across, window)
-        dark = cv2.dilate(np.where(across > 0, self.contrast, 0), window)
+        dark = cv2.dilate(self.contrast * (across > 0), window)
+        pieces = self.pieces
 
-        def is_rule(line: np.ndarray) -> bool:
-            if not _ends_in(line, frame):
-                return False
-            ends = tuple(line[[line[:, 1].argmin(), line[:, 1].argmax()]].T)
-            like = thick[ends].mean(), dark[ends].mean()
-            own = _thickness(line), float(np.median(self.contrast[line[:, 0], line[:, 1]]))
+        def are_rules(lines: _Lines) -> np.ndarray:
+            left, right = lines.ends
+            like_thick, like_dark = (np.add(of[left], of[right], dtype=float) / 2 for of in (thick, dark))
+            own_dark = lines.of(self.contrast[lines.y, lines.x]) / np.maximum(lines.points, 1)
             return (
-                abs(own[0] - like[0]) <= 1 + ALIKE * like[0]
-                and (1 - 2 * ALIKE) * like[1] <= own[1] <= 1.2 * like[1]
-            )
+                frame[left] & frame[right]
+                & (np.abs(lines.thickness - like_thick) <= 1 + ALIKE * like_thick)
+                & (own_dark >= (1 - 2 * ALIKE) * like_dark) & (own_dark <= 1.2 * like_dark)
+            )  # fmt: skip
 
-        return self._chosen(self.run, is_rule, lambda piece: bool(frame[piece[:, 0], piece[:, 1]].any()))
+        touching = pieces.of(frame[pieces.y, pieces.x]) > 0
+        return self._chosen(pieces.these(touching), self.run, are_rules)
 
     def _chosen(
-        self,
-        long: float,
-        is_rule: Callable[[np.ndarray], bool],
-        may_be: Callable[[np.ndarray], bool] = lambda piece: True,
-    ) -> np.ndarray:
-        """Thickness in pixels where a line is, uint8 [H, W]: of the lines among the pieces of at least this length."""
+        self, pieces: _Lines, long: float, are_rules: Callable[[_Lines], np.ndarray]
+    ) -> np.ndarray:  # fmt: skip
+        """Thickness in pixels where a line is, uint8 [H, W]: of the lines among the pieces of at least this length.
+
+        They are no longer pieces then.
+        """
+        import cv2
+
         out: np.ndarray = np.zeros(self.contrast.shape, np.uint8)
-        for piece in self.pieces:
-            if np.ptp(piece[:, 1]) + 1 < long or not may_be(piece):
-                continue
-            while len(near := _line(piece)):
-                line = piece[near]
-                if not (is_rule(line) and self._is_whole(line)):
-                    break
-                out[line[:, 0], line[:, 1]] = max(1, round(_thickness(line)))
-                piece = piece[~near]  # others may have been tied to it by strokes
-        return out
+        while True:
+            pieces = pieces.these(pieces.length >= long)
+            if not pieces.count:
+                break
+            near = _on_lines(pieces)
+            lines = pieces.only(near)
+            good = are_rules(lines) & (lines.points > 0)
+            good[good] = self._are_whole(lines.these(good))
+            taken = good[lines.owner]
+            out[lines.y[taken], lines.x[taken]] = np.maximum(1, lines.thickness.round())[lines.owner[taken]]
+            pieces = pieces.only(~near).these(good)  # others may have been tied to it by strokes
+        self.pieces = self.pieces.only(out[self.pieces.y, self.pieces.x] == 0)
+        return cv2.dilate(out, np.ones((1, 2 * STEP - 1), np.uint8)) * self.runs
 
-    def _is_whole(self, line: np.ndarray) -> bool:
-        """Whether a line has no gaps, is about as dark everywhere and smooth, unlike feet of digits in a row."""
-        column = line[:, 1] - line[:, 1].min()
-        darkest = np.zeros(int(column.max()) + 1, np.float32)
-        np.maximum.at(darkest, column, self.contrast[line[:, 0], line[:, 1]])
-        if (darkest >= EVEN * np.median(darkest[darkest > 0])).mean() < WHOLE:
-            return False
-        count = np.bincount(column)
-        at = np.flatnonzero(count)
-        middle = np.bincount(column, line[:, 0])[at] / count[at]
-        return float(np.abs(middle - _parabola(at, middle, at)).mean()) <= ROUGH
+    def _are_whole(self, lines: _Lines) -> np.ndarray:
+        """Whether lines have no gaps, are about as dark everywhere and smooth, unlike feet of digits in a row."""
+        number, down = lines.columns
+        darkest = np.zeros_like(number, self.contrast.dtype)
+        column = (lines.x - EDGE) // STEP
+        np.maximum.at(darkest, (lines.owner, column), self.contrast[lines.y, lines.x])
+        covered = np.count_nonzero(number, 1)
+        middle = darkest.shape[1] - 1 - covered // 2
+        median = np.sort(darkest, 1)[np.arange(lines.count), middle][:, None]
+        even = np.count_nonzero((darkest >= EVEN * median) & (number > 0), 1) >= WHOLE * lines.length / STEP
+        owner, x = np.nonzero(number)
+        y = down[owner, x] / number[owner, x]
+        rough = _Lines(y, x, owner, lines.count)
+        return even & (rough.of(rough.strayed()) <= ROUGH * np.maximum(covered, 1))
 
 
-def _line(part: np.ndarray) -> np.ndarray:
-    """Which of some pixels (y, x; int [n, 2]) lie on their longest line, bool [n]; none where there is none.
+def _on_lines(pieces: _Lines) -> np.ndarray:
+    """Which points lie on the longest line of their piece, bool [n]; none of a piece without one.
 
-    The slope and place that most pixels agree on (a Hough transform), then a parabola through those: paper bends.
+    A straight piece is one line. In another, the slope and place that most points agree on (a Hough transform), then
+    a parabola through those: paper bends.
     """
-    if len(part) < SHORTEST:
-        return np.zeros(0, bool)
-    y, x = part.T.astype(float)
-    x -= x.mean()
-    few = slice(None, None, 1 + len(x) // VOTERS)
-    place = np.round(y[few] - SLOPES[:, None] * x[few]).astype(np.int64)
-    low = int(place.min()) - 1
-    place -= low
-    size = int(place.max()) + 2
-    votes = np.bincount(
-        (place + size * np.arange(len(SLOPES))[:, None]).ravel(), minlength=size * len(SLOPES)
-    )
-    votes[1:-1] = votes[:-2] + votes[1:-1] + votes[2:]  # a line is three pixels thick
-    k, row = divmod(int(votes.argmax()), size)
-    near = np.abs(y - SLOPES[k] * x - row - low) <= 2
-    for _ in range(2):
-        if near.sum() < SHORTEST:
-            return np.zeros(0, bool)
-        near = np.abs(y - _parabola(x[near], y[near], x)) <= _thickness(part[near]) / 2 + STRAIGHT
+    near = pieces.strayed() <= _tolerance(pieces)[pieces.owner]
+    tangled = pieces.of(~near) > 0
+    part = tangled[pieces.owner]
+    if part.any():
+        near[part] = _longest(pieces.these(tangled))
     return near
 
 
-def _parabola(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The parabola of least squares through some points, at the places `at`."""
-    middle, scale = x.mean(), max(float(np.ptp(x)), 1.0)
-    some, all_ = (np.vander((v - middle) / scale, 3) for v in (x, at))
-    return all_ @ np.linalg.solve(some.T @ some + 1e-6 * np.eye(3), some.T @ y)
+def _longest(pieces: _Lines) -> np.ndarray:
+    """The same for pieces that are not straight."""
+    order = np.argsort(pieces.owner, kind="stable")
+    cuts = np.searchsorted(pieces.owner[order], np.arange(pieces.count + 1))
+    weight = (
+        1 / pieces.columns[0][pieces.owner, (pieces.x - EDGE) // STEP]
+    )  # of a column 1: thick ink does not outvote a line
+    near = np.zeros(len(order), bool)
+    for a, b in pairwise(cuts):
+        piece = order[a:b]
+        near[piece] = _voted(pieces.y[piece], pieces.x[piece], weight[piece])
+    for _ in range(2):
+        lines = pieces.only(near)
+        near = np.abs(
+            pieces.y - _parabolas(lines.x, lines.y, lines.owner, lines.count, pieces)
+        ) <= _tolerance(lines)[pieces.owner]  # fmt: skip
+        near &= (lines.points >= SHORTEST // STEP)[pieces.owner]
+    return near
+
+
+def _tolerance(lines: _Lines) -> np.ndarray:
+    """Pixels by which the points of each line may stray."""
+    return lines.thickness / 2 + STRAIGHT
+
+
+def _voted(y: np.ndarray, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Which points lie on the line that most agree on, by weight, bool [n]."""
+    few = slice(None, None, 1 + len(x) // VOTERS)
+    place = np.rint(y[few] - SLOPES[:, None] * (x[few] - x[0])).astype(np.intp)
+    low = int(place.min()) - 1
+    place -= low
+    size = int(place.max()) + 2
+    place += size * np.arange(len(SLOPES))[:, None]
+    votes = np.bincount(place.ravel(), np.tile(weight[few], len(SLOPES)), size * len(SLOPES))
+    votes[1:-1] = votes[:-2] + votes[1:-1] + votes[2:]  # a line is three pixels thick
+    k, row = divmod(int(votes.argmax()), size)
+    return np.abs(y - SLOPES[k] * (x - x[0]) - row - low) <= 2
+
+
+def _parabolas(
+    x: np.ndarray, y: np.ndarray, owner: np.ndarray, count: int, at: _Lines | None = None
+) -> np.ndarray:
+    """Of each line the parabola of least squares through its points, at these or at the points `at`."""
+    number = np.maximum(np.bincount(owner, minlength=count), 1)
+    middle = np.bincount(owner, x, count) / number
+    t = x - middle[owner]
+    scale = np.maximum(np.sqrt(3 * np.bincount(owner, t * t, count) / number), 1.0)
+    height = np.bincount(owner, y, count) / number  # small numbers, for the sake of precision
+    t, y = t / scale[owner], y - height[owner]
+    powers = [np.ones_like(t), t, t * t]
+    powers += [powers[2] * t, powers[2] * powers[2]]
+    sums = [np.bincount(owner, power, count) for power in powers]
+    normal = np.stack([np.stack([sums[i + k] for k in range(3)], -1) for i in range(3)], -1)
+    right = np.stack([np.bincount(owner, power * y, count) for power in powers[:3]], -1)
+    part = np.linalg.solve(normal + 1e-6 * np.eye(3), right[..., None])[..., 0]
+    if at is not None:
+        owner, t = at.owner, (at.x - middle[at.owner]) / scale[at.owner]
+    a, b, c = part.T
+    return a[owner] + (b[owner] + c[owner] * t) * t + height[owner]
 
 
 def _near(lines: np.ndarray, reach: int = 5) -> np.ndarray:
     """Where a line is at most `reach` pixels away, bool [H, W]."""
     import cv2
 
-    return cv2.dilate(np.ascontiguousarray(lines), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
-
-
-def _ends_in(line: np.ndarray, place: np.ndarray) -> bool:
-    """Whether both ends of a line (y, x; int [n, 2]) lie in a place, bool [H, W]."""
-    ends = line[[line[:, 1].argmin(), line[:, 1].argmax()]]
-    return bool(place[ends[:, 0], ends[:, 1]].all())
-
-
-def _columns(part: np.ndarray) -> int:
-    """How many columns some pixels lie in."""
-    return int(np.count_nonzero(np.bincount(part[:, 1])))
-
-
-def _thickness(line: np.ndarray) -> float:
-    """Pixels of a line (y, x; int [n, 2]) across."""
-    return len(line) / _columns(line)
+    return cv2.dilate(lines, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
 
 
 def _outside_strokes(ink: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """Which pixels of flat lines to take, bool [H, W]: where ink is no thicker than the line by much.
+    """Which pixels of flat lines to take, uint8 [H, W]: where ink is no thicker than the line by much.
 
     `lines` uint8 [H, W] holds the thickness of each line in pixels.
     """
     import cv2
 
-    ink, lines = np.ascontiguousarray(ink), np.ascontiguousarray(lines)
-    gone: np.ndarray = np.zeros(ink.shape, bool)
-    for thick in np.unique(lines[lines > 0]):
-        near = (
-            cv2.dilate((lines == thick).astype(np.uint8), np.ones((3, 1), np.uint8)) & ink
+    gone: np.ndarray = np.zeros(ink.shape, np.uint8)
+    found = cv2.calcHist([lines], [0], None, [256], [0, 256]).ravel()
+    found[0] = 0
+    for thick in np.flatnonzero(found).tolist():
+        near = cv2.dilate(
+            cv2.inRange(lines, thick, thick), np.ones((3, 1), np.uint8)
         )  # and its blurred edges
-        gone |= near > cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((int(thick) + 2, 1), np.uint8))
+        thicker = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((thick + 2, 1), np.uint8))
+        gone |= near & (ink ^ thicker)
     return gone

@@ -77,7 +77,9 @@ class Reader:
 
     def classified(self, crops: list[np.ndarray]) -> np.ndarray:
         """Probabilities float64 [n, K + 1] of crops of bright ink uint8 [h, w]; the last is that it is no digit."""
-        x = np.stack([self.fitted(crop) for crop in crops])
+        channels, height, _ = self.artifact.graph.input_shape
+        planes = images.fits(crops, size=height, box=self._box, centring=self._centring)
+        x = np.repeat(planes[:, None], channels, 1)
         return probabilities(self.artifact, self._engine.run(x))
 
     def fitted(self, crop: np.ndarray) -> np.ndarray:

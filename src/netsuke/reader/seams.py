@@ -41,16 +41,14 @@ def cuts(ink: np.ndarray, height: float, most: int) -> list[Cut]:
     beside = np.concatenate([np.zeros((len(price), 1)), np.cumsum(price, 1)], 1)
     left = np.take_along_axis(beside, paths, 1).sum(0)  # ink left of each path
     total, least = float(beside[:, -1].sum()), PART * height * stroke
+    free = (least <= left) & (left <= total - least)
     chosen: list[int] = []
     for k in np.argsort(through[tried], kind="stable"):
         if len(chosen) == most:
             break
-        near = (
-            abs(tried[k] - tried[other]) < APART * height or abs(left[k] - left[other]) < least
-            for other in chosen
-        )
-        if least <= left[k] <= total - least and not any(near):
+        if free[k]:
             chosen.append(int(k))
+            free &= (np.abs(tried - tried[k]) >= APART * height) & (np.abs(left - left[k]) >= least)
     return [Cut(paths[:, k], float(through[tried[k]]) / stroke) for k in sorted(chosen)]
 
 

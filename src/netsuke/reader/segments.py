@@ -90,7 +90,7 @@ def _piece(ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray) -> 
     """A component's own ink and its mask."""
     x, y, w, h, _ = (int(v) for v in stat)
     mask = label[y : y + h, x : x + w] == piece
-    return np.where(mask, ink[y : y + h, x : x + w], 0), mask
+    return ink[y : y + h, x : x + w] * mask, mask
 
 
 def crop(
@@ -100,19 +100,15 @@ def crop(
     x, y, w, h = around(row, span)
     part = atoms[y : y + h, x : x + w]
     mask = (part >= row.first + span[0]) & (part < row.first + span[1])
-    return np.where(mask, ink[y : y + h, x : x + w], 0), mask
+    return ink[y : y + h, x : x + w] * mask, mask
 
 
 def around(row: Row, span: tuple[int, int]) -> tuple[int, int, int, int]:
     """The box of a run of atoms."""
-    boxes = np.array([atom.box for atom in row.atoms[span[0] : span[1]]])
-    x, y = boxes[:, 0].min(), boxes[:, 1].min()
-    return (
-        int(x),
-        int(y),
-        int((boxes[:, 0] + boxes[:, 2]).max() - x),
-        int((boxes[:, 1] + boxes[:, 3]).max() - y),
-    )
+    boxes = [atom.box for atom in row.atoms[span[0] : span[1]]]
+    x, y = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
+    return x, y, right - x, bottom - y
 
 
 def _atoms(
@@ -121,7 +117,7 @@ def _atoms(
     """A piece as atoms, each with the middle of its ink and its mask; a narrow piece is one."""
     x, y, w, h, _ = (int(v) for v in stat)
     mask = label[y : y + h, x : x + w] == piece
-    pixels = np.where(mask, ink[y : y + h, x : x + w], 0)
+    pixels = ink[y : y + h, x : x + w] * mask
     found = (
         seams.cuts(pixels, height, round(4 * w / height)) if w > WIDE * height and h > 0.5 * height else []
     )
@@ -138,9 +134,9 @@ def _atom(
     across, down = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     left, right, top, bottom = across[0], across[-1] + 1, down[0], down[-1] + 1
     part = mask[top:bottom, left:right]
-    own = np.where(part, pixels[top:bottom, left:right], 0).astype(np.float64)
-    total = own.sum()
-    middle = x + left + float(own.sum(0) @ (np.arange(right - left) + 0.5)) / max(total, 1)
+    down = (pixels[top:bottom, left:right] * part).sum(0, dtype=np.int64)
+    total = int(down.sum())
+    middle = x + left + float(down @ (np.arange(right - left) + 0.5)) / max(total, 1)
     box = (x + int(left), y + int(top), int(right - left), int(bottom - top))
     return middle, Atom(box, total / 255, piece, cut), part
 

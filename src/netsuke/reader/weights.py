@@ -8,6 +8,8 @@ row's digits.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from netsuke.reader.fitted import fitted
@@ -123,16 +125,17 @@ def shapes(row: Row) -> np.ndarray:
     """Of each span: x, y, w, h, area and, from 0 at the top of the row's digits to 1 at their foot, its middle."""
     boxes = np.array([atom.box for atom in row.atoms], float)
     areas = np.concatenate([[0], np.cumsum([atom.area for atom in row.atoms])])
-    high = boxes[boxes[:, 3] >= 0.6 * row.height]
-    if not len(high):
-        high = np.array([row.box], float)
-    top, foot = float(np.median(high[:, 1])), float(np.median(high[:, 1] + high[:, 3]))
-    out = np.empty((len(row.spans), 6))
-    for k, (start, stop) in enumerate(row.spans):
-        x, y = boxes[start:stop, :2].min(0)
-        right, bottom = (boxes[start:stop, :2] + boxes[start:stop, 2:]).max(0)
-        middle = ((y + bottom) / 2 - top) / max(foot - top, 1)
-        out[k] = x, y, right - x, bottom - y, areas[stop] - areas[start], middle
+    tall = boxes[boxes[:, 3] >= 0.6 * row.height]
+    if not len(tall):
+        tall = np.array([row.box], float)
+    top, foot = (float(np.median(side)) for side in (tall[:, 1], tall[:, 1] + tall[:, 3]))
+    start, stop = np.array(row.spans).T
+    at = start[:, None] + np.arange((stop - start).max())  # the atoms of each span, the last over and over
+    held = boxes[np.minimum(at, stop[:, None] - 1)]
+    low = held[..., :2].min(1)
+    high = (held[..., :2] + held[..., 2:]).max(1)
+    middle = ((low[:, 1] + high[:, 1]) / 2 - top) / max(foot - top, 1)
+    out = np.column_stack([low, high - low, areas[stop] - areas[start], middle])
     out[:, 2:4] /= row.height
     out[:, 4] /= row.height**2
     return out
@@ -171,8 +174,8 @@ def ties(row: Row) -> np.ndarray:
 
 def drops(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
     """Features of a span as ink that is no sign: DROPS."""
-    pieces = [atom.piece for atom in row.atoms]
-    part = [float(pieces.count(row.atoms[start].piece) > 1) for start, _ in row.spans]
+    parts = Counter(atom.piece for atom in row.atoms)
+    part = [float(parts[row.atoms[start].piece] > 1) for start, _ in row.spans]
     return np.stack([np.ones(len(shape)), shape[:, 4], shape[:, 3], none, part], 1)
 
 
