@@ -25,7 +25,7 @@ def real(name: str) -> data.Dataset:
         pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'netsuke[lab]'")
     elif not os.environ.get("NETSUKE_DATA") or not data.on_disk(name):
         pytest.skip(f"needs {name}: set NETSUKE_DATA to a folder that holds {name}/")
-    return data.load(name)
+    return data.load(name, need=data.on_disk(name))  # a test run makes no hundred thousand images unasked
 
 
 def packed(array: np.ndarray) -> bytes:
@@ -56,6 +56,7 @@ def test_real_sets(name: str) -> None:
     assert len(loaded.hash) == 64
     sizes = {key: len(getattr(loaded, key)) for key in ("train", "val", "test")}
     present = entry.counts if sizes["train"] else {"test": entry.counts["test"]}
+    present = {key: present[key] for key in present if entry.maker is None or sizes[key]}
     assert sum(sizes.values()) == sum(present.values())
     for split in (loaded.train, loaded.val, loaded.test):
         assert split.images.dtype == np.uint8
