@@ -14,8 +14,8 @@ from netsuke.errors import OptionError
 from netsuke.measure.cost import cost
 
 RECORDS = Path(__file__).resolve().parents[1] / "records"
-BUDGET = {"digit-small": 16384}
-SOURCE = {"digit-small": "mnist-16384"}
+BUDGET = {"digit-base": 200_000, "digit-micro": 2048, "digit-small": 16384, "finder": 300_000}
+SOURCE = {"digit-base": "family", "digit-micro": "family", "digit-small": "mnist-16384", "finder": "family"}
 
 
 def test_the_shipped_family():

@@ -83,7 +83,7 @@ def info(
         ("work, memory", f"{report.get('macs', 0):,} MACs, {report.get('ram_bytes', 0):,} bytes"),
         ("trained on", d["data"] or "unknown"),
         ("test accuracy", accuracy),
-        ("classes", " ".join(d["classes"])),
+        ("finds" if d["task"] == "find" else "classes", " ".join(d["classes"])),
         ("input", ", ".join(f"{key} {value}" for key, value in d["input"].items())),
         (
             "rejects",
@@ -91,7 +91,7 @@ def info(
             or "nothing",
         ),
     ]
-    if d["record"]:
+    if "summary" in d["record"]:
         s = d["record"]["summary"]["accuracy"]
         rows.append(
             ("its recipe", f"{s['mean']:.2%} ± {s['stdev'] * 100:.2f} (n={s['n']}): {d['record']['title']}")
@@ -119,7 +119,8 @@ def described(name: str, artifact: Artifact) -> dict[str, Any]:
         "name": name,
         "size_bytes": artifact.size_bytes,
         "file_bytes": zoo.path(name).stat().st_size,
-        "classes": list(artifact.classes),
+        "task": manifest.get("task", "classify"),
+        "classes": manifest.get("finds") or list(artifact.classes),
         "input": manifest.get("input", {}),
         "reject": manifest.get("reject", {}),
         "data": manifest.get("data"),
@@ -146,7 +147,7 @@ def _shipped() -> list[dict[str, Any]]:
                 "data": artifact.manifest.get("data"),
                 "size_bytes": artifact.size_bytes,
                 **figures,
-                "seeds": zoo.record(name)["summary"]["accuracy"],
+                "seeds": zoo.record(name).get("summary", {}).get("accuracy"),
             }
         )
     return found
@@ -174,12 +175,13 @@ def _trainable() -> dict[str, dict[str, Any]]:
 def _show(shipped: list[dict[str, Any]]) -> None:
     from netsuke.cli import console
 
-    columns = ("name", "trained on", "bytes", "MACs", "test accuracy", "of its recipe's seeds")
+    columns = ("name", "trained on", "bytes", "MACs", "MNIST test", "of its recipe's seeds")
     rows = []
     for s in shipped:
-        mean, deviation, n = s["seeds"]["mean"], s["seeds"]["stdev"] * 100, s["seeds"]["n"]
-        figures = (f"{s['size_bytes']:,}", f"{s['macs']:,}", f"{s['accuracy']:.2%}")
-        rows.append((s["name"], s["data"], *figures, f"{mean:.2%} ± {deviation:.2f} (n={n})"))
+        seeds, accuracy = s["seeds"], s["accuracy"]
+        spread = f"{seeds['mean']:.2%} ± {seeds['stdev'] * 100:.2f} (n={seeds['n']})" if seeds else "one seed"
+        right = "finds digits" if accuracy is None else f"{accuracy:.2%}"
+        rows.append((s["name"], s["data"], f"{s['size_bytes']:,}", f"{s['macs']:,}", right, spread))
     console.table("Shipped: netsuke read --model NAME", columns, rows)
 
 

@@ -39,6 +39,9 @@ def read(
         bool | None,
         typer.Option("--one/--all", help="Each image is a crop of one digit, or a page; else it is judged."),
     ] = None,
+    finder: Annotated[
+        bool, typer.Option("--finder/--no-finder", help="Look at pages with the shipped finder, too.")
+    ] = True,
     length: Annotated[str, typer.Option(help="Digits in a number: 5, or 3..6.")] = "",
     pattern: Annotated[str, typer.Option(help="What a number looks like: '\\d{4}-\\d{2}'.")] = "",
     range_: Annotated[str, typer.Option("--range", help="Its least and largest value: 0..100.")] = "",
@@ -103,6 +106,7 @@ def read(
         field=_field(length=length, pattern=pattern, range=range_, checksum=checksum, sum=sum_),
         threshold=threshold,
         error_rate=error_rate,
+        finder=finder,
         masks=masks,
         alternatives=alternatives,
     )

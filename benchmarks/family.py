@@ -1,0 +1,282 @@
+"""Trains the models that ship for reading: digit-base, digit-micro, finder; and what the decoder weighs.
+
+    python benchmarks/family.py base --work runs/family      # 2 h on one core
+    python benchmarks/family.py micro --work runs/family     # 1 h
+    python benchmarks/family.py finder --work runs/family    # 2 h
+    python benchmarks/family.py decoder --work runs/family   # 10 min; needs base and finder
+    python benchmarks/family.py ship --work runs/family      # into the package, each with its record
+    python benchmarks/family.py all --work runs/check --scale 0.002   # everything once, small: a check
+
+Each step goes on where it was stopped and leaves NAME.netsuke (decoder: fitted.json) in the work folder; `ship` measures
+each once on MNIST's test half and copies it into the package. Needs torch and the data of docs/scenes.md. All scenes are
+of training writers; nothing here sees exam-digits, screen-digits, cheque-strings or a test half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+
+from netsuke import data
+from netsuke.artifact import Artifact
+from netsuke.data import Dataset, Split
+from netsuke.engine import Engine
+from netsuke.files import write_whole
+from netsuke.lab import finder, lattice_weights, row_trust, scenes
+from netsuke.lab.augment import Augment
+from netsuke.lab.candidates import candidates
+from netsuke.lab.lower import lower
+from netsuke.lab.models import build
+from netsuke.lab.steps.quantize import quantize
+from netsuke.lab.steps.train import Training, train
+from netsuke.measure.accuracy import right, scaled
+from netsuke.measure.cost import cost
+from netsuke.measure.latency import hardware
+from netsuke.measure.rejection import chances, judged, reject
+from netsuke.reader import Reader, trust, weights
+from netsuke.reader.finder import Finder
+
+MODELS = {
+    "base": {"layout": "residual", "width": 72, "depth": 6, "bits": 8, "bias": 32, "epochs": 13},
+    "micro": {"layout": "unpadded", "width": 29, "depth": 4, "bits": 4, "bias": 8, "epochs": 16},
+}
+AUGMENT = "rotate=6,shift=0.05,scale=0.07,shear=5,elastic=0.7,thickness=0.2,clean=0.4"
+INPUT = {"channels": 1, "height": 28, "width": 28, "polarity": "bright-ink", "centring": "mass", "box": 20}
+CUT, PART = 5000, 500  # scenes from which candidates are cut, and of a file
+SHEETS, WORDY, LOT = 9600, 1200, 400  # scenes the finder learns from, and of a file
+FINDER = {"width": 64, "depth": 5}
+TITLES = {
+    "digit-base": "Handwritten digits, and what is none, in 46 KB",
+    "digit-micro": "Handwritten digits, and what is none, in 2 KB",
+    "finder": "Where digits are: a fully convolutional network in 35 KB",
+}
+NOTES = {
+    "digit-base": "One seed, trained in two goes: nine epochs on 347,000 images, four more on 262,000 of which 102,000 "
+    "were candidates cut from scenes.",
+    "digit-micro": "One seed, sixteen epochs on 347,000 images.",
+    "finder": "One seed, 4,500 steps on 5,600 scenes, 5,000 more on 9,600 and 600 wordy ones.",
+}
+RECORDS = Path(__file__).resolve().parents[1] / "records"
+STEPS = (4500, 5000)  # the second round has the wordy pages, too
+FITTED = (700, 160)  # strings and pages that the decoder is fitted to
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("base", "micro", "finder", "decoder", "ship", "all"))
+    parser.add_argument("--work", type=Path, required=True, help="where everything is kept")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of all data and steps: for a check")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    for what in ("base", "micro", "finder", "decoder") if given.what == "all" else (given.what,):
+        if what in MODELS:
+            classifier(what, given.work, given.scale)
+        else:
+            {"finder": find, "decoder": decoder, "ship": ship}[what](given.work, given.scale)
+
+
+def few(count: int, scale: float) -> int:
+    return max(1, round(count * scale))
+
+
+def classifier(name: str, work: Path, scale: float) -> None:
+    """Handwriting and candidates to a model in integers, with its threshold."""
+    form = MODELS[name]
+    dataset = mixed(work, scale)
+    start = build(
+        "separable", (1, 28, 28), 10, width=form["width"], depth=form["depth"], layout=form["layout"]
+    )
+    heard = Heard(name)
+    start = train(start, dataset, Training(epochs=1, lr=8e-3, ema=0.998, threads=1), history=heard)
+    training = Training(
+        epochs=few(form["epochs"], min(1.0, scale * 10)), lr=0.02, schedule="cosine", ema=0.999, freeze_norm=0.9,
+        views=4, augment=Augment.parse(AUGMENT), threads=1,
+    )  # fmt: skip
+    net = quantize(
+        start, dataset, bits=form["bits"], bias_bits=form["bias"], training=training, history=heard,
+        work=work / f"{name}.work",
+    )  # fmt: skip
+    graph, tensors = lower(net, (1, 28, 28))
+    model = Artifact(graph, tensors, {"classes": list("0123456789"), "input": INPUT})
+    logits = Engine(model, backend="packaged").run(dataset.val.images)
+    entry = reject(scaled(model, logits), dataset.val.labels)
+    model.with_manifest(reject=entry).save(work / f"digit-{name}.netsuke")
+
+
+class Heard(list):
+    """A history that is told as it grows."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name, self.start = name, monotonic()
+
+    def append(self, row: dict[str, float]) -> None:
+        super().append(row)
+        said = f"{self.name} epoch {row['epoch']:.0f}: {row['val_accuracy']:.4f} of the validation images"
+        print(f"{monotonic() - self.start:6.0f} s  {said}", flush=True)
+
+
+def mixed(work: Path, scale: float) -> Dataset:
+    """The data set handwriting, and candidates cut from scenes as the reader cuts them."""
+    made = data.load("handwriting" if scale == 1 else f"handwriting:{few(300_000, scale)}")
+    train_half, val_half = (
+        cut(work, half, few(n, scale)) for half, n in (("train", CUT), ("val", CUT // 10))
+    )
+    return replace(
+        made,
+        name="handwriting with candidates",
+        train=both(made.train, train_half),
+        val=both(made.val, val_half),
+        hash=f"{made.hash}-{len(train_half.labels)}",
+    )
+
+
+def both(a: Split, b: Split) -> Split:
+    return Split(np.concatenate([a.images, b.images]), np.concatenate([a.labels, b.labels]))
+
+
+def cut(work: Path, half: str, count: int) -> Split:
+    parts = []
+    for first in range(0, count, PART):
+        file = work / f"candidates-{half}-{first}.npz"
+        if not file.exists():
+            found = [_cut(half, i) for i in range(first, min(first + PART, count))]
+            x, y = (np.concatenate(part) for part in zip(*found, strict=True))
+            save(file, x=x, y=y)
+        with np.load(file) as part:
+            parts.append(Split(part["x"], part["y"]))
+    return (
+        parts[0]
+        if len(parts) == 1
+        else Split(*(np.concatenate(p) for p in zip(*((p.images, p.labels) for p in parts), strict=True)))
+    )
+
+
+def _cut(half: str, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of one scene: all digits, and as many of no digit."""
+    rng = np.random.default_rng([301 if half == "train" else 302, i])
+    scene = (scenes.page if i % 6 == 0 else scenes.string)(rng, split=half)
+    x, y = candidates(scene.image, scene.mask, {mark.number: mark.label for mark in scene.digits})
+    digits, others = np.flatnonzero(y < 10), rng.permutation(np.flatnonzero(y == 10))
+    kept = np.concatenate([digits, others[: max(len(digits), 6)]])
+    return x[kept], y[kept]
+
+
+def save(file: Path, **arrays: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_whole(file, buffer.getbuffer())
+
+
+def find(work: Path, scale: float) -> None:
+    """Two rounds of training, the second with wordy pages, and the integer network."""
+    usual = sheets(work, "usual", few(SHEETS, scale), lambda first, n: finder.made(77, first, n))
+    wordy = sheets(work, "wordy", few(WORDY, scale), lambda first, n: finder.made(79, first, n, wordy=True))
+    net = finder.network(**FINDER)
+    rounds = [
+        (usual, 4e-3),
+        (finder.Sheets(usual.ink + 2 * wordy.ink, usual.digits + 2 * wordy.digits), 2.5e-3),
+    ]
+    for k, ((seen, lr), steps) in enumerate(zip(rounds, STEPS, strict=True)):
+        net = finder.train(
+            net, finder.Tiles(seen, k), steps=few(steps, scale), lr=lr, work=work / f"finder-{k}.work", told=heard(k)
+        )  # fmt: skip
+    finder.finished(net, finder.Tiles(rounds[1][0], 5)).save(work / "finder.netsuke")
+
+
+def heard(k: int) -> Callable[[int, float], None]:
+    start, values = monotonic(), []
+
+    def told(step: int, value: float) -> None:
+        values.append(value)
+        if step % 100 == 99:
+            print(
+                f"{monotonic() - start:6.0f} s  finder {k} step {step + 1}: {np.mean(values[-100:]):.4f}",
+                flush=True,
+            )
+
+    return told
+
+
+def sheets(work: Path, name: str, count: int, make: Callable) -> finder.Sheets:
+    files = []
+    for first in range(0, count, LOT):
+        file = work / f"sheets-{name}-{first}.npz"
+        if not file.exists():
+            ink, digits = zip(*make(first, min(LOT, count - first)), strict=True)
+            finder.Sheets(list(ink), list(digits)).save(file)
+        files.append(file)
+    return finder.Sheets.load(*files)
+
+
+def decoder(work: Path, scale: float) -> None:
+    """What edges of the lattice and whole rows weigh, with the finder and without, to fitted.json."""
+    base = Artifact.load(work / "digit-base.netsuke")
+    table: dict = json.loads((Path(weights.__file__).parent / "fitted.json").read_text(encoding="utf-8"))
+    rng = np.random.default_rng(0)
+    made = [scenes.string(np.random.default_rng([91, i])) for i in range(few(FITTED[0], scale))]
+    made += [scenes.page(np.random.default_rng([93, i])) for i in range(few(FITTED[1], scale))]
+    rng.shuffle(made)  # type: ignore[arg-type]
+    for kind, looks in (("finding", Finder(Artifact.load(work / "finder.netsuke"))), ("knowing", None)):
+        reader = Reader(base, finder=looks)
+        cases = [c for s in made for c in lattice_weights.cases(
+            reader, s.image, [m.box for m in s.digits], [(line.text, line.box) for line in s.strings]
+        )]  # fmt: skip
+        start = weights.FINDING if looks else weights.KNOWING
+        found = lattice_weights.fit(cases, start, steps=60)
+        table["lattice"][kind] = dict(zip(weights.NAMES, found.round(3).tolist(), strict=True))
+        weights.FINDING = weights.KNOWING = found
+        rows = [one for s in made for one in row_trust.examples(reader, s.image, [m.box for m in s.digits])]
+        found = row_trust.fit(np.array([x for x, _ in rows]), np.array([y for _, y in rows]))
+        table["number"][kind] = dict(zip(trust.NAMES, found.round(3).tolist(), strict=True))
+        print(f"{kind}: {len(cases)} lattices, {len(rows)} rows", flush=True)
+    write_whole(work / "fitted.json", (json.dumps(table, indent=1) + "\n").encode())
+
+
+def ship(work: Path, scale: float) -> None:
+    """The models with their reports, and a record of each beside it and in records/."""
+    zoo = Path(weights.__file__).parents[1] / "zoo"
+    for name in ("digit-base", "digit-micro", "finder"):
+        model = Artifact.load(work / f"{name}.netsuke").with_manifest(data="handwriting", seed=0)
+        counted = cost(model)
+        document: dict = {"hardware": hardware(), "size_bytes": model.size_bytes}
+        document |= {key: counted[key] for key in ("parameters", "macs", "ram_bytes")}
+        report = {}
+        if name != "finder":
+            test, val = data.load("mnist").test, data.load("handwriting", need=("val",)).val
+            logits = Engine(model, backend="packaged").run(test.images)
+            report = {"accuracy": float(right(logits, test.labels).mean()), "n": len(test.labels)}
+            scores = scaled(model, Engine(model, backend="packaged").run(val.images))
+            reject_entry = model.manifest["reject"]
+            document["mnist_test"] = report
+            document["handwriting_val"] = judged(
+                chances(scores, reject_entry["temperature"]), val.labels, reject_entry["threshold"]
+            )
+        model.with_manifest(report=report).save(zoo / f"{name}.netsuke")
+        record = {
+            "title": TITLES[name],
+            "kind": "benchmark",
+            "command": f"python benchmarks/family.py {name.removeprefix('digit-')} --work runs/family",
+            "note": NOTES[name],
+            "document": document,
+        }
+        text = (json.dumps(record, indent=1) + "\n").encode()
+        write_whole(zoo / f"{name}.json", text)
+        (RECORDS / name).mkdir(exist_ok=True)
+        write_whole(RECORDS / name / "record.json", text)
+    write_whole(Path(weights.__file__).parent / "fitted.json", (work / "fitted.json").read_bytes())
+
+
+if __name__ == "__main__":
+    main()
