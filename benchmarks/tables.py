@@ -1,6 +1,7 @@
 """Write the tables of the READMEs and of some guides from the records: `python benchmarks/tables.py`.
 
-With --check only compare. A page holds `<!-- table: NAME -->` … `<!-- end -->`; everything between is made here.
+With --check only compare. A page holds `<!-- table: NAME -->` … `<!-- end -->`; everything between is made here:
+nothing where a table's record is not there yet.
 """
 
 from __future__ import annotations
@@ -116,14 +117,71 @@ def wasm() -> str:
     return table(summary("wasm")["document"])
 
 
-TABLES = {"carved": carved, "mnist": mnist, "zoo": zoo, "compression": compression, "wasm": wasm}
+NOTHING = "no digit: "  # what the sets begin with in which no digit is
+READING = (  # of a reader: set, figure, title
+    ("exam-digits", "exact", "exam digits"),
+    ("screen-digits", "exact", "screen digits"),
+    ("cheque-strings", "exact", "cheques, exact"),
+    ("cheque-strings", "digits_right", "cheques, digits"),
+    ("touching digits", "exact", "touching, exact"),
+    ("pages", "exact", "numbers of pages"),
+    ("pages", "f1", "digits of pages, F1"),
+    (NOTHING, "invented", "invented where there is none"),
+    ("exam-digits", "ms", "ms a crop"),
+    ("pages", "ms", "ms a page"),
+)
+
+
+def reading() -> str:
+    """What netsuke and its peers read of the same images; nothing while there is no record."""
+    if not (ROOT / "records" / "reading" / "record.json").is_file():
+        return ""
+    found = summary("reading")["document"]
+    rows = [
+        "| Reading | " + " | ".join(title for _, _, title in READING) + " | bytes |",
+        "|---" * (len(READING) + 2) + "|",
+    ]
+    for name, reader in found["readers"].items():
+        title = f"`{name}`" if reader["version"] == name else f"{name} ({reader['version']})"
+        cells = (read(reader["sets"], *chosen) for *chosen, _ in READING)
+        rows.append(f"| {title} | " + " | ".join(cells) + f" | {reader['bytes']:,} |")
+    first = next(iter(found["readers"].values()))["sets"]
+    counts = {name: figures["n"] for name, figures in first.items() if not name.startswith(NOTHING)}
+    none = sum(figures["n"] for name, figures in first.items() if name.startswith(NOTHING))
+    said = ", ".join(f"{name} {n:,}" for name, n in (*counts.items(), ("without a digit", none)))
+    told = f"Images: {said}. {found['hardware']}, one thread, load {found['load_1min']}; "
+    return "\n".join([*rows, "", f"{told}[record](records/reading/record.json)."])
+
+
+def read(sets: dict[str, dict[str, Any]], name: str, figure: str) -> str:
+    """One figure of one set, or of all whose names begin so; – where it was not measured."""
+    found = [
+        (figures[figure], figures["n"])
+        for key, figures in sets.items()
+        if key.startswith(name) and figures.get(figure) is not None
+    ]
+    if figure == "ms":
+        return f"{found[0][0]:,.1f}" if found else "–"
+    known = [(value["value"], n) for value, n in found if value["value"] is not None]
+    return f"{sum(v * n for v, n in known) / sum(n for _, n in known):.1%}" if known else "–"
+
+
+TABLES = {
+    "carved": carved,
+    "mnist": mnist,
+    "reading": reading,
+    "zoo": zoo,
+    "compression": compression,
+    "wasm": wasm,
+}
 
 
 def filled(text: str) -> str:
     """The text with every table made anew."""
 
     def table(match: re.Match[str]) -> str:
-        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+        made = TABLES[match[1]]()
+        return f"<!-- table: {match[1]} -->\n{made and made + chr(10)}<!-- end -->"
 
     return re.sub(r"<!-- table: (\S+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 

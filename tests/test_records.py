@@ -16,17 +16,61 @@ COMPARISONS = [path for path, kind in KINDS.items() if "comparison" in kind]
 BENCHMARKS = [path for path, kind in KINDS.items() if kind == "benchmark"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/peers.md", "docs/wasm.md"])
-def test_tables_are_those_of_the_records(name, monkeypatch):
+@pytest.fixture
+def tables(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
     assert spec is not None
     assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/peers.md", "docs/wasm.md"])
+def test_tables_are_those_of_the_records(name, tables):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert tables.filled(text) == text, "run python benchmarks/tables.py"
     assert "<!-- table:" in text
+
+
+def test_table_of_reading(tables, monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    empty = "a\n<!-- table: reading -->\n<!-- end -->\nb"
+    assert tables.filled(empty) == empty  # no record yet
+
+    def share(value):
+        return {"value": value, "low": 0.0, "high": 1.0, "n": 4}
+
+    def sets(page):
+        crop = {"n": 4, "ms": 0.5, "exact": share(0.75)}
+        return {
+            "exam-digits": crop,
+            "screen-digits": crop,
+            "no digit: letters": {"n": 1, "ms": 1.0, "invented": share(1.0)},
+            "no digit: noise": {"n": 3, "ms": 1.0, "invented": share(0.0)},
+            "cheque-strings": crop | {"digits_right": share(0.9)},
+            "touching digits": {"n": 0, "ms": None},
+            "pages": {"n": 2, "ms": 1234.5, "exact": share(0.5), **page},
+        }
+
+    readers = {
+        "digit-base": {"version": "digit-base", "bytes": 1234, "sets": sets({"f1": share(0.98)})},
+        "rapidocr": {"version": "rapidocr 3.10", "bytes": 12345678, "sets": sets({})},
+    }
+    document = {"hardware": "a machine", "load_1min": 0.1, "readers": readers}
+    (tmp_path / "records" / "reading").mkdir(parents=True)
+    (tmp_path / "records" / "reading" / "record.json").write_text(json.dumps({"document": document}))
+    made = tables.filled(empty)
+    assert tables.filled(made) == made
+    _, _, head, line, own, peer, _, said, *_ = made.splitlines()
+    assert head.count("|") == line.count("|") == own.count("|") == peer.count("|")
+    assert own.endswith(
+        "| 75.0% | 75.0% | 75.0% | 90.0% | – | 50.0% | 98.0% | 25.0% | 0.5 | 1,234.5 | 1,234 |"
+    )
+    assert peer.startswith("| rapidocr (rapidocr 3.10) | ")
+    assert "| 50.0% | – | 25.0% |" in peer
+    assert "pages 2, without a digit 4. a machine" in said
 
 
 @pytest.mark.parametrize(
