@@ -60,7 +60,7 @@ TITLES = {
     "finder": "Where digits are: a fully convolutional network in 35 KB",
 }
 NOTES = {
-    "digit-base": "One seed, nine epochs on 347,000 images, of which 67,000 were candidates, cut by the page ink of then.",
+    "digit-base": "One seed, nine epochs on 347,000 images; 67,000 are candidates, cut by the page ink of then.",
     "digit-micro": "One seed, sixteen epochs on 347,000 images.",
     "finder": "One seed, 4,500 steps on 5,600 scenes, 4,300 more on 9,600 and 600 wordy ones.",
 }
