@@ -6,9 +6,9 @@
 Crops: exam-digits and screen-digits. Nothing to read: letters, signs, scribbles, printed words, blank and lined paper,
 Kuzushiji, Fashion-MNIST and noise, each photographed; a digit there is an invention. Strips: cheque-strings, and
 synthetic numbers whose digits touch. Pages: synthetic, a megapixel with 50 digits. Every model given is read, beside
-the shipped one where none is. RapidOCR stands there as shipped and `forced`: its recogniser masked to digits, and given
-the whole strip; Tesseract is told to read digits. A strip or page is right where its digits are, in order, separators
-left out. Milliseconds are medians.
+the shipped one where none is. RapidOCR stands there as shipped and `forced`: its recogniser masked to digits. It gets
+strips without its detector, which loses digits there; Tesseract is told to read digits. A strip or page is right where
+its digits are, in order, separators left out. Milliseconds are medians.
 
 Needs `pip install 'netsuke[lab]'`, and the data sets in $NETSUKE_DATA; RapidOCR may live in another environment,
 whose Python --python names: `pip install 'rapidocr==3.10.*' onnxruntime`.

@@ -48,8 +48,8 @@ def rapidocr(forced: bool) -> tuple[str, int, Any]:
         nonlocal allowed
         allowed = DIGITS if kind == "crop" else SIGNS
         image = cv2.imread(path)
-        plain = kind == "crop" or (forced and kind == "strip")
-        found = engine(image, use_det=not plain, use_cls=False, use_rec=True)
+        # Its detector loses digits of small strips, so strips go to its recogniser whole: what suits it best.
+        found = engine(image, use_det=kind == "page", use_cls=False, use_rec=True)
         texts = found.txts or ()
         return [(str(text), float(score)) for text, score in zip(texts, found.scores or (), strict=False)]
 
