@@ -165,7 +165,7 @@ def peer(name: str, python: str, sets: dict[str, list[Item]], folder: Path) -> d
 
 def save(sets: dict[str, list[Item]], folder: Path) -> None:
     """All images as PNG, with the index that peers read."""
-    index = []
+    index: list[tuple[str, str]] = []
     for items in sets.values():
         for item in items:
             index.append((f"{len(index)}.png", item.kind))

@@ -25,6 +25,7 @@ def rapidocr(forced: bool) -> tuple[str, int, Any]:
     from importlib.metadata import version
 
     import cv2
+    import numpy as np
     import rapidocr as package
 
     cv2.setNumThreads(1)
@@ -32,6 +33,7 @@ def rapidocr(forced: bool) -> tuple[str, int, Any]:
     engine = package.RapidOCR(params=one)
     allowed = DIGITS
     if forced:
+        engine(np.full((48, 48, 3), 255, np.uint8), use_det=False, use_cls=False, use_rec=True)  # makes it
         recogniser = engine.text_rec
         session, signs = recogniser.session, recogniser.postprocess_op.character
 
