@@ -7,10 +7,10 @@
 Crops: exam-digits and screen-digits. Nothing to read: letters, signs, scribbles, printed words, blank and lined paper,
 Kuzushiji, Fashion-MNIST and noise, each photographed; a digit there is an invention. Strips: cheque-strings, and
 synthetic numbers whose digits touch. Pages: synthetic, a megapixel with 50 digits. Every model given is read, beside
-the shipped one where none is. RapidOCR stands there as shipped and `forced`: its recogniser masked to digits, and given
-the whole strip; Tesseract is told to read digits. A strip or page is right where its digits are, in order, separators
-left out. Milliseconds are medians. Bytes are of a reader's model files; netsuke's count the finder that looks beside
-its classifier.
+the shipped one where none is. RapidOCR stands there as shipped and `forced`: its recogniser masked to digits. It gets
+strips without its detector, which loses digits there; Tesseract is told to read digits. A strip or page is right where
+its digits are, in order, separators left out. Milliseconds are medians. Bytes are of a reader's model files;
+netsuke's count the finder that looks beside its classifier.
 
 Needs `pip install 'netsuke[lab]'`, and the data sets in $NETSUKE_DATA; RapidOCR may live in another environment,
 whose Python --python names: `pip install 'rapidocr==3.10.*' onnxruntime`.
@@ -169,7 +169,7 @@ def peer(name: str, python: str, sets: dict[str, list[Item]], folder: Path) -> d
 
 def save(sets: dict[str, list[Item]], folder: Path) -> None:
     """All images as PNG, with the index that peers read."""
-    index = []
+    index: list[tuple[str, str]] = []
     for items in sets.values():
         for item in items:
             index.append((f"{len(index)}.png", item.kind))

@@ -25,6 +25,7 @@ def rapidocr(forced: bool) -> tuple[str, int, Any]:
     from importlib.metadata import version
 
     import cv2
+    import numpy as np
     import rapidocr as package
 
     cv2.setNumThreads(1)
@@ -32,6 +33,7 @@ def rapidocr(forced: bool) -> tuple[str, int, Any]:
     engine = package.RapidOCR(params=one)
     allowed = DIGITS
     if forced:
+        engine(np.full((48, 48, 3), 255, np.uint8), use_det=False, use_cls=False, use_rec=True)  # makes it
         recogniser = engine.text_rec
         session, signs = recogniser.session, recogniser.postprocess_op.character
 
@@ -48,8 +50,8 @@ def rapidocr(forced: bool) -> tuple[str, int, Any]:
         nonlocal allowed
         allowed = DIGITS if kind == "crop" else SIGNS
         image = cv2.imread(path)
-        plain = kind == "crop" or (forced and kind == "strip")
-        found = engine(image, use_det=not plain, use_cls=False, use_rec=True)
+        # Its detector loses digits of small strips, so strips go to its recogniser whole: what suits it best.
+        found = engine(image, use_det=kind == "page", use_cls=False, use_rec=True)
         texts = found.txts or ()
         return [(str(text), float(score)) for text, score in zip(texts, found.scores or (), strict=False)]
 

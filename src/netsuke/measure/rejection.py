@@ -231,13 +231,18 @@ def promising(
 
 
 def reject(
-    scores: np.ndarray, labels: np.ndarray, *, error: float | None = None, accept: float | None = None
+    scores: np.ndarray,
+    labels: np.ndarray,
+    *,
+    error: float | None = None,
+    accept: float | None = None,
+    doubtful: float = DOUBTFUL,
 ) -> dict[str, Any]:
     """What a manifest says under "reject": `temperature`, `threshold`, `unsure` and the `curve`.
 
     The threshold lets pass at most `accept` of the outliers (a share; ACCEPTED where neither is given), and with
-    `error` promises as much of what it keeps, see `promising`; both hold where both are given. Between `unsure`
-    and the threshold lie DOUBTFUL of the outliers. Raises OptionError for a share out of range or too small to
+    `error` promises as much of what it keeps, see `promising`; both hold where both are given. Of the
+    outliers `doubtful` are at least `unsure`. Raises OptionError for a share out of range or too small to
     promise, DataError where outliers or classes are missing.
     """
     for name, share in (("error", error), ("accept", accept)):
@@ -249,7 +254,7 @@ def reject(
     if accept is not None or error is None:
         thresholds.append(accepting(found, labels, ACCEPTED if accept is None else accept))
     threshold = max(thresholds) if error is not None else _upwards(max(thresholds))
-    unsure = min(_upwards(accepting(found, labels, DOUBTFUL)), threshold)
+    unsure = min(_upwards(accepting(found, labels, doubtful)), threshold)
     return {"temperature": best, "threshold": threshold, "unsure": unsure, "curve": curve(found, labels)}
 
 

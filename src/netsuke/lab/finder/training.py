@@ -86,7 +86,7 @@ def train(
 def finished(net: nn.Module, tiles: Tiles, *, images: int = 256, bits: int = 8) -> Artifact:
     """The trained net in integers, calibrated on `images` tiles, with the manifest of a finder."""
     shown = torch.from_numpy(tiles.draw(images)[0])
-    quantized = calibrated(net.eval(), shown, bits=bits)
+    quantized = calibrated(net.eval(), shown, bits=bits, bias_correction=True)
     graph, tensors = lower(quantized, (1, TILE, TILE))
     kind = {"channels": 1, "height": TILE, "width": TILE, "polarity": "bright-ink"}
     return Artifact(
