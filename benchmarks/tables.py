@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "README.zh-CN.md", "docs/peers.md", "docs/wasm.md")
+PAGES = ("README.md", "README.zh-CN.md", "docs/peers.md", "docs/read.md", "docs/wasm.md")
 
 
 def summary(record: str) -> dict[str, Any]:
@@ -117,6 +117,23 @@ def wasm() -> str:
     return table(summary("wasm")["document"])
 
 
+def family() -> str:
+    """The models that read, as benchmarks/family.py shipped them."""
+    rows = [
+        "| | bytes | MACs | RAM, bytes | MNIST test | made digits kept | wrong, of these | made outliers accepted | record |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in ("digit-base", "digit-micro", "finder"):
+        found = summary(name)["document"]
+        costs = (f"{found[key]:,}" for key in ("size_bytes", "macs", "ram_bytes"))
+        judged = found.get("handwriting_val")
+        shares = (f"{judged[key]['share']:.1%}" if judged else "–" for key in ("kept", "errors", "accepted"))
+        accuracy = f"{found['mnist_test']['accuracy']:.2%}" if judged else "–"
+        cells = (f"`{name}`", *costs, accuracy, *shares, f"[{name}](../records/{name}/record.json)")
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 NOTHING = "no digit: "  # what the sets begin with in which no digit is
 READING = (  # of a reader: set, figure, title
     ("exam-digits", "exact", "exam digits"),
@@ -169,6 +186,7 @@ def read(sets: dict[str, dict[str, Any]], name: str, figure: str) -> str:
 TABLES = {
     "carved": carved,
     "mnist": mnist,
+    "family": family,
     "reading": reading,
     "zoo": zoo,
     "compression": compression,
