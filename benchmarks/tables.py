@@ -120,7 +120,7 @@ def wasm() -> str:
 def family() -> str:
     """The models that read, as benchmarks/family.py shipped them."""
     rows = [
-        "| | bytes | MACs | RAM, bytes | MNIST test | made digits kept | wrong, of these | made outliers accepted | record |",
+        "| | bytes | MACs | RAM, bytes | MNIST test | digits kept | wrong, of these | outliers accepted | record |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in ("digit-base", "digit-micro", "finder"):

@@ -27,7 +27,9 @@ def tables(monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/peers.md", "docs/read.md", "docs/wasm.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh-CN.md", "docs/peers.md", "docs/read.md", "docs/wasm.md"]
+)
 def test_tables_are_those_of_the_records(name, tables):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert tables.filled(text) == text, "run python benchmarks/tables.py"
