@@ -42,20 +42,33 @@ class Finder:
         self._scale = float(artifact.graph.ops[-1].attrs.get("scale", 1.0))
         self._engine = Engine(artifact, backend=backend)
 
-    def look(self, ink: np.ndarray, boxes: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    def look(self, ink: np.ndarray, boxes: np.ndarray, heights: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What stands in the middle of boxes [n, 4] (x, y, w, h) of ink uint8 [H, W]: float64 [n, K + 2].
 
         Log-probabilities of the classes and of none, and the share of box and what the finder takes for the digit's
-        box that is not common to both. `heights` [n] are those of the digits around, which choose the scale.
+        box that is not common to both. `heights` [n] are those of the digits around, which choose the scale; where the
+        digits it finds in one of the `rows` [n] are of another height, it looks once more at that.
         """
-        out = np.zeros((len(boxes), len(self.classes) + 2))
-        level = np.round(2 * np.log2(HEIGHT / np.maximum(heights, 1.0))).clip(LEVELS[0], LEVELS[-1])
+        level = _level(heights)
+        out, tall = self._look(ink, boxes, level)
+        found, again = out[:, -2] < np.log(0.5), level.copy()
+        for row in np.unique(rows[found]):
+            again[rows == row] = _level(np.median(tall[(rows == row) & found]))
+        moved = np.flatnonzero(again != level)
+        if len(moved):
+            out[moved] = self._look(ink, boxes[moved], again[moved])[0]
+        return out
+
+    def _look(self, ink: np.ndarray, boxes: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`look` at the boxes' levels, and how high the digits there are [n], in pixels of the ink."""
+        out, tall = np.zeros((len(boxes), len(self.classes) + 2)), np.zeros(len(boxes))
         for step in np.unique(level):
             at = np.flatnonzero(level == step)
             scale = float(2 ** (step / 2))
             places, tiles = self._tiles(ink, scale, boxes[at])
-            out[at] = self._told(self._engine.run(tiles), places, boxes[at] * scale)
-        return out
+            out[at], high = self._told(self._engine.run(tiles), places, boxes[at] * scale)
+            tall[at] = high / scale
+        return out, tall
 
     def _tiles(self, ink: np.ndarray, scale: float, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each box its tile's number, left and top [n, 3], and those tiles uint8 [m, 1, S, S]."""
@@ -75,7 +88,7 @@ class Finder:
         tiles = np.stack([padded[y : y + self._side, x : x + self._side][None] for x, y in corners])
         return np.concatenate([number[:, None], corners[number] - MARGIN], 1), tiles
 
-    def _told(self, maps: np.ndarray, places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def _told(self, maps: np.ndarray, places: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, y, w, h = boxes.T
         middle = np.stack([x + w / 2, y + h / 2], 1) - places[:, 1:]
         cell = np.round((middle - 0.5) / STRIDE).astype(np.int64).clip(0, maps.shape[-1] - 1)
@@ -86,17 +99,22 @@ class Finder:
         left, top, right, foot = value[:, -BOX:].T * UNIT
         at = cell * STRIDE + 0.5 + places[:, 1:]
         theirs = at[:, 0] - left, at[:, 1] - top, at[:, 0] + right, at[:, 1] + foot
-        return np.concatenate([logs, _apart((x, y, x + w, y + h), theirs)[:, None]], 1)
+        return np.concatenate([logs, _apart((x, y, x + w, y + h), theirs)[:, None]], 1), top + foot
 
 
-def around(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes float [n, 4] of all candidates of some rows, in order, and the heights [n] of their rows' digits."""
+def around(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all candidates of some rows, in order: boxes float [n, 4], the heights [n] of their rows' digits, rows [n]."""
     from netsuke.reader import segments
 
     boxes = [segments.around(row, span) for row in rows for span in row.spans]
-    return np.array(boxes, float).reshape(-1, 4), np.repeat(
-        [row.height for row in rows], [len(row.spans) for row in rows]
-    )
+    counts = [len(row.spans) for row in rows]
+    heights = np.repeat([row.height for row in rows], counts)
+    return np.array(boxes, float).reshape(-1, 4), heights, np.repeat(np.arange(len(rows)), counts)
+
+
+def _level(heights: np.ndarray) -> np.ndarray:
+    """In halves of a power of two: what brings digits of such heights nearest to HEIGHT."""
+    return np.round(2 * np.log2(HEIGHT / np.maximum(heights, 1.0))).clip(LEVELS[0], LEVELS[-1])
 
 
 def _apart(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:

@@ -21,7 +21,7 @@ from netsuke.reader.reading import Digit, Reading
 ALTERNATIVES = 5  # texts that are told of a number
 ADDENDS = 40  # texts of each number that a sum may take
 NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
-UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, none is read
+UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model or finder, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
@@ -74,7 +74,10 @@ def numbers(
     best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
         last = first + len(row.spans)
-        if share[first:last, :-1].max() < UNLIKE:
+        likely = share[first:last, :-1].max()
+        if seen is not None:
+            likely = max(likely, float(np.exp(seen[first:last, :-2].max())))
+        if likely < UNLIKE:
             first = last
             continue
         automaton = field.automaton(len(row.atoms))
