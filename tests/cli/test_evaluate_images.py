@@ -164,7 +164,7 @@ def test_class_folders_by_the_real_command(crops: Path, netsuke_cli: Any, tmp_pa
     done = netsuke_cli("evaluate", "--images", crops, "--html", "g.html", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
-    assert (got["n"], got["model"], got["folder"]) == (9, "digit-small", str(crops))
+    assert (got["n"], got["model"], got["folder"]) == (9, "digit-base", str(crops))
     assert got["exact"]["value"] == pytest.approx(5 / 6)
     assert got["invented"]["value"] == 0
     (wrong,) = [row for row in got["images"] if not row["exact"]]

@@ -26,9 +26,25 @@ TEXTS = ["2580", "36", "104", "9.75"]
 @pytest.fixture(scope="module")
 def cases() -> list[lattice_weights.Case]:
     reader = Reader(backend="packaged")
-    found = [lattice_weights.case(reader, strip(text), text) for text in TEXTS]
-    assert all(found)
-    return [one for one in found if one]
+    found = [list(lattice_weights.cases(reader, strip(text), *placed(text))) for text in TEXTS]
+    assert [len(ones) for ones in found] == [1] * len(TEXTS)
+    return [one for (one,) in found]
+
+
+def placed(text: str) -> tuple[list, list]:
+    """Where `strip` puts its digits, and its number."""
+    ends = [cv2.getTextSize(text[:k], cv2.FONT_HERSHEY_SIMPLEX, 1.8, 4)[0][0] for k in range(len(text) + 1)]
+    boxes = [(15 + a, 20, b - a, 42) for a, b, sign in zip(ends, ends[1:], text, strict=False) if sign != "."]
+    return boxes, [(text, (20, 22, ends[-1] - 10, 38))]
+
+
+def test_a_row_without_digits_says_nothing():
+    reader = Reader(backend="packaged")
+    (one,) = lattice_weights.cases(reader, strip("2580"), [], [])
+    assert one.spelt.shape[1] == 0  # all of it is to be passed over
+    assert not list(
+        lattice_weights.cases(reader, strip("2580"), [(15, 20, 40, 42)], [])
+    )  # half known: left out
 
 
 def test_a_fit_makes_texts_likelier(cases):

@@ -331,16 +331,16 @@ def _tuned(model: Artifact | None, settings: Settings) -> Artifact | None:
 def threshold_for(curve: Any, error_rate: float, name: str) -> float:
     """The lowest threshold at which no more than `error_rate` of what is accepted was wrong on the validation images.
 
-    `curve` is [[threshold, error rate, coverage], ...] from the model's manifest. Raises OptionError without
+    `curve` is [[threshold, error rate, coverage, ...], ...] from the model's manifest. Raises OptionError without
     one, or where no threshold is that strict.
     """
     if not curve:
         raise OptionError(
             f"{name} carries no curve of errors over thresholds; give --threshold, such as --threshold 0.9"
         )
-    enough = [float(t) for t, wrong, _ in curve if wrong <= error_rate]
+    enough = [float(t) for t, wrong, *_ in curve if wrong <= error_rate]
     if not enough:
-        best = min(float(wrong) for _, wrong, _ in curve)
+        best = min(float(wrong) for _, wrong, *_ in curve)
         raise OptionError(
             f"--error-rate {error_rate:g}: the strictest threshold of {name} still errs on {best:.3%}"
         )
