@@ -152,7 +152,7 @@ USAGE = {
     ("-", "-"): "twice",
     ("a.png", "--camera", "0"): "give no files beside it",
     ("a.png", "--model", "digit-huge"): "digit-huge",
-    ("a.png", "--error-rate", "0.01"): "--threshold",
+    ("a.png", "--model", "digit-small", "--error-rate", "0.01"): "--threshold",
 }
 
 
