@@ -60,11 +60,14 @@ def _bars(stats: np.ndarray) -> np.ndarray:
 
 
 def _stamps(stats: np.ndarray) -> np.ndarray:
-    """Which pieces are far larger than the signs of the page, and mostly empty: bool [n]."""
+    """Which pieces are mostly empty, and far larger than the signs of the page or two within them: bool [n]."""
     if not len(stats):
         return np.zeros(0, bool)
-    _, _, w, h, area = stats.T.astype(float)
-    return (np.minimum(w, h) > OUTSIZED * _usual(h)) & (area < HOLLOW * w * h)
+    x, y, w, h, area = stats.T.astype(float)
+    within = (x > x[:, None]) & (x + w < (x + w)[:, None]) & (y > y[:, None]) & (y + h < (y + h)[:, None])
+    held = within & (OUTSIZED * h < np.minimum(w, h)[:, None])
+    large = (np.minimum(w, h) > OUTSIZED * _usual(h)) | (held.sum(1) > 1)
+    return large & (area < HOLLOW * w * h)
 
 
 def _usual(heights: np.ndarray) -> float:

@@ -1,0 +1,35 @@
+"""Which pieces of ink are one number, and which are drawings beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netsuke.reader import lines
+
+
+def digits(x: int, y: int, count: int, height: int = 30) -> list[list[int]]:
+    return [[x + 26 * i, y, 20, height, 9 * height] for i in range(count)]
+
+
+RING = [100, 60, 160, 160, 1800]  # a stamp: large both ways, and hollow
+
+
+def found(*pieces: list[int]) -> list[list[int]]:
+    return [sorted(number.members.tolist()) for number in lines.numbers(np.array(pieces))]
+
+
+def test_digits_in_and_beside_a_stamp_are_numbers_of_their_own():
+    inside, beside = digits(140, 120, 3), digits(20, 180, 2)
+    pieces = [*inside, *beside, RING]
+    assert found(*pieces) == [[0, 1, 2], [3, 4]]
+
+
+def test_large_thin_digits_among_small_print_are_no_stamps():
+    words = [[20 + 9 * i, 10, 7, 8, 20] for i in range(12)]
+    large = [[60, 60, 40, 60, 400], [130, 62, 42, 58, 380]]  # thin strokes: as hollow as a ring
+    assert [12, 13] in found(*words, *large)
+
+
+def test_small_pieces_beside_a_number_are_its_own():
+    pieces = [*digits(20, 20, 3), [102, 46, 5, 5, 20]]
+    assert found(*pieces) == [[0, 1, 2, 3]]

@@ -1,0 +1,65 @@
+"""Whether a row is a number: what speaks for it and what against."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from netsuke.reader import trust
+from netsuke.reader.fitted import fitted
+from netsuke.reader.lattice import Edge, Path
+from netsuke.reader.segments import Atom, Row
+
+CLASSES = tuple("0123456789")
+
+
+def row(signs: str) -> tuple[Row, Path]:
+    """Atoms of 20 pixels side by side, a digit's edge for each, or an edge of no sign for "-"."""
+    atoms = [Atom((25 * i, 0, 16, 20), 80.0, i) for i in range(len(signs))]
+    spans = [(i, i + 1) for i in range(len(signs))]
+    edges = tuple(Edge(i, i + 1, "" if sign == "-" else sign, 0.0, i) for i, sign in enumerate(signs))
+    text = signs.replace("-", "")
+    return Row(atoms, 1, 20.0, (0, 0, 25 * len(signs), 20), spans), Path(text, 0.9, edges)
+
+
+def shares(signs: str, sure: float) -> np.ndarray:
+    out = np.full((len(signs), 11), (1 - sure) / 20)
+    for i, sign in enumerate(signs):
+        out[i, 10 if sign == "-" else int(sign)] = sure
+        out[i, 3 if sign == "-" else 10] = 1 - sure
+    return out / out.sum(1, keepdims=True)
+
+
+def seen(signs: str, sure: float) -> np.ndarray:
+    return np.concatenate([np.log(shares(signs, sure)), np.full((len(signs), 1), 0.15)], 1)
+
+
+@pytest.mark.parametrize("finder", [True, False])
+def test_clear_digits_are_a_number_and_digits_among_letters_are_none(finder):
+    def number(signs: str, sure: float) -> float:
+        return trust.number(*row(signs), shares(signs, sure), seen(signs, sure) if finder else None, CLASSES)
+
+    assert number("2580", 0.99) > 0.95
+    assert number("-0--1-", 0.7) < 0.5
+    assert number("-0--1-", 0.7) < number("-0001-", 0.7) < number("00010", 0.99)
+
+
+def test_features_are_named_and_bounded():
+    signs = "12-4"
+    extreme = np.zeros((4, 11))
+    extreme[np.arange(4), [1, 2, 10, 4]] = 1.0
+    with np.errstate(divide="ignore"):
+        found = trust.features(*row(signs), extreme, np.log(np.c_[extreme, np.ones(4)]), CLASSES)
+    values = dict(zip(trust.NAMES, found, strict=True))
+    assert np.isfinite(found).all()
+    assert values["sure"] == values["found least"] == trust.MOST
+    assert values["passed over"] == 0.25
+    assert values["alone"] == pytest.approx(1 / 3)
+
+
+def test_fitted_numbers_have_the_names_they_are_used_by():
+    from netsuke.reader import weights
+
+    for what, names in (("lattice", weights.NAMES), ("number", trust.NAMES)):
+        for kind in fitted(what, names)[:2]:
+            assert np.count_nonzero(kind) > len(names) / 2
