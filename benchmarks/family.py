@@ -259,6 +259,7 @@ def ship(work: Path, scale: float) -> None:
             report = {"accuracy": float(right(logits, test.labels).mean()), "n": len(test.labels)}
             scores = scaled(model, Engine(model, backend="packaged").run(val.images))
             reject_entry = model.manifest["reject"]
+            document["curve"] = reject_entry["curve"]
             document["mnist_test"] = report
             document["handwriting_val"] = judged(
                 chances(scores, reject_entry["temperature"]), val.labels, reject_entry["threshold"]

@@ -134,6 +134,19 @@ def family() -> str:
     return "\n".join(rows)
 
 
+def curve() -> str:
+    """What a threshold keeps and lets pass, of the two shipped models side by side."""
+    rows = [
+        "| threshold | digit-base keeps | of these wrong | outliers accepted | digit-micro keeps | wrong | accepted |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    both = (summary(name)["document"]["curve"] for name in ("digit-base", "digit-micro"))
+    for base, micro in zip(*both, strict=True):
+        cells = (f"{share:.2%}" for _, wrong, kept, passed in (base, micro) for share in (kept, wrong, passed))
+        rows.append(f"| {base[0]:g} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 NOTHING = "no digit: "  # what the sets begin with in which no digit is
 READING = (  # of a reader: set, figure, title
     ("exam-digits", "exact", "exam digits"),
@@ -187,6 +200,7 @@ TABLES = {
     "carved": carved,
     "mnist": mnist,
     "family": family,
+    "curve": curve,
     "reading": reading,
     "zoo": zoo,
     "compression": compression,
