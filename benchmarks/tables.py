@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "README.zh-CN.md", "docs/peers.md", "docs/read.md", "docs/wasm.md")
+PAGES = ("README.md", "README.zh-CN.md", "docs/peers.md", "docs/read.md", "docs/reject.md", "docs/wasm.md")
 
 
 def summary(record: str) -> dict[str, Any]:
