@@ -71,33 +71,28 @@ def numbers(
     seen = None if finder is None else finder.look(ink, *around(rows))
     knowing = rejection(artifact) is not None
     fitted = weights.choice(knowing, finder is not None)
-    best, first = ADDENDS if field.total is not None else ALTERNATIVES, 0
+    best, last = ADDENDS if field.total is not None else ALTERNATIVES, 0
     for row in rows:
-        last = first + len(row.spans)
-        likely = share[first:last, :-1].max()
-        if seen is not None:
-            likely = max(likely, float(np.exp(seen[first:last, :-2].max())))
-        if likely < UNLIKE:
-            first = last
+        first, last = last, last + len(row.spans)
+        own, told = share[first:last], None if seen is None else seen[first:last]
+        if _likeliest(own, told) < UNLIKE:
             continue
         automaton = field.automaton(len(row.atoms))
-        edges = weights.edges(
-            row,
-            share[first:last],
-            artifact.classes,
-            fitted,
-            found=None if seen is None else seen[first:last],
-            every=not isinstance(automaton, Anything),
-        )
+        every = not isinstance(automaton, Anything)
+        edges = weights.edges(row, own, artifact.classes, fitted, found=told, every=every)
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
-        if paths and paths[0].admitted > LIKELY and _says(paths[0]):
+        if not paths or paths[0].admitted <= LIKELY or not _says(paths[0]):
+            continue
+        sure = trust.number(row, paths[0], own, told, artifact.classes) if knowing else 1.0
+        if sure >= least:
             masks = [mask for _, mask in crops[first:last]]
-            own = None if seen is None else seen[first:last]
-            sure = trust.number(row, paths[0], share[first:last], own, artifact.classes) if knowing else 1.0
-            if sure >= least:
-                says = [path for path in paths if _says(path)]
-                yield Found(row, share[first:last], masks, says, own, sure)
-        first = last
+            yield Found(row, own, masks, [path for path in paths if _says(path)], told, sure)
+
+
+def _likeliest(share: np.ndarray, seen: np.ndarray | None) -> float:
+    """The greatest probability that model or finder gives any class of any candidate."""
+    sure = float(share[:, :-1].max())
+    return sure if seen is None else max(sure, float(np.exp(seen[:, :-2].max())))
 
 
 def known(artifact: Artifact, classify: Classify) -> segments.Judge | None:
