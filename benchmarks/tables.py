@@ -142,7 +142,9 @@ def curve() -> str:
     ]
     both = (summary(name)["document"]["curve"] for name in ("digit-base", "digit-micro"))
     for base, micro in zip(*both, strict=True):
-        cells = (f"{share:.2%}" for _, wrong, kept, passed in (base, micro) for share in (kept, wrong, passed))
+        cells = (
+            f"{share:.2%}" for _, wrong, kept, passed in (base, micro) for share in (kept, wrong, passed)
+        )
         rows.append(f"| {base[0]:g} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
