@@ -242,12 +242,8 @@ def decoder(work: Path, scale: float) -> None:
             found[weights.NAMES.index(name)] += more
         table["lattice"][kind] = dict(zip(weights.NAMES, found.round(3).tolist(), strict=True))
         weights.FINDING = weights.KNOWING = found
-        mixed_up = [
-            s for i, s in enumerate(made) if len(s.strings) != 1 or i % 5 == 0
-        ]  # words stand on pages
-        rows = [
-            one for s in mixed_up for one in row_trust.examples(reader, s.image, [m.box for m in s.digits])
-        ]
+        chosen = [s for i, s in enumerate(made) if len(s.strings) != 1 or i % 5 == 0]  # words stand on pages
+        rows = [one for s in chosen for one in row_trust.examples(reader, s.image, [m.box for m in s.digits])]
         found = row_trust.fit(np.array([x for x, _ in rows]), np.array([y for _, y in rows]))
         table["number"][kind] = dict(zip(trust.NAMES, found.round(3).tolist(), strict=True))
         print(f"{kind}: {len(cases)} lattices, {len(rows)} rows", flush=True)
