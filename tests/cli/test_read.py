@@ -92,7 +92,7 @@ def test_pages_of_a_tiff_are_entries_of_their_own(tmp_path: Path, netsuke_cli: A
     done = netsuke_cli("read", "scan.tiff", "--one", cwd=tmp_path)
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"scan.tiff, page {i}" for i in (1, 2, 3)]
-    assert lines[1].endswith("blank")
+    assert lines[1].endswith("no number found")
     done = netsuke_cli("read", "scan.tiff", "--json", "--overlay", "drawn", cwd=tmp_path)
     assert [entry["page"] for entry in json.loads(done.stdout)] == [1, 2, 3]
     assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == [f"scan-{i}.png" for i in (1, 2, 3)]

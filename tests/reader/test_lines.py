@@ -33,3 +33,16 @@ def test_large_thin_digits_among_small_print_are_no_stamps():
 def test_small_pieces_beside_a_number_are_its_own():
     pieces = [*digits(20, 20, 3), [102, 46, 5, 5, 20]]
     assert found(*pieces) == [[0, 1, 2, 3]]
+
+
+def test_a_word_space_parts_numbers_and_even_spacing_does_not():
+    near, far = digits(20, 20, 4), digits(160, 20, 4)  # 26 pixels apart, then 62 from start to start
+    assert found(*near, *far) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    spaced = [[20 + 42 * i, 20, 20, 30, 270] for i in range(6)]
+    assert found(*spaced) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_texture_is_no_number():
+    rng = np.random.default_rng(0)
+    grain = [[int(x), int(y), 6, 9, 30] for x, y in rng.integers(0, 400, (5000, 2))]
+    assert all(len(members) <= lines.LONG + 50 for members in found(*grain))

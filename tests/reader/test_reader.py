@@ -203,7 +203,7 @@ def test_lines_for_people(desk, netsuke_cli):
     one, blank = done.stdout.splitlines()
     assert one.startswith("one.png: 1 ")
     assert "then - at " in one
-    assert blank == "blank.png: blank"
+    assert blank == "blank.png: no number found"
 
 
 def test_standard_input(desk):

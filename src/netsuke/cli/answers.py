@@ -26,7 +26,7 @@ class Lines:
         if "error" in entry:
             return
         name = entry["file"] + (f", page {entry['page']}" if "page" in entry else "")
-        for line in map(self._line, entry["results"]) if entry["results"] else ("blank",):
+        for line in map(self._line, entry["results"]) if entry["results"] else ("no number found",):
             self.out.write(f"{name}: {line}\n")
         self.out.flush()
 

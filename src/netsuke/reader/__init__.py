@@ -3,9 +3,9 @@
 from netsuke.reader.confidence import STATES, confidences, probabilities, state
 from netsuke.reader.field import Field
 from netsuke.reader.reader import CENTRINGS, DEFAULT, Reader
-from netsuke.reader.reading import Box, Candidate, Digit, Reading
+from netsuke.reader.reading import Box, Digit, Reading
 
 __all__ = [
-    "CENTRINGS", "DEFAULT", "STATES", "Box", "Candidate", "Digit", "Field", "Reader", "Reading", "confidences",
+    "CENTRINGS", "DEFAULT", "STATES", "Box", "Digit", "Field", "Reader", "Reading", "confidences",
     "probabilities", "state",
 ]  # fmt: skip

@@ -18,6 +18,8 @@ OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
 HOLLOW = 0.2  # of a piece's box that its ink covers
+SPACE, USUAL = 0.35, 2.5  # of the height, and of the row's usual gap: a wider one parts words and numbers
+PIECES, LONG = 4000, 150  # of a page and of a number, at most: more are texture and no writing
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
 
 
@@ -38,8 +40,10 @@ def numbers(stats: np.ndarray) -> list[Number]:
     framed = _frames(stats[large]) | _bars(stats[large]) | _stamps(stats[large])
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
-    groups = _linked(stats, large[~framed])
-    found = _standing([_number(stats, group) for group in groups])
+    large = large[~framed]
+    large = large[np.argsort(-stats[large, 3], kind="stable")[:PIECES]]
+    groups = [part for group in _linked(stats, large) for part in _parted(stats, group)]
+    found = _standing([_number(stats, group) for group in groups if len(group) <= LONG])
     return _in_order(_with_small(stats, found))
 
 
@@ -104,6 +108,24 @@ def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
     for i in order:
         groups.setdefault(root(int(i)), []).append(int(i))
     return [np.array(group) for group in groups.values()]
+
+
+def _parted(stats: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
+    """A group, cut at the gaps that are wider than SPACE and than those between its other pieces; not at separators."""
+    if len(group) < 4:
+        return [group]
+    group = group[np.argsort(stats[group, 0], kind="stable")]
+    x, y, w, h = stats[group, :4].T.astype(float)
+    end, height = np.maximum.accumulate(x + w), float(np.median(h))
+    gap = np.maximum(x[1:] - end[:-1], 0) / height
+    usual = max(float(np.median(gap)), 0.06)
+    points = stats[stats[:, 4] > 0]
+    wide = [
+        i + 1
+        for i in np.flatnonzero(gap > max(SPACE, USUAL * usual))
+        if not _pointed(points, end[i], x[i + 1 : i + 2], y[i] + h[i], height).any()
+    ]
+    return np.split(group, wide)
 
 
 def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, height: float) -> np.ndarray:

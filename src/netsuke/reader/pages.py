@@ -23,6 +23,7 @@ ADDENDS = 40  # texts of each number that a sum may take
 NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model or finder, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
+SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
@@ -78,7 +79,7 @@ def numbers(
         if _likeliest(own, told) < UNLIKE:
             continue
         automaton = field.automaton(len(row.atoms))
-        every = not isinstance(automaton, Anything)
+        every = not isinstance(automaton, Anything) and len(row.atoms) <= SHORT
         edges = weights.edges(row, own, artifact.classes, fitted, found=told, every=every)
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
         if not paths or paths[0].admitted <= LIKELY or not _says(paths[0]):

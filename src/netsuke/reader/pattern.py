@@ -120,9 +120,9 @@ class Pattern:
             if sign == "\\":
                 signs |= self._escaped()
             elif (
-                sign.isdigit()
+                sign in DIGITS
                 and self._text[self._at : self._at + 1] == "-"
-                and self._text[self._at + 1 :][:1].isdigit()
+                and self._text[self._at + 1 : self._at + 2] in DIGITS
             ):
                 top = self._text[self._at + 1]
                 signs |= {str(d) for d in range(int(sign), int(top) + 1)}
@@ -144,7 +144,12 @@ class Pattern:
             return 1, 1
         end = self._text.find("}", self._at)
         low, comma, high = self._text[self._at + 1 : max(end, 0)].partition(",")
-        if end < 0 or not low.isdigit() or not (high.isdigit() or not high):
+        if (
+            end < 0
+            or not low.isascii()
+            or not low.isdigit()
+            or not ((high.isascii() and high.isdigit()) or not high)
+        ):
             raise self._wrong("{n}, {m,n} or {m,}")
         least, most = int(low), (int(high) if high else None) if comma else int(low)
         if max(least, most or 0) > MOST or (most is not None and most < least):

@@ -44,8 +44,9 @@ class Digit:
 class Reading:
     """A number, or the one digit of a crop. On blank paper `text` is empty and there are no digits.
 
-    `confidence` is the probability of `text`, `alternatives` are further texts with theirs, `state` is the worst
-    among the digits' own. A crop that shows no digit has an empty text, and a digit that says what it is least unlike.
+    `confidence` is the probability that it is a number and says `text`, `alternatives` are further texts with
+    theirs, `state` is the worst among the digits' own. A crop that shows no digit has an empty text, and a digit that
+    says what it is least unlike.
     """
 
     text: str
@@ -68,14 +69,3 @@ class Reading:
             "alternatives": [{"text": text, "probability": share} for text, share in self.alternatives],
             "digits": [digit.to_json() for digit in self.digits],
         }
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """Ink that may be one sign: where, its pixels uint8 [h, w] (bright on 0), which of them are its own (bool
-    [h, w]; None: all), and log-probabilities float64 [11], the last of them that it is no digit."""
-
-    box: Box
-    crop: np.ndarray
-    mask: np.ndarray | None
-    scores: np.ndarray

@@ -1,7 +1,7 @@
 """Whether what was read of a row is a number at all, and not three letters of a word that look like one.
 
 A logistic regression on what the row says as a whole: how the finder and the classifier take its signs, and how much
-of its ink was passed over. Fitted on rows of synthetic pages (netsuke.lab.lattice_weights).
+of its ink was passed over. Fitted on rows of synthetic pages (netsuke.lab.row_trust).
 """
 
 from __future__ import annotations
