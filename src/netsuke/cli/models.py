@@ -91,6 +91,8 @@ def info(
             or "nothing",
         ),
     ]
+    if d["task"] == "find":  # whether a place is none is told by its map, and how right it is by the reader
+        rows = [row for row in rows if row[0] not in ("test accuracy", "rejects")]
     if "summary" in d["record"]:
         s = d["record"]["summary"]["accuracy"]
         rows.append(
