@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,7 @@ def fast(
     weights = [source.weights + bytes(-len(source.weights) % 64) for source in built]
     text = [built[0].prelude, *(numbered(source, i) for i, source in enumerate(built)), SHARED, FAST]
     for i, (case, source) in enumerate(zip(cases, built, strict=True)):
-        sizes = (len(case.images), source.input_bytes, source.classes, len(weights[i]), source.work_bytes)
+        sizes = (len(case.images), source.input_bytes, prod(source.shape), len(weights[i]), source.work_bytes)
         text.append(f"NETWORK({case.name}, run_g{i}, {', '.join(map(str, sizes))})\n")
     (folder / "main.c").write_text("\n".join(text) + _main(cases))
     _called([compiler, "-std=gnu11", "-w", *flags, "main.c", "-o", "main"], folder)

@@ -76,7 +76,7 @@ def test_another_model_or_level_is_built_anew(tmp_path: Path) -> None:
     need("make", *TOOLS["mps2-an386"])
     folder = tmp_path / "firmware"
     shutil.copytree(FIRMWARE, folder, ignore=shutil.ignore_patterns("build"))
-    artifacts = {"a": artifact_of(random_graph(0)), "b": artifact_of(random_graph(1))}
+    artifacts = {"a": small_artifact(), "b": artifact_of(random_graph(1))}
     for name, artifact in artifacts.items():
         artifact.save(tmp_path / name)
         os.utime(tmp_path / name, (0, 0))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
 from graphs import artifact_of, random_graph, random_images, small_artifact
 from netsuke.artifact import Artifact
+from netsuke.data import Split
 from netsuke.graph import Graph, Op
 from netsuke.measure import METRICS
 from netsuke.measure.cost import cost, macs
@@ -102,12 +101,6 @@ def test_storage_adds_up(seed: int) -> None:
     assert sum(row["size_bytes"] for row in got["storage"]) == got["size_bytes"] == artifact.size_bytes
     assert {row["tensor"] for row in got["storage"]} == set(artifact.tensors)
     assert sum(got["macs_by_op"].values()) == got["macs"]
-
-
-@dataclass
-class Split:
-    images: np.ndarray
-    labels: np.ndarray
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -88,10 +88,10 @@ def test_accepting_is_the_lowest_threshold_that_holds(seed, share):
     found = rejection.chances(scores)
     threshold = rejection.accepting(found, labels, share)
     strange = found[labels == 3, :-1].max(1)
-    assert (strange >= threshold).mean() <= share
+    assert (strange >= threshold).mean() <= share + 1e-12
     below = np.sort(strange[strange < threshold])
     if len(below):
-        assert (strange >= below[-1]).mean() > share
+        assert (strange >= below[-1]).mean() > share - 1e-12
 
 
 def test_a_promise_holds_on_other_images():

@@ -44,7 +44,7 @@ def lookup(layer: Layer) -> list[str]:
         )
     row = f"{times(channel, entries)} + " if table.ndim > 1 else ""
     array = table.astype(packing.storage_dtype(table))
-    value = f"in[{read}]" + (f" + {low}" if low else "")
+    value = (f"{low} + " if low else "") + f"in[{read}]"  # never before the table, not even on the way
     stored = f"out[{write}] = (int8_t)flash_{ctype(array)}({layer.array('table')} + {row}{value});"
     return [*start, stored, *["}"] * len(start)]
 
