@@ -36,13 +36,17 @@ def test_small_pieces_beside_a_number_are_its_own():
 
 
 def test_a_word_space_parts_numbers_and_even_spacing_does_not():
-    near, far = digits(20, 20, 4), digits(160, 20, 4)  # 26 pixels apart, then 62 from start to start
+    near, far = digits(20, 20, 4), digits(140, 20, 4)  # gaps of 6 pixels, and one of 22: less than a height
     assert found(*near, *far) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     spaced = [[20 + 42 * i, 20, 20, 30, 270] for i in range(6)]
     assert found(*spaced) == [[0, 1, 2, 3, 4, 5]]
 
 
-def test_texture_is_no_number():
+def test_texture_is_no_number_and_its_pairs_fit_into_memory(monkeypatch):
+    asked = []
+    within = lines._within
+    monkeypatch.setattr(lines, "_within", lambda stats: asked.append(len(stats)) or within(stats))
     rng = np.random.default_rng(0)
     grain = [[int(x), int(y), 6, 9, 30] for x, y in rng.integers(0, 400, (5000, 2))]
-    assert all(len(members) <= lines.LONG + 50 for members in found(*grain))
+    assert all(len(members) <= lines.LONG for members in found(*grain))
+    assert asked == [lines.PIECES]

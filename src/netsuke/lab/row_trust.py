@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from netsuke import image as images
+from netsuke.measure.reading import iou
 from netsuke.reader import Reader, pages, segments, trust
 from netsuke.reader.field import Field
 
@@ -26,10 +27,9 @@ def examples(reader: Reader, image: np.ndarray, digits: Sequence[Box]) -> Iterat
         page.pixels, reader.artifact, reader.classified, Field(), reader.finder, least=0.0
     ):
         path = number.paths[0]
-        boxes = [segments.around(number.row, (e.start, e.stop)) for e in path.edges if e.symbol.isdigit()]
-        right = [
-            max((_shared(box, page.scale, digit) for digit in digits), default=0) > COVERED for box in boxes
-        ]
+        read = [segments.around(number.row, (e.start, e.stop)) for e in path.edges if e.symbol.isdigit()]
+        boxes = [tuple(v * page.scale for v in box) for box in read]
+        right = iou(boxes, digits).max(1, initial=0) > COVERED
         share = float(np.mean(right))
         if not WORD < share < NUMBER:
             found = trust.features(number.row, path, number.share, number.seen, reader.artifact.classes)
@@ -46,11 +46,3 @@ def fit(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         return float(np.logaddexp(0, -sign * (rows @ theta)).mean() + DECAY * ((theta * spread) ** 2).sum())
 
     return minimize(loss, np.zeros(rows.shape[1])).x
-
-
-def _shared(box: tuple[int, int, int, int], scale: float, other: Box) -> float:
-    x, y, w, h = (v * scale for v in box)
-    across = min(x + w, other[0] + other[2]) - max(x, other[0])
-    down = min(y + h, other[1] + other[3]) - max(y, other[1])
-    common = max(across, 0) * max(down, 0)
-    return common / max(w * h + other[2] * other[3] - common, 1e-9)

@@ -1,7 +1,7 @@
 """Finite automata over the signs of a number, run beside the decoder: a path they refuse is never a path.
 
 Each is deterministic from every start, and accepts a text from one start at most; so does a product. Separators pass
-through all but the pattern.
+through all but the pattern and `Without`.
 """
 
 from __future__ import annotations

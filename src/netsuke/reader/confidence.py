@@ -15,9 +15,7 @@ STATES = ("digit", "unsure", "not a digit")  # the better first
 
 def confidences(artifact: Artifact, logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, float64; integer logits are first brought to their scale."""
-    value = _scaled(artifact, logits)
-    power = np.exp(value - value.max(-1, keepdims=True))
-    return power / power.sum(-1, keepdims=True)
+    return _softmax(_scaled(artifact, logits))
 
 
 def probabilities(artifact: Artifact, logits: np.ndarray) -> np.ndarray:
@@ -31,9 +29,7 @@ def probabilities(artifact: Artifact, logits: np.ndarray) -> np.ndarray:
         share = confidences(artifact, logits)
         return np.concatenate([share, np.zeros((*share.shape[:-1], 1))], -1)
     value = _scaled(artifact, logits) * reject["temperature"]
-    value = np.concatenate([value, np.zeros((*value.shape[:-1], 1))], -1)
-    power = np.exp(value - value.max(-1, keepdims=True))
-    return power / power.sum(-1, keepdims=True)
+    return _softmax(np.concatenate([value, np.zeros((*value.shape[:-1], 1))], -1))
 
 
 def state(artifact: Artifact, confidence: float) -> str:
@@ -68,6 +64,11 @@ def rejection(artifact: Artifact) -> dict[str, float] | None:
             f"its reject has {reject}; a temperature is above 0, and 0 <= unsure <= threshold <= 1"
         )
     return reject
+
+
+def _softmax(value: np.ndarray) -> np.ndarray:
+    power = np.exp(value - value.max(-1, keepdims=True))
+    return power / power.sum(-1, keepdims=True)
 
 
 def _scaled(artifact: Artifact, logits: np.ndarray) -> np.ndarray:

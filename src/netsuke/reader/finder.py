@@ -13,6 +13,7 @@ import numpy as np
 from netsuke.artifact import Artifact
 from netsuke.engine import Engine
 from netsuke.errors import ArtifactError
+from netsuke.reader import segments
 from netsuke.reader.segments import Row
 
 TILE, STRIDE = 128, 4  # pixels of a tile's side and of a cell's
@@ -104,8 +105,6 @@ class Finder:
 
 def around(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of all candidates of some rows, in order: boxes float [n, 4], the heights [n] of their rows' digits, rows [n]."""
-    from netsuke.reader import segments
-
     boxes = [segments.around(row, span) for row in rows for span in row.spans]
     counts = [len(row.spans) for row in rows]
     heights = np.repeat([row.height for row in rows], counts)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
-KINDS = (
-    "finding",
-    "knowing",
-    "naive",
-)  # a classifier with "none" and a finder; without one; one that knows no "none"
+
+def fitted(what: str, kind: str, names: Sequence[str]) -> np.ndarray:
+    """Weights float64 [names] of the "lattice" or of a "number"; 0 where the file has none of that name.
+
+    `kind` is "finding" (a classifier that knows what is no digit, and a finder), "knowing" (the classifier alone) or
+    "naive" (one that calls everything a digit).
+    """
+    return np.array([_table()[what][kind].get(name, 0.0) for name in names])
 
 
-def fitted(what: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights float64 [names] of each of KINDS; 0 where the file has none."""
-    table = json.loads(files(__package__).joinpath("fitted.json").read_text(encoding="utf-8"))[what]
-    finding, knowing, naive = (np.array([table[kind].get(name, 0.0) for name in names]) for kind in KINDS)
-    return finding, knowing, naive
+@cache
+def _table() -> Any:
+    return json.loads(files(__package__).joinpath("fitted.json").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
 HOLLOW = 0.2  # of a piece's box that its ink covers
 SPACE, USUAL = 0.35, 2.5  # of the height, and of the row's usual gap: a wider one parts words and numbers
-PIECES, LONG = 4000, 150  # of a page and of a number, at most: more are texture and no writing
+PIECES, LONG = 4000, 60  # of a page and of a number, at most: more are texture and no writing
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
 
 
@@ -37,20 +37,27 @@ def numbers(stats: np.ndarray) -> list[Number]:
     if not len(stats):
         return []
     large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
-    framed = _frames(stats[large]) | _bars(stats[large]) | _stamps(stats[large])
+    large = large[
+        np.argsort(-stats[large, 3], kind="stable")[:PIECES]
+    ]  # before any pair of them is looked at
+    within = _within(stats[large])
+    framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
-    large = large[~framed]
-    large = large[np.argsort(-stats[large, 3], kind="stable")[:PIECES]]
-    groups = [part for group in _linked(stats, large) for part in _parted(stats, group)]
-    found = _standing([_number(stats, group) for group in groups if len(group) <= LONG])
-    return _in_order(_with_small(stats, found))
+    groups = [part for group in _linked(stats, large[~framed]) for part in _parted(stats, group)]
+    found = _with_small(stats, _standing([_number(stats, group) for group in groups]))
+    return _in_order([number for number in found if len(number.members) <= LONG])
 
 
-def _frames(stats: np.ndarray) -> np.ndarray:
+def _within(stats: np.ndarray) -> np.ndarray:
+    """Which pieces lie in the box of which: bool [n holders, n]."""
+    x, y, w, h = stats[:, :4].T.astype(float)
+    return (x > x[:, None]) & (x + w < (x + w)[:, None]) & (y > y[:, None]) & (y + h < (y + h)[:, None])
+
+
+def _frames(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     """Which pieces are drawn around others, as boxes are and digits never: bool [n]."""
-    x, y, w, h, area = stats.T.astype(float)
-    within = (x > x[:, None]) & (x + w < (x + w)[:, None]) & (y > y[:, None]) & (y + h < (y + h)[:, None])
+    _, _, w, h, area = stats.T.astype(float)
     held = within & (h > 0.3 * h[:, None])
     return held.any(1) & (area < 0.4 * w * h)
 
@@ -63,12 +70,11 @@ def _bars(stats: np.ndarray) -> np.ndarray:
     return (longer > BAR * other) & (longer > LONGEST * np.median(stats[:, 3]))
 
 
-def _stamps(stats: np.ndarray) -> np.ndarray:
+def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     """Which pieces are mostly empty, and far larger than the signs of the page or two within them: bool [n]."""
     if not len(stats):
         return np.zeros(0, bool)
-    x, y, w, h, area = stats.T.astype(float)
-    within = (x > x[:, None]) & (x + w < (x + w)[:, None]) & (y > y[:, None]) & (y + h < (y + h)[:, None])
+    _, _, w, h, area = stats.T.astype(float)
     held = within & (OUTSIZED * h < np.minimum(w, h)[:, None])
     large = (np.minimum(w, h) > OUTSIZED * _usual(h)) | (held.sum(1) > 1)
     return large & (area < HOLLOW * w * h)

@@ -60,7 +60,7 @@ class Reader:
         ink = images.find_ink(pixels)
         if ink is None:
             return None
-        return self.fitted(ink.pixels)[None], ink.box
+        return self._inputs([ink.pixels]), ink.box
 
     def read_all(
         self, image: str | os.PathLike[str] | bytes | np.ndarray, *, field: Field | None = None
@@ -77,16 +77,13 @@ class Reader:
 
     def classified(self, crops: list[np.ndarray]) -> np.ndarray:
         """Probabilities float64 [n, K + 1] of crops of bright ink uint8 [h, w]; the last is that it is no digit."""
+        return probabilities(self.artifact, self._engine.run(self._inputs(crops)))
+
+    def _inputs(self, crops: list[np.ndarray]) -> np.ndarray:
+        """Crops of bright ink uint8 [h, w] as the model's input uint8 [n, C, H, W]."""
         channels, height, _ = self.artifact.graph.input_shape
         planes = images.fits(crops, size=height, box=self._box, centring=self._centring)
-        x = np.repeat(planes[:, None], channels, 1)
-        return probabilities(self.artifact, self._engine.run(x))
-
-    def fitted(self, crop: np.ndarray) -> np.ndarray:
-        """Bright ink uint8 [h, w] as the model's input uint8 [C, H, W]."""
-        channels, height, _ = self.artifact.graph.input_shape
-        plane = images.fit(crop, size=height, box=self._box, centring=self._centring)
-        return np.repeat(plane[None], channels, 0)
+        return np.repeat(planes[:, None], channels, 1)
 
     def _reading(self, share: np.ndarray, box: Box) -> Reading:
         order = np.argsort(-share[:-1], kind="stable")

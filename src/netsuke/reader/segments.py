@@ -55,6 +55,7 @@ def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.nda
     known = _known(ink, label, stats, found, judge) if judge else set()
     out, first = [], 1
     for number in found:
+        # beside an infinite height no piece is wide: one that is known is not cut
         pieces = [
             _atoms(ink, label, int(i) + 1, stats[i + 1], np.inf if int(i) in known else number.height)
             for i in number.members
@@ -116,8 +117,7 @@ def _atoms(
 ) -> list[tuple[float, Atom, np.ndarray]]:
     """A piece as atoms, each with the middle of its ink and its mask; a narrow piece is one."""
     x, y, w, h, _ = (int(v) for v in stat)
-    mask = label[y : y + h, x : x + w] == piece
-    pixels = ink[y : y + h, x : x + w] * mask
+    pixels, mask = _piece(ink, label, piece, stat)
     found = (
         seams.cuts(pixels, height, round(4 * w / height)) if w > WIDE * height and h > 0.5 * height else []
     )

@@ -18,7 +18,7 @@ NAMES = (
 )  # fmt: skip
 MOST = 6.0  # nats: what the finder and the classifier say is taken for no more
 TALL = 0.6  # of the height of the row's digits: ink so high is a sign
-FINDING, KNOWING, _ = fitted("number", NAMES)
+FINDING, KNOWING = (fitted("number", kind, NAMES) for kind in ("finding", "knowing"))
 
 
 def number(

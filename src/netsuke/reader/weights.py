@@ -1,9 +1,8 @@
 """What the edges of a row's lattice weigh: the classifier's word, and what sizes, cuts and gaps say.
 
 The weights are those of a conditional random field, fitted by maximum likelihood on synthetic handwriting
-(benchmarks/family.py decoder):
-each edge's log weight is the sum of its features times the numbers below. Lengths are shares of the height of the
-row's digits.
+(benchmarks/family.py decoder): each edge's log weight is the sum of its features times the numbers of fitted.json.
+Lengths are shares of the height of the row's digits.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ FOUND = (
 )  # what the finder says
 NAMES = SIGNS + TIES + DROPS + POINTS + FOUND
 # Of a model that knows what is no digit, with a finder and without; and of one that does not.
-FINDING, KNOWING, NAIVE = fitted("lattice", NAMES)
+FINDING, KNOWING, NAIVE = (fitted("lattice", kind, NAMES) for kind in ("finding", "knowing", "naive"))
 
 
 def choice(knowing: bool, finding: bool) -> np.ndarray:
@@ -91,18 +90,19 @@ def features(
     n, k = likely.shape
     there = np.zeros((n, k + 2)) if found is None else np.maximum(found, np.log(LEAST))
     signed, dropped, pointed = np.cumsum([len(SIGNS), len(TIES), len(DROPS)])
+    found_at = NAMES.index("found")  # then "found none" and "misfit"
     digits = np.zeros((n, k, len(NAMES)))
     digits[..., : signed - 2] = signs(row, shape, none)[:, None]
     digits[..., signed - 2] = likely
     digits[..., signed - 1] = [symbol == "1" for symbol in classes]
     digits[..., signed:dropped] = tie[:, None]
-    digits[..., -5], digits[..., -4:-2] = there[:, :k], there[:, None, k:]
+    digits[..., found_at], digits[..., found_at + 1 : found_at + 3] = there[:, :k], there[:, None, k:]
     tables = [digits.reshape(n * k, -1)]
     names = [(key, symbol) for key in range(n) for symbol in classes]
 
     def add(keys: np.ndarray, symbol: str, at: int, part: np.ndarray) -> None:
         table = np.zeros((len(keys), len(NAMES)))
-        table[:, -1 if symbol else -2] = there[keys, k]
+        table[:, NAMES.index("none of a point there" if symbol else "none dropped there")] = there[keys, k]
         table[:, signed:dropped], table[:, at : at + part.shape[1]] = tie[keys], part[keys]
         tables.append(table)
         names.extend((int(key), symbol) for key in keys)

@@ -57,7 +57,8 @@ def train(
     net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-2)
-    identity, start = f"finder {steps} {batch} {lr}", 0
+    size = sum(parameter.numel() for parameter in net.parameters())
+    identity, start = f"finder of {size}: {steps} {batch} {lr}", 0
     state = checkpoint.read(work, identity) if work else None
     if state:
         net.load_state_dict(state["net"])
