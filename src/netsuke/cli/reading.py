@@ -71,7 +71,11 @@ class Worker:
 
         self.settings = settings
         self.reader: Reader = Reader(
-            _tuned(artifact(settings.model), settings), finder="auto" if settings.finder else None
+            _tuned(artifact(settings.model), settings),
+            finder="auto" if settings.finder else None,
+            backend="packaged"
+            if settings.mode == "one"
+            else "auto",  # a page pays for a compiler, a crop does not
         )
         # A model that cannot reject is held to a threshold all the same.
         self.least = None if self.reader.artifact.manifest.get("reject") else settings.threshold

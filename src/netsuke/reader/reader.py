@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 
 import numpy as np
 
@@ -37,8 +38,13 @@ class Reader:
         _ = self.artifact.classes  # one logit a class, or an error
         self._centring, self._box = _contract(self.artifact)
         rejection(self.artifact)  # what it says there must make sense
-        self.finder = _finder(self.artifact, backend) if isinstance(finder, str) else finder
+        self._given, self._backend = finder, backend
         self._engine = Engine(self.artifact, backend=backend)
+
+    @cached_property
+    def finder(self) -> Finder | None:
+        """What looks at pages beside the model; made when first asked for, as crops need none."""
+        return _finder(self.artifact, self._backend) if isinstance(self._given, str) else self._given
 
     def read(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Reading:
         """Read the one digit in an image: a file, its bytes, or uint8 pixels [H, W] or RGB(A) [H, W, 3 or 4].
