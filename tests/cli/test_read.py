@@ -21,6 +21,7 @@ import pytest
 from netsuke.cli import inputs, reading
 from netsuke.errors import OptionError
 from netsuke.image.masks import expand
+from refusal import heeds_ctrl_c
 
 
 def one(height: int = 120, width: int = 90) -> np.ndarray:
@@ -248,6 +249,7 @@ def test_ctrl_c_keeps_what_was_read(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "netsuke", "read", "many", "--one", "--json", "--jobs", "2"],
             cwd=tmp_path, stdout=file, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=heeds_ctrl_c,
         )  # fmt: skip
         for _ in range(400):
             time.sleep(0.05)
