@@ -20,6 +20,7 @@ TILE, STRIDE = 128, 4  # pixels of a tile's side and of a cell's
 MARGIN = 16  # pixels at a tile's sides that are left to its neighbours
 HEIGHT = 20.0  # pixels: digits are brought to about that, in steps of the root of two
 UNIT = 8.0  # pixels: distances are told in these
+BATCH = 16  # tiles that are run together: a float runtime takes 4 MB for each
 BOX = 4  # outputs that tell of the box, after those of the classes
 LEVELS = range(-12, 3)  # halves of a power of two: from a 64th of the page to twice its size
 
@@ -67,7 +68,8 @@ class Finder:
             at = np.flatnonzero(level == step)
             scale = float(2 ** (step / 2))
             places, tiles = self._tiles(ink, scale, boxes[at])
-            out[at], high = self._told(self._engine.run(tiles), places, boxes[at] * scale)
+            maps = [self._engine.run(tiles[i : i + BATCH]) for i in range(0, len(tiles), BATCH)]
+            out[at], high = self._told(np.concatenate(maps), places, boxes[at] * scale)
             tall[at] = high / scale
         return out, tall
 
