@@ -55,8 +55,8 @@ def test_real_sets(name: str) -> None:
     assert loaded.image_shape == entry.shape
     assert len(loaded.hash) == 64
     sizes = {key: len(getattr(loaded, key)) for key in ("train", "val", "test")}
-    present = entry.counts if sizes["train"] else {"test": entry.counts["test"]}
-    present = {key: present[key] for key in present if entry.maker is None or sizes[key]}
+    fixed = {"test": entry.counts["test"]} if not sizes["train"] else entry.counts  # a divided half keeps its sum
+    present = {key: entry.counts[key] for key in sizes if sizes[key]} if entry.maker else fixed
     assert sum(sizes.values()) == sum(present.values())
     for split in (loaded.train, loaded.val, loaded.test):
         assert split.images.dtype == np.uint8
