@@ -1,9 +1,10 @@
-"""Trains the models that ship for reading: digit-base, digit-micro, finder; and what the decoder weighs.
+"""Trains the models that ship for reading: digit-base, digit-micro, finder, scanner; and what the decoder weighs.
 
     python benchmarks/family.py base --work runs/family      # 2 h on one core
     python benchmarks/family.py micro --work runs/family     # 1 h
     python benchmarks/family.py finder --work runs/family    # 2 h
-    python benchmarks/family.py decoder --work runs/family   # 10 min; needs base and finder
+    python benchmarks/family.py scanner --work runs/family   # 2 h
+    python benchmarks/family.py decoder --work runs/family   # 10 min; needs base, finder and scanner
     python benchmarks/family.py ship --work runs/family      # into the package, each with its record
     python benchmarks/family.py all --work runs/check --scale 0.002   # everything once, small: a check
 
@@ -30,7 +31,7 @@ from netsuke.artifact import Artifact
 from netsuke.data import Dataset, Split
 from netsuke.engine import Engine
 from netsuke.files import write_whole
-from netsuke.lab import finder, lattice_weights, row_trust, scenes
+from netsuke.lab import finder, lattice_weights, row_trust, scanner, scenes
 from netsuke.lab.augment import Augment
 from netsuke.lab.candidates import candidates
 from netsuke.lab.lower import lower
@@ -43,6 +44,8 @@ from netsuke.measure.latency import hardware
 from netsuke.measure.rejection import chances, judged, reject
 from netsuke.reader import Reader, trust, weights
 from netsuke.reader.finder import Finder
+from netsuke.reader.scanner import Scanner
+from netsuke.reader.sight import Sight
 
 MODELS = {
     "base": {"layout": "residual", "width": 72, "depth": 6, "bits": 8, "bias": 32, "epochs": 9},
@@ -54,10 +57,13 @@ ACCEPTED, DOUBTFUL = 0.045, 0.15  # of the made outliers, which are harder than 
 CUT, PART = 3800, 400  # scenes from which candidates are cut, and of a file
 SHEETS, WORDY, LOT = 9600, 600, 300  # scenes the finder learns from, and of a file
 FINDER = {"width": 64, "depth": 5}
+ROWS, SCANNED = 70_000, 11_000  # scenes whose rows the scanner learns from, and its steps
+SCANNER = {"width": 96, "depth": 5, "along": 4}
 TITLES = {
     "digit-base": "Handwritten digits, and what is none, in 46 KB",
     "digit-micro": "Handwritten digits, and what is none, in 2 KB",
     "finder": "Where digits are: a fully convolutional network in 35 KB",
+    "scanner": "What a row says: a network that reads along it, in 000 KB",
 }
 NOTES = {
     "digit-base": "One seed, nine epochs on 347,000 images; 67,000 are candidates, cut by the page ink of then.",
@@ -74,17 +80,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("base", "micro", "finder", "decoder", "ship", "all"))
+    parser.add_argument("what", choices=("base", "micro", "finder", "scanner", "decoder", "ship", "all"))
     parser.add_argument("--work", type=Path, required=True, help="where everything is kept")
     parser.add_argument("--scale", type=float, default=1.0, help="share of all data and steps: for a check")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for what in ("base", "micro", "finder", "decoder") if given.what == "all" else (given.what,):
+    for what in ("base", "micro", "finder", "scanner", "decoder") if given.what == "all" else (given.what,):
         if what in MODELS:
             classifier(what, given.work, given.scale)
         else:
-            {"finder": find, "decoder": decoder, "ship": ship}[what](given.work, given.scale)
+            {"finder": find, "scanner": scan, "decoder": decoder, "ship": ship}[what](given.work, given.scale)
 
 
 def few(count: int, scale: float) -> int:
@@ -191,19 +197,30 @@ def find(work: Path, scale: float) -> None:
     ]
     for k, ((seen, lr), steps) in enumerate(zip(rounds, STEPS, strict=True)):
         net = finder.train(
-            net, finder.Tiles(seen, k), steps=few(steps, scale), lr=lr, work=work / f"finder-{k}.work", told=heard(k)
+            net, finder.Tiles(seen, k), steps=few(steps, scale), lr=lr, work=work / f"finder-{k}.work",
+            told=heard(f"finder {k}"),
         )  # fmt: skip
     finder.finished(net, finder.Tiles(rounds[1][0], 5)).save(work / "finder.netsuke")
 
 
-def heard(k: int) -> Callable[[int, float], None]:
+def scan(work: Path, scale: float) -> None:
+    """What reads along rows, and the integer network."""
+    seen = sheets(work, "rows", few(ROWS, scale), lambda first, n: scanner.made(70, first, n))
+    net = scanner.train(
+        scanner.network(**SCANNER), scanner.Strips(seen, 77), steps=few(SCANNED, scale), work=work / "scanner.work",
+        told=heard("scanner"),
+    )  # fmt: skip
+    scanner.finished(net, scanner.Strips(seen, 5)).save(work / "scanner.netsuke")
+
+
+def heard(name: str) -> Callable[[int, float], None]:
     start, values = monotonic(), []
 
     def told(step: int, value: float) -> None:
         values.append(value)
         if step % 100 == 99:
             print(
-                f"{monotonic() - start:6.0f} s  finder {k} step {step + 1}: {np.mean(values[-100:]):.4f}",
+                f"{monotonic() - start:6.0f} s  {name} step {step + 1}: {np.mean(values[-100:]):.4f}",
                 flush=True,
             )
 
@@ -222,7 +239,7 @@ def sheets(work: Path, name: str, count: int, make: Callable) -> finder.Sheets:
 
 
 def decoder(work: Path, scale: float) -> None:
-    """What edges of the lattice and whole rows weigh, with the finder and without, to fitted.json."""
+    """What edges of the lattice and whole rows weigh, with finder and scanner and without, to fitted.json."""
     base = Artifact.load(work / "digit-base.netsuke")
     table: dict = json.loads((Path(weights.__file__).parent / "fitted.json").read_text(encoding="utf-8"))
     rng = np.random.default_rng(0)
@@ -231,17 +248,18 @@ def decoder(work: Path, scale: float) -> None:
     made += [scenes.string(np.random.default_rng([95, i]), spacing="touching") for i in touching]
     made += [scenes.page(np.random.default_rng([93, i])) for i in pages]
     rng.shuffle(made)  # type: ignore[arg-type]
-    for kind, looks in (("finding", Finder(Artifact.load(work / "finder.netsuke"))), ("knowing", None)):
-        reader = Reader(base, finder=looks)
+    looks = (kind(Artifact.load(work / f"{kind.__name__.lower()}.netsuke")) for kind in (Finder, Scanner))
+    for kind, sight in (("seeing", Sight(*looks)), ("knowing", None)):
+        reader = Reader(base, sight=sight)
         cases = [c for s in made for c in lattice_weights.cases(
             reader, s.image, [m.box for m in s.digits], [(line.text, line.box) for line in s.strings]
         )]  # fmt: skip
-        start = weights.FINDING if looks else weights.KNOWING
+        start = weights.SEEING if sight else weights.KNOWING
         found = lattice_weights.fit(cases, start, steps=60)
         for name, more in LEAN.items():
             found[weights.NAMES.index(name)] += more
         table["lattice"][kind] = dict(zip(weights.NAMES, found.round(3).tolist(), strict=True))
-        weights.FINDING = weights.KNOWING = found
+        weights.SEEING = weights.KNOWING = found
         chosen = [s for i, s in enumerate(made) if len(s.strings) != 1 or i % 5 == 0]  # words stand on pages
         rows = [one for s in chosen for one in row_trust.examples(reader, s.image, [m.box for m in s.digits])]
         found = row_trust.fit(np.array([x for x, _ in rows]), np.array([y for _, y in rows]))
@@ -253,13 +271,13 @@ def decoder(work: Path, scale: float) -> None:
 def ship(work: Path, scale: float) -> None:
     """The models with their reports, and a record of each beside it and in records/."""
     zoo = Path(weights.__file__).parents[1] / "zoo"
-    for name in ("digit-base", "digit-micro", "finder"):
+    for name in TITLES:
         model = Artifact.load(work / f"{name}.netsuke").with_manifest(data="handwriting", seed=0)
         counted = cost(model)
         document: dict = {"hardware": hardware(), "size_bytes": model.size_bytes}
         document |= {key: counted[key] for key in ("parameters", "macs", "ram_bytes")}
         report = {}
-        if name != "finder":
+        if name.startswith("digit"):
             test, val = data.load("mnist").test, data.load("handwriting", need=("val",)).val
             logits = Engine(model, backend="packaged").run(test.images)
             report = {"accuracy": float(right(logits, test.labels).mean()), "n": len(test.labels)}

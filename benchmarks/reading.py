@@ -10,7 +10,7 @@ synthetic numbers whose digits touch. Pages: synthetic, a megapixel with 50 digi
 the shipped one where none is. RapidOCR stands there as shipped and `forced`: its recogniser masked to digits. It gets
 strips without its detector, which loses digits there; Tesseract is told to read digits. A strip or page is right where
 its digits are, in order, separators left out. Milliseconds are medians. Bytes are of a reader's model files;
-netsuke's count the finder that looks beside its classifier.
+netsuke's count the finder and the scanner that look beside its classifier.
 
 Needs `pip install 'netsuke[lab]'`, and the data sets in $NETSUKE_DATA; RapidOCR may live in another environment,
 whose Python --python names: `pip install 'rapidocr==3.10.*' onnxruntime`.
@@ -42,7 +42,7 @@ from netsuke.lab.pens import outliers
 from netsuke.measure import reading
 from netsuke.measure.latency import hardware
 from netsuke.reader import DEFAULT, Reader
-from netsuke.reader.reader import FINDER
+from netsuke.reader.reader import FINDER, SCANNER
 
 SURE = 0.9
 PEERS = {"rapidocr": ("rapidocr", "rapidocr-forced"), "tesseract": ("tesseract",)}
@@ -132,7 +132,7 @@ def netsuke(path: str | Path, sets: dict[str, list[Item]]) -> dict[str, Any]:
     artifact = Artifact.load(path)
     reader = Reader(artifact)
     reader.read(np.full((28, 28), 255, np.uint8))
-    beside = zoo.path(FINDER).stat().st_size if reader.finder else 0
+    beside = sum(zoo.path(name).stat().st_size for name in (FINDER, SCANNER)) if reader.sight else 0
     return {
         "version": Path(path).stem, "bytes": Path(path).stat().st_size + beside,
         "answers": {name: [_read(reader, item) for item in items] for name, items in sets.items()},

@@ -123,7 +123,7 @@ def family() -> str:
         "| | bytes | MACs | RAM, bytes | MNIST test | digits kept | wrong, of these | outliers accepted | record |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name in ("digit-base", "digit-micro", "finder"):
+    for name in ("digit-base", "digit-micro", "finder", "scanner"):
         found = summary(name)["document"]
         costs = (f"{found[key]:,}" for key in ("size_bytes", "macs", "ram_bytes"))
         judged = found.get("handwriting_val")

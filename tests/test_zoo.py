@@ -14,7 +14,13 @@ from netsuke.errors import OptionError
 from netsuke.measure.cost import cost
 
 RECORDS = Path(__file__).resolve().parents[1] / "records"
-BUDGET = {"digit-base": 200_000, "digit-micro": 2048, "digit-small": 16384, "finder": 300_000}
+BUDGET = {
+    "digit-base": 200_000,
+    "digit-micro": 2048,
+    "digit-small": 16384,
+    "finder": 300_000,
+    "scanner": 300_000,
+}
 SOURCE = {"digit-small": "mnist-16384"}  # the others' records have their names
 
 

@@ -55,9 +55,10 @@ def test_real_sets(name: str) -> None:
     assert loaded.image_shape == entry.shape
     assert len(loaded.hash) == 64
     sizes = {key: len(getattr(loaded, key)) for key in ("train", "val", "test")}
-    fixed = {"test": entry.counts["test"]} if not sizes["train"] else entry.counts  # a divided half keeps its sum
-    present = {key: entry.counts[key] for key in sizes if sizes[key]} if entry.maker else fixed
-    assert sum(sizes.values()) == sum(present.values())
+    halves = [half for half in sizes if sizes[half]]
+    if entry.maker is None:  # what is divided off a half is its
+        halves = [*entry.counts] if sizes["train"] else ["test"]
+    assert sum(sizes.values()) == sum(entry.counts[half] for half in halves)
     for split in (loaded.train, loaded.val, loaded.test):
         assert split.images.dtype == np.uint8
         assert split.labels.dtype == np.int64

@@ -9,7 +9,6 @@ import pytest
 from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError
-from netsuke.reader import Reader
 from netsuke.reader.finder import Finder
 
 
@@ -66,9 +65,3 @@ def test_another_network_is_no_finder():
     odd = Artifact.load(zoo.path("finder")).with_manifest(finds=["1", "2"])
     with pytest.raises(ArtifactError, match=r"a finder maps \[1, S, S\] to \[6, S/4, S/4\]"):
         Finder(odd)
-
-
-def test_only_models_that_know_what_is_no_digit_get_the_shipped_one():
-    assert Reader(backend="packaged").finder is not None
-    assert Reader(backend="packaged", finder=None).finder is None
-    assert Reader(Artifact.load(zoo.path("digit-small")), backend="packaged").finder is None

@@ -9,6 +9,7 @@ from netsuke.reader import trust
 from netsuke.reader.fitted import fitted
 from netsuke.reader.lattice import Edge, Path
 from netsuke.reader.segments import Atom, Row
+from netsuke.reader.sight import Seen
 
 CLASSES = tuple("0123456789")
 
@@ -30,14 +31,19 @@ def shares(signs: str, sure: float) -> np.ndarray:
     return out / out.sum(1, keepdims=True)
 
 
-def seen(signs: str, sure: float) -> np.ndarray:
-    return np.concatenate([np.log(shares(signs, sure)), np.full((len(signs), 1), 0.15)], 1)
+def seen(share: np.ndarray) -> Seen:
+    """Finder and scanner that say what the classifier says."""
+    with np.errstate(divide="ignore"):
+        log = np.log(share)
+    points = np.full((len(share), 3), -9.0)
+    return Seen(np.c_[log, np.full(len(share), 0.15)], np.c_[log[:, :10], points, log[:, 10]])
 
 
-@pytest.mark.parametrize("finder", [True, False])
-def test_clear_digits_are_a_number_and_digits_among_letters_are_none(finder):
+@pytest.mark.parametrize("sight", [True, False])
+def test_clear_digits_are_a_number_and_digits_among_letters_are_none(sight):
     def number(signs: str, sure: float) -> float:
-        return trust.number(*row(signs), shares(signs, sure), seen(signs, sure) if finder else None, CLASSES)
+        share = shares(signs, sure)
+        return trust.number(*row(signs), share, seen(share) if sight else None, CLASSES)
 
     assert number("2580", 0.99) > 0.95
     assert number("-0--1-", 0.7) < 0.5
@@ -48,11 +54,10 @@ def test_features_are_named_and_bounded():
     signs = "12-4"
     extreme = np.zeros((4, 11))
     extreme[np.arange(4), [1, 2, 10, 4]] = 1.0
-    with np.errstate(divide="ignore"):
-        found = trust.features(*row(signs), extreme, np.log(np.c_[extreme, np.ones(4)]), CLASSES)
+    found = trust.features(*row(signs), extreme, seen(extreme), CLASSES)
     values = dict(zip(trust.NAMES, found, strict=True))
     assert np.isfinite(found).all()
-    assert values["sure"] == values["found least"] == trust.MOST
+    assert values["sure"] == values["found least"] == values["scanned least"] == trust.MOST
     assert values["passed over"] == 0.25
     assert values["alone"] == pytest.approx(1 / 3)
 
@@ -61,5 +66,5 @@ def test_fitted_numbers_have_the_names_they_are_used_by():
     from netsuke.reader import weights
 
     for what, names in (("lattice", weights.NAMES), ("number", trust.NAMES)):
-        for kind in ("finding", "knowing"):
+        for kind in ("seeing", "knowing"):
             assert np.count_nonzero(fitted(what, kind, names)) > len(names) / 2

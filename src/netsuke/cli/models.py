@@ -14,6 +14,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+VERBS = {"find": "finds", "scan": "scans"}  # tasks beside classification, and what names their classes
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -83,7 +84,7 @@ def info(
         ("work, memory", f"{report.get('macs', 0):,} MACs, {report.get('ram_bytes', 0):,} bytes"),
         ("trained on", d["data"] or "unknown"),
         ("test accuracy", accuracy),
-        ("finds" if d["task"] == "find" else "classes", " ".join(d["classes"])),
+        (VERBS.get(d["task"], "classes"), " ".join(d["classes"])),
         ("input", ", ".join(f"{key} {value}" for key, value in d["input"].items())),
         (
             "rejects",
@@ -91,7 +92,7 @@ def info(
             or "nothing",
         ),
     ]
-    if d["task"] == "find":  # whether a place is none is told by its map, and how right it is by the reader
+    if d["task"] in VERBS:  # whether a place is none is told by its map, and how right it is by the reader
         rows = [row for row in rows if row[0] not in ("test accuracy", "rejects")]
     if "summary" in d["record"]:
         s = d["record"]["summary"]["accuracy"]
@@ -122,7 +123,7 @@ def described(name: str, artifact: Artifact) -> dict[str, Any]:
         "size_bytes": artifact.size_bytes,
         "file_bytes": zoo.path(name).stat().st_size,
         "task": manifest.get("task", "classify"),
-        "classes": manifest.get("finds") or list(artifact.classes),
+        "classes": manifest.get(VERBS.get(manifest.get("task", ""), "")) or list(artifact.classes),
         "input": manifest.get("input", {}),
         "reject": manifest.get("reject", {}),
         "data": manifest.get("data"),
@@ -147,6 +148,7 @@ def _shipped() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "data": artifact.manifest.get("data"),
+                "does": VERBS.get(artifact.manifest.get("task", ""), "classifies"),
                 "size_bytes": artifact.size_bytes,
                 **figures,
                 "seeds": zoo.record(name).get("summary", {}).get("accuracy"),
@@ -182,7 +184,7 @@ def _show(shipped: list[dict[str, Any]]) -> None:
     for s in shipped:
         seeds, accuracy = s["seeds"], s["accuracy"]
         spread = f"{seeds['mean']:.2%} ± {seeds['stdev'] * 100:.2f} (n={seeds['n']})" if seeds else "one seed"
-        right = "finds digits" if accuracy is None else f"{accuracy:.2%}"
+        right = f"{s['does']} digits" if accuracy is None else f"{accuracy:.2%}"
         rows.append((s["name"], s["data"], f"{s['size_bytes']:,}", f"{s['macs']:,}", right, spread))
     console.table("Shipped: netsuke read --model NAME", columns, rows)
 

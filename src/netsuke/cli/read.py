@@ -40,7 +40,8 @@ def read(
         typer.Option("--one/--all", help="Each image is a crop of one digit, or a page; else it is judged."),
     ] = None,
     finder: Annotated[
-        bool, typer.Option("--finder/--no-finder", help="Look at pages with the shipped finder, too.")
+        bool,
+        typer.Option("--finder/--no-finder", help="Look at pages with the shipped finder and scanner, too."),
     ] = True,
     length: Annotated[str, typer.Option(help="Digits in a number: 5, or 3..6.")] = "",
     pattern: Annotated[str, typer.Option(help="What a number looks like: '\\d{4}-\\d{2}'.")] = "",

@@ -72,7 +72,7 @@ class Worker:
         self.settings = settings
         self.reader: Reader = Reader(
             _tuned(artifact(settings.model), settings),
-            finder="auto" if settings.finder else None,
+            sight="auto" if settings.finder else None,
             backend="packaged"
             if settings.mode == "one"
             else "auto",  # a page pays for a compiler, a crop does not

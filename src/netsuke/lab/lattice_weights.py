@@ -14,8 +14,8 @@ import numpy as np
 
 from netsuke import image as images
 from netsuke.reader import Reader, segments, weights
-from netsuke.reader.finder import around
 from netsuke.reader.pages import known
+from netsuke.reader.sight import Seen
 
 Box = tuple[float, float, float, float]  # x, y, w, h
 Text = tuple[str, Box]
@@ -45,21 +45,26 @@ def cases(reader: Reader, image: np.ndarray, digits: Sequence[Box], texts: Seque
     one whole number is left out.
     """
     page = images.page_ink(image)
-    rows, atoms = segments.rows(page.pixels, known(reader.artifact, reader.classified))
+    sight = reader.sight
+    rows, atoms = segments.rows(
+        page.pixels, known(reader.artifact, reader.classified), sight.scanner.scan if sight else None
+    )
     rows = [row for row in rows if row.spans]
     if not rows:
         return
     crops = [segments.crop(page.pixels, atoms, row, span)[0] for row in rows for span in row.spans]
     share = reader.classified(crops)
-    seen = None if reader.finder is None else reader.finder.look(page.pixels, *around(rows))
+    seen: list[Seen | None] = [None] * len(rows)
+    if sight is not None:
+        seen = [*sight.see(page.pixels, rows)]
     first = 0
-    for row in rows:
+    for row, told in zip(rows, seen, strict=True):
         last = first + len(row.spans)
         x, y, w, h = (v * page.scale for v in row.box)
-        text = _text((x, y, w, h), digits, texts)
-        if text is not None:
-            found = None if seen is None else seen[first:last]
-            features, edges = weights.features(row, share[first:last], reader.artifact.classes, found)
+        which = row_text((x, y, w, h), digits, texts)
+        if which is not None:
+            text = texts[which][0] if which >= 0 else ""
+            features, edges = weights.features(row, share[first:last], reader.artifact.classes, told)
             symbols = np.array([symbol for _, symbol in edges])
             spans = np.array([row.spans[key] for key, _ in edges])
             spelt = np.where(symbols[:, None] == np.array(list(text), dtype="<U1"), 0.0, -np.inf)
@@ -67,15 +72,15 @@ def cases(reader: Reader, image: np.ndarray, digits: Sequence[Box], texts: Seque
         first = last
 
 
-def _text(row: Box, digits: Sequence[Box], texts: Sequence[Text]) -> str | None:
-    """What a row says: a number that it covers alone and whole, "" where it covers no digit, None for all else."""
+def row_text(row: Box, digits: Sequence[Box], texts: Sequence[Text]) -> int | None:
+    """Which text a row says: one that it covers alone and whole, -1 where it covers no digit, None for all else."""
     inside = [box for box in digits if _covered(box, row) > 0.5]
     if not inside:
-        return "" if all(_covered(box, row) < 0.1 for box in digits) else None
-    own = [(text, box) for text, box in texts if _covered(box, row) > 0.8]
-    if len(own) != 1 or sum(map(str.isdigit, own[0][0])) != len(inside):
+        return -1 if all(_covered(box, row) < 0.1 for box in digits) else None
+    own = [k for k, (_, box) in enumerate(texts) if _covered(box, row) > 0.8]
+    if len(own) != 1 or sum(map(str.isdigit, texts[own[0]][0])) != len(inside):
         return None
-    return own[0][0]
+    return own[0]
 
 
 def _covered(a: Box, b: Box) -> float:

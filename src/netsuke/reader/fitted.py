@@ -14,8 +14,8 @@ import numpy as np
 def fitted(what: str, kind: str, names: Sequence[str]) -> np.ndarray:
     """Weights float64 [names] of the "lattice" or of a "number"; 0 where the file has none of that name.
 
-    `kind` is "finding" (a classifier that knows what is no digit, and a finder), "knowing" (the classifier alone) or
-    "naive" (one that calls everything a digit).
+    `kind` is "seeing" (a classifier that knows what is no digit, beside finder and scanner), "knowing" (the
+    classifier alone) or "naive" (one that calls everything a digit).
     """
     return np.array([_table()[what][kind].get(name, 0.0) for name in names])
 

@@ -14,14 +14,14 @@ from netsuke.artifact import Artifact
 from netsuke.reader import segments, sums, trust, weights
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
-from netsuke.reader.finder import Finder, around
 from netsuke.reader.lattice import Anything, Edge, Path, decode
 from netsuke.reader.reading import Digit, Reading
+from netsuke.reader.sight import Seen, Sight
 
 ALTERNATIVES = 5  # texts that are told of a number
 ADDENDS = 40  # texts of each number that a sum may take
 NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
-UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model or finder, none is read
+UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model, finder or scanner, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
@@ -38,16 +38,16 @@ class Found:
     share: np.ndarray
     masks: list[np.ndarray]
     paths: list[Path]
-    seen: np.ndarray | None = None  # what a finder says of the candidates, [n, K + 2]
+    seen: Seen | None = None  # what finder and scanner say of the candidates
     trust: float = 1.0  # probability that it is a number
 
 
 def read(
-    pixels: np.ndarray, artifact: Artifact, classify: Classify, field: Field, finder: Finder | None = None
+    pixels: np.ndarray, artifact: Artifact, classify: Classify, field: Field, sight: Sight | None = None
 ) -> list[Reading]:
     """The numbers of a uint8 image in reading order; `classify` takes crops of ink to probabilities [n, K + 1]."""
     page = images.page_ink(pixels)
-    found = list(numbers(page.pixels, artifact, classify, field, finder))
+    found = list(numbers(page.pixels, artifact, classify, field, sight))
     total = field.total
     if total is not None:
         found = _adding_up(found, total)
@@ -59,28 +59,29 @@ def numbers(
     artifact: Artifact,
     classify: Classify,
     field: Field,
-    finder: Finder | None,
+    sight: Sight | None,
     *,
     least: float = NUMBER,
 ) -> Iterator[Found]:
     """The numbers of a page's ink uint8 [H, W]: rows that are numbers with a probability of `least`."""
-    rows, atoms = segments.rows(ink, known(artifact, classify))
+    rows, atoms = segments.rows(ink, known(artifact, classify), sight.scanner.scan if sight else None)
+    rows = [row for row in rows if row.spans]
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
         return
     share = classify([pixels for pixels, _ in crops])
-    seen = None if finder is None else finder.look(ink, *around(rows))
+    seen: list[Seen | None] = [None] * len(rows) if sight is None else [*sight.see(ink, rows)]
     knowing = rejection(artifact) is not None
-    fitted = weights.choice(knowing, finder is not None)
+    fitted = weights.choice(knowing, sight is not None)
     best, last = ADDENDS if field.total is not None else ALTERNATIVES, 0
-    for row in rows:
+    for row, told in zip(rows, seen, strict=True):
         first, last = last, last + len(row.spans)
-        own, told = share[first:last], None if seen is None else seen[first:last]
+        own = share[first:last]
         if _likeliest(own, told) < UNLIKE:
             continue
         automaton = field.automaton(len(row.atoms))
         every = not isinstance(automaton, Anything) and len(row.atoms) <= SHORT
-        edges = weights.edges(row, own, artifact.classes, fitted, found=told, every=every)
+        edges = weights.edges(row, own, artifact.classes, fitted, seen=told, every=every)
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
         if not paths or paths[0].admitted <= LIKELY or not _says(paths[0]):
             continue
@@ -90,10 +91,14 @@ def numbers(
             yield Found(row, own, masks, [path for path in paths if _says(path)], told, sure)
 
 
-def _likeliest(share: np.ndarray, seen: np.ndarray | None) -> float:
-    """The greatest probability that model or finder gives any class of any candidate."""
+def _likeliest(share: np.ndarray, seen: Seen | None) -> float:
+    """The greatest probability that model, finder or scanner gives any digit of any candidate."""
     sure = float(share[:, :-1].max())
-    return sure if seen is None else max(sure, float(np.exp(seen[:, :-2].max())))
+    if seen is None:
+        return sure
+    return max(
+        sure, float(np.exp(max(seen.found[:, :-2].max(), seen.scanned[:, : share.shape[1] - 1].max())))
+    )
 
 
 def known(artifact: Artifact, classify: Classify) -> segments.Judge | None:

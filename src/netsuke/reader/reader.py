@@ -17,34 +17,36 @@ from netsuke.reader.confidence import STATES, probabilities, rejection, state
 from netsuke.reader.field import Field
 from netsuke.reader.finder import Finder
 from netsuke.reader.reading import Box, Digit, Reading
+from netsuke.reader.scanner import Scanner
+from netsuke.reader.sight import Sight
 
-DEFAULT, FINDER = "digit-base", "finder"
+DEFAULT, FINDER, SCANNER = "digit-base", "finder", "scanner"
 CENTRINGS = ("mass", "box", "none")
 
 
 class Reader:
     """Reads images with one artifact, the shipped `digit-base` unless another is given.
 
-    On pages a `finder` looks beside it: "auto" is the shipped one, for models that know what is no digit; None is none,
-    and then only shapes and gaps tell which ink is a number.
+    On pages finder and scanner look beside it: `sight` "auto" is the shipped ones, for models of digits that know what
+    is none; None is none, and then only shapes and gaps tell which ink is a number.
     Raises ArtifactError where the artifact is no classifier, or its input contract is not one that images can be
     brought to.
     """
 
     def __init__(
-        self, artifact: Artifact | None = None, *, finder: Finder | str | None = "auto", backend: str = "auto"
+        self, artifact: Artifact | None = None, *, sight: Sight | str | None = "auto", backend: str = "auto"
     ):
         self.artifact = Artifact.load(zoo.path(DEFAULT)) if artifact is None else artifact
         _ = self.artifact.classes  # one logit a class, or an error
         self._centring, self._box = _contract(self.artifact)
         rejection(self.artifact)  # what it says there must make sense
-        self._given, self._backend = finder, backend
+        self._given, self._backend = sight, backend
         self._engine = Engine(self.artifact, backend=backend)
 
     @cached_property
-    def finder(self) -> Finder | None:
+    def sight(self) -> Sight | None:
         """What looks at pages beside the model; made when first asked for, as crops need none."""
-        return _finder(self.artifact, self._backend) if isinstance(self._given, str) else self._given
+        return _sight(self.artifact, self._backend) if isinstance(self._given, str) else self._given
 
     def read(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Reading:
         """Read the one digit in an image: a file, its bytes, or uint8 pixels [H, W] or RGB(A) [H, W, 3 or 4].
@@ -79,7 +81,7 @@ class Reader:
         if self._centring == "none":
             raise ArtifactError("a model of whole images (centring none) cannot read a page; use read")
         pixels = image if isinstance(image, np.ndarray) else images.decode(image)
-        return pages.read(pixels, self.artifact, self.classified, field or Field(), self.finder)
+        return pages.read(pixels, self.artifact, self.classified, field or Field(), self.sight)
 
     def classified(self, crops: list[np.ndarray]) -> np.ndarray:
         """Probabilities float64 [n, K + 1] of crops of bright ink uint8 [h, w]; the last is that it is no digit."""
@@ -101,12 +103,14 @@ class Reader:
         return Reading(digit.digit if name != STATES[2] else "", sure, box, (digit,), state=name)
 
 
-def _finder(artifact: Artifact, backend: str) -> Finder | None:
-    """The shipped finder, for a model of single digits that knows what is none."""
-    if rejection(artifact) is None or FINDER not in zoo.names():
+def _sight(artifact: Artifact, backend: str) -> Sight | None:
+    """The shipped finder and scanner, for a model of single digits that knows what is none."""
+    if rejection(artifact) is None or not {FINDER, SCANNER} <= set(zoo.names()):
         return None
     finder = Finder(Artifact.load(zoo.path(FINDER)), backend=backend)
-    return finder if artifact.classes == finder.classes else None
+    if artifact.classes != finder.classes:
+        return None
+    return Sight(finder, Scanner(Artifact.load(zoo.path(SCANNER)), backend=backend))
 
 
 def _contract(artifact: Artifact) -> tuple[str, int]:

@@ -6,7 +6,9 @@ A path moves down a row at a time, straight or aslant, and pays for the ink it c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,8 +26,11 @@ class Cut:
     strokes: float
 
 
-def cuts(ink: np.ndarray, height: float, most: int) -> list[Cut]:
-    """Up to `most` cuts of a piece, ink uint8 [h, w], from the left; `height` is that of a digit in pixels."""
+def cuts(ink: np.ndarray, height: float, most: int, marks: Iterable[float] = ()) -> list[Cut]:
+    """Up to `most` cuts of a piece, ink uint8 [h, w], from the left; `height` is that of a digit in pixels.
+
+    Between any two neighbours of `marks`, columns where something else knows of a sign, there is one more if need be.
+    """
     if ink.shape[1] < 4:
         return []
     stroke = _stroke(ink)
@@ -34,22 +39,32 @@ def cuts(ink: np.ndarray, height: float, most: int) -> list[Cut]:
     middle = len(price) // 2
     through = (down + up - price)[middle]
     tried = np.flatnonzero(through <= DEEP * stroke)
-    if not len(tried):
+    between = [np.arange(max(1, round(a)), min(round(b) + 1, ink.shape[1])) for a, b in pairwise(marks)]
+    best = np.array([part[through[part].argmin()] for part in between if len(part)], np.intp)
+    columns = np.concatenate([tried, best])
+    if not len(columns):
         return []
-    above, below = _traced(down[: middle + 1], tried), _traced(up[middle:][::-1], tried)
+    above, below = _traced(down[: middle + 1], columns), _traced(up[middle:][::-1], columns)
     paths = np.concatenate([above[::-1], below[1:]])  # [h, n]
     beside = np.concatenate([np.zeros((len(price), 1)), np.cumsum(price, 1)], 1)
     left = np.take_along_axis(beside, paths, 1).sum(0)  # ink left of each path
     total, least = float(beside[:, -1].sum()), PART * height * stroke
     free = (least <= left) & (left <= total - least)
+    free[len(tried) :] = False
     chosen: list[int] = []
-    for k in np.argsort(through[tried], kind="stable"):
+    for k in np.argsort(through[columns], kind="stable"):
         if len(chosen) == most:
             break
         if free[k]:
             chosen.append(int(k))
-            free &= (np.abs(tried - tried[k]) >= APART * height) & (np.abs(left - left[k]) >= least)
-    return [Cut(paths[:, k], float(through[tried[k]]) / stroke) for k in sorted(chosen)]
+            free &= (np.abs(columns - columns[k]) >= APART * height) & (np.abs(left - left[k]) >= least)
+    for k, part in enumerate((part for part in between if len(part)), len(tried)):
+        if not any(part[0] <= columns[other] <= part[-1] for other in chosen):
+            chosen.append(k)
+    return [
+        Cut(paths[:, k], float(through[columns[k]]) / stroke)
+        for k in sorted(chosen, key=lambda k: columns[k])
+    ]
 
 
 def sides(cuts: list[Cut], width: int) -> np.ndarray:

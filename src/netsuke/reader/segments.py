@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from netsuke.reader import lines, seams
+from netsuke.reader import lines, scanner, seams
+from netsuke.reader.scanner import Scan
 
 # Lengths are shares of the height of the row's digits.
 WIDE = 0.75  # wider pieces may be several digits
@@ -16,9 +17,13 @@ RUN = 6  # atoms of one sign, at most
 BROAD = 1.6  # widest sign
 TOGETHER = 1.3  # widest sign of several pieces
 JUMP = 0.4  # widest gap within a sign
+HOPELESS = -9.0  # log-probability below which no sign is looked for in several atoms together
 TALL, ASIDE = 0.7, 0.12  # two pieces so tall and so far apart are no one sign
 
 Judge = Callable[[list[np.ndarray]], np.ndarray]  # crops of ink to bool: which of them are surely one digit
+Scans = Callable[
+    [list[np.ndarray], list[float]], list[Scan]
+]  # rows' ink and heights to what is read along them
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +45,16 @@ class Row:
     height: float
     box: tuple[int, int, int, int]
     spans: list[tuple[int, int]] = field(default_factory=list)  # candidates: atoms from, to (exclusive)
+    told: np.ndarray | None = None  # what a scan says of them, float64 [spans, 14] (scanner.told)
 
 
-def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.ndarray]:
+def rows(
+    ink: np.ndarray, judge: Judge | None = None, scans: Scans | None = None
+) -> tuple[list[Row], np.ndarray]:
     """The numbers of a page's ink, uint8 [H, W], and its atoms, int32 [H, W], 0 where there is none.
 
-    Wide pieces are cut and neighbours joined, but for those that `judge` knows.
+    Wide pieces are cut and neighbours joined, but for those that `judge` knows. A piece is also cut between any two
+    signs that `scans` tells of in it.
     """
     import cv2
 
@@ -53,11 +62,16 @@ def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.nda
     atoms = np.zeros(ink.shape, np.int32)
     found = lines.numbers(stats[1:])
     known = _known(ink, label, stats, found, judge) if judge else set()
+    read: list[Scan | None] = [None] * len(found)
+    if scans:
+        parts = [_together(ink, label, number) for number in found]
+        read = [*scans(parts, [number.height for number in found])]
     out, first = [], 1
-    for number in found:
+    for number, scan in zip(found, read, strict=True):
+        marks = np.zeros(0) if scan is None else scan.marks() + number.box[0]
         # beside an infinite height no piece is wide: one that is known is not cut
         pieces = [
-            _atoms(ink, label, int(i) + 1, stats[i + 1], np.inf if int(i) in known else number.height)
+            _atoms(ink, label, int(i) + 1, stats[i + 1], np.inf if int(i) in known else number.height, marks)
             for i in number.members
         ]
         made = sorted((part for piece in pieces for part in piece), key=lambda part: part[0])
@@ -68,7 +82,7 @@ def rows(ink: np.ndarray, judge: Judge | None = None) -> tuple[list[Row], np.nda
         row.spans.extend(_spans(row, known))
         out.append(row)
         first += len(made)
-    return out, atoms
+    return (_likely(out, [scan for scan in read if scan]) if scans else out), atoms
 
 
 def _known(
@@ -85,6 +99,19 @@ def _known(
         return set()
     sure = judge([_piece(ink, label, i + 1, stats[i + 1])[0] for i in whole])
     return {i for i, known in zip(whole, sure, strict=True) if known}
+
+
+def _together(ink: np.ndarray, label: np.ndarray, number: lines.Number) -> np.ndarray:
+    """The ink of a number's own pieces, uint8 [h, w] of its box."""
+    x, y, w, h = number.box
+    return ink[y : y + h, x : x + w] * np.isin(label[y : y + h, x : x + w], number.members + 1)
+
+
+def owned(ink: np.ndarray, atoms: np.ndarray, row: Row) -> np.ndarray:
+    """The same of a row whose atoms are made."""
+    x, y, w, h = row.box
+    part = atoms[y : y + h, x : x + w]
+    return ink[y : y + h, x : x + w] * ((part >= row.first) & (part < row.first + len(row.atoms)))
 
 
 def _piece(ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,14 +140,16 @@ def around(row: Row, span: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _atoms(
-    ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray, height: float
+    ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray, height: float, marks: np.ndarray
 ) -> list[tuple[float, Atom, np.ndarray]]:
-    """A piece as atoms, each with the middle of its ink and its mask; a narrow piece is one."""
+    """A piece as atoms, each with the middle of its ink and its mask; a narrow piece is one, but where it holds two
+    `marks`."""
     x, y, w, h, _ = (int(v) for v in stat)
     pixels, mask = _piece(ink, label, piece, stat)
-    found = (
-        seams.cuts(pixels, height, round(4 * w / height)) if w > WIDE * height and h > 0.5 * height else []
-    )
+    inside = marks[(marks > x) & (marks < x + w)] - x if h > 0.5 * height else marks[:0]
+    found: list[seams.Cut] = []
+    if h > 0.5 * height and (w > WIDE * height or len(inside) > 1):
+        found = seams.cuts(pixels, height, round(4 * w / height), inside)
     if not found:
         return [_atom(pixels, mask, x, y, piece, 0.0)]
     side = seams.sides(found, w)
@@ -139,6 +168,18 @@ def _atom(
     middle = x + left + float(down @ (np.arange(right - left) + 0.5)) / max(total, 1)
     box = (x + int(left), y + int(top), int(right - left), int(bottom - top))
     return middle, Atom(box, total / 255, piece, cut), part
+
+
+def _likely(rows: list[Row], scans: list[Scan]) -> list[Row]:
+    """The rows with what is read along them, less those candidates of several atoms in which no one sign is seen."""
+    boxes = [np.array([atom.box for atom in row.atoms], float) for row in rows]
+    told = scanner.told(scans, boxes, [row.spans for row in rows], [row.box[0] for row in rows])
+    out = []
+    for row, says in zip(rows, told, strict=True):
+        single = np.array([stop == start + 1 for start, stop in row.spans], bool)
+        kept = np.flatnonzero(single | (says[:, :-1].max(1) > HOPELESS))
+        out.append(replace(row, spans=[row.spans[k] for k in kept], told=says[kept]))
+    return out
 
 
 def _spans(row: Row, known: set[int]) -> list[tuple[int, int]]:

@@ -11,9 +11,11 @@ from collections import Counter
 
 import numpy as np
 
+from netsuke.reader import scanner
 from netsuke.reader.fitted import fitted
 from netsuke.reader.lattice import Edge
 from netsuke.reader.segments import Row
+from netsuke.reader.sight import Seen
 
 LEAST = 1e-5  # probability that the classifier is never below: it may be wrong
 TOP, WORTH = (
@@ -36,23 +38,23 @@ SIGNS = (
 TIES = ("cut", "strokes", "join", "gap", "uncut")  # of every edge: where it begins, and what it ties together
 DROPS = ("drop", "area", "height", "none dropped", "part dropped")
 POINTS = tuple(f"{name} {sign}" for sign in ".,-" for name in ("is", "large", "place", "long", "none of"))
-FOUND = (
-    "found",
-    "found none",
-    "misfit",
-    "none dropped there",
-    "none of a point there",
-)  # what the finder says
-NAMES = SIGNS + TIES + DROPS + POINTS + FOUND
-# Of a model that knows what is no digit, with a finder and without; and of one that does not.
-FINDING, KNOWING, NAIVE = (fitted("lattice", kind, NAMES) for kind in ("finding", "knowing", "naive"))
+# What the finder says of a digit, of what is dropped and of a separator; and the scanner.
+FOUND = ("found", "found none", "misfit", "none dropped there", "none of a point there")
+SCANNED = ("scanned", "scanned none", "scanned point")
+NAMES = SIGNS + TIES + DROPS + POINTS + FOUND + SCANNED
+POINTED = (
+    -2.0
+)  # log-probability from which a span may be a separator because the scanner says so, whatever its shape
+UNSEEN = 12.0  # nats: the scanner is never surer that a sign does not stand somewhere
+# Of a model that knows what is no digit, with finder and scanner and without; and of one that does not.
+SEEING, KNOWING, NAIVE = (fitted("lattice", kind, NAMES) for kind in ("seeing", "knowing", "naive"))
 
 
-def choice(knowing: bool, finding: bool) -> np.ndarray:
-    """The weights of a classifier that knows what is no digit, or does not, with a finder or without."""
+def choice(knowing: bool, seeing: bool) -> np.ndarray:
+    """The weights of a classifier that knows what is no digit, or does not, with a Sight beside it or without."""
     if not knowing:
         return NAIVE
-    return FINDING if finding else KNOWING
+    return SEEING if seeing else KNOWING
 
 
 def edges(
@@ -61,15 +63,15 @@ def edges(
     classes: tuple[str, ...],
     weights: np.ndarray,
     *,
-    found: np.ndarray | None = None,
+    seen: Seen | None = None,
     every: bool = False,
 ) -> list[Edge]:
     """The edges of a row from the probabilities float64 [spans, K + 1] of its candidates; their key is the span.
 
-    `found` [spans, K + 2] is what a finder says of them (Finder.look).
+    `seen` is what finder and scanner say of them.
     `every` class of a candidate gets one, for a field that may ask for any; else those that may be right.
     """
-    table, names = features(row, share, classes, found)
+    table, names = features(row, share, classes, seen)
     weight = table @ weights
     by_class = weight[: len(row.spans) * len(classes)].reshape(len(row.spans), len(classes))
     rank = np.argsort(np.argsort(-by_class, 1), 1)
@@ -80,7 +82,7 @@ def edges(
 
 
 def features(
-    row: Row, share: np.ndarray, classes: tuple[str, ...], found: np.ndarray | None = None
+    row: Row, share: np.ndarray, classes: tuple[str, ...], seen: Seen | None = None
 ) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """Features float64 [edges, NAMES] of all edges of a row, and of each its span's number and its sign.
 
@@ -88,7 +90,9 @@ def features(
     """
     shape, tie, (likely, none) = shapes(row), ties(row), logs(share)
     n, k = likely.shape
-    there = np.zeros((n, k + 2)) if found is None else np.maximum(found, np.log(LEAST))
+    there, told = np.zeros((n, k + 2)), np.zeros((n, len(scanner.SIGNS) + 1))
+    if seen is not None:
+        there, told = np.maximum(seen.found, np.log(LEAST)), np.maximum(seen.scanned, -UNSEEN)
     signed, dropped, pointed = np.cumsum([len(SIGNS), len(TIES), len(DROPS)])
     found_at = NAMES.index("found")  # then "found none" and "misfit"
     digits = np.zeros((n, k, len(NAMES)))
@@ -97,12 +101,16 @@ def features(
     digits[..., signed - 1] = [symbol == "1" for symbol in classes]
     digits[..., signed:dropped] = tie[:, None]
     digits[..., found_at], digits[..., found_at + 1 : found_at + 3] = there[:, :k], there[:, None, k:]
+    if seen is not None:  # the classes of a Sight are digits
+        digits[..., NAMES.index("scanned")] = told[:, [scanner.SIGNS.index(symbol) for symbol in classes]]
     tables = [digits.reshape(n * k, -1)]
     names = [(key, symbol) for key in range(n) for symbol in classes]
 
     def add(keys: np.ndarray, symbol: str, at: int, part: np.ndarray) -> None:
         table = np.zeros((len(keys), len(NAMES)))
         table[:, NAMES.index("none of a point there" if symbol else "none dropped there")] = there[keys, k]
+        read = "scanned point" if symbol else "scanned none"
+        table[:, NAMES.index(read)] = told[keys, scanner.SIGNS.index(symbol) if symbol else -1]
         table[:, signed:dropped], table[:, at : at + part.shape[1]] = tie[keys], part[keys]
         tables.append(table)
         names.extend((int(key), symbol) for key in keys)
@@ -111,6 +119,8 @@ def features(
         np.flatnonzero([stop == start + 1 for start, stop in row.spans]), "", dropped, drops(row, shape, none)
     )
     for symbol, may_be, part in points(row, shape, none):
+        if seen is not None:
+            may_be = may_be | (told[:, scanner.SIGNS.index(symbol)] > POINTED)
         add(np.flatnonzero(may_be), symbol, pointed + POINTS.index(f"is {symbol}"), part)
     return np.concatenate(tables), names
 

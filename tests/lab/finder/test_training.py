@@ -44,7 +44,7 @@ def test_it_learns_and_becomes_a_finder(tiles, tmp_path):
 
 
 def test_a_stopped_run_goes_on_and_another_run_does_not_take_its_place(tiles, tmp_path, monkeypatch):
-    monkeypatch.setattr("netsuke.lab.finder.training.SAVED", 2)
+    monkeypatch.setattr("netsuke.lab.sampled.SAVED", 2)
     work, steps = tmp_path / "work", []
 
     class Killed(Exception):

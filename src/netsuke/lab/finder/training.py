@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from netsuke.artifact import Artifact
-from netsuke.lab import checkpoint
+from netsuke.lab import sampled
 from netsuke.lab.finder.tiles import ANY, NONE, Tiles
 from netsuke.lab.lower import lower
 from netsuke.lab.steps.quantize import calibrated
@@ -20,8 +18,6 @@ from netsuke.reader.finder import STRIDE, TILE
 
 BLANK = 0.1  # weight of a cell that sees no ink
 REACH = 0.1  # weight of the boxes
-EMA = 0.998  # of the weights, a step
-SAVED = 200  # steps between checkpoints
 
 
 def loss(out: Tensor, tiles: Tensor, cells: Tensor, reach: Tensor) -> Tensor:
@@ -48,40 +44,8 @@ def train(
     work: Path | None = None,
     told: Callable[[int, float], None] = lambda step, value: None,
 ) -> nn.Module:
-    """The net after so many steps of Adam under one cosine, its weights averaged over the last (EMA).
-
-    With `work`, a checkpoint every SAVED steps, from which a run of the same arguments goes on. `told` hears of each
-    step and its loss.
-    """
-    averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
-    net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
-    optimizer = torch.optim.AdamW(net.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-2)
-    size = sum(parameter.numel() for parameter in net.parameters())
-    identity, start = f"finder of {size}: {steps} {batch} {lr}", 0
-    state = checkpoint.read(work, identity) if work else None
-    if state:
-        net.load_state_dict(state["net"])
-        mean.load_state_dict(state["mean"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-        tiles.rng = np.random.default_rng(start)
-    for step in range(start, steps):
-        for group in optimizer.param_groups:
-            warm = min(1.0, (step + 1) / 200)
-            group["lr"] = lr * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
-        x, cells, reach = (torch.from_numpy(part) for part in tiles.draw(batch))
-        value = loss(net(x.float().div(255).contiguous(memory_format=torch.channels_last)), x, cells, reach)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
-        mean.update_parameters(net)
-        told(step, float(value.detach()))
-        if work and (step + 1) % SAVED == 0:
-            state = {"net": net.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
-            checkpoint.write(work, {"identity": identity, "step": step + 1, **state})
-    return mean.module.eval()
+    """The net after so many steps, as `sampled.train` makes them."""
+    return sampled.train(net, tiles, loss, steps=steps, batch=batch, lr=lr, work=work, told=told)
 
 
 def finished(net: nn.Module, tiles: Tiles, *, images: int = 256, bits: int = 8) -> Artifact:

@@ -63,17 +63,18 @@ class ConvNormAct(nn.Sequential):
         self,
         inputs: int,
         outputs: int,
-        kernel: int = 3,
-        stride: int = 1,
+        kernel: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
         groups: int = 1,
         act: str = "relu",
         eps: float = 1e-5,
         momentum: float = 0.1,
         padding: int | None = None,
     ):
-        padding = (kernel - 1) // 2 if padding is None else padding
+        rows, columns = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        sides = ((rows - 1) // 2, (columns - 1) // 2) if padding is None else (padding, padding)
         layers: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+            nn.Conv2d(inputs, outputs, kernel, stride, sides, groups=groups, bias=False),
             nn.BatchNorm2d(outputs, eps=eps, momentum=momentum),
         ]
         super().__init__(*layers, *([activation(act)] if act else []))

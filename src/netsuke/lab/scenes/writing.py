@@ -20,6 +20,11 @@ SPACING = {
 }
 NESTED = 0.4  # of the narrower of two neighbours, how much of its box may lie within the other's
 JOINING, JOINED = 0.12, 0.6  # share of numbers with ligatures, and of the neighbours joined in them
+TYING, TIED = 0.35, 0.85  # the same of neighbours that are both zeros: they are written in one go
+UNEVEN, FIRST = (
+    0.2,
+    0.12,
+)  # share of numbers whose digits differ in height, and of those that begin with a tall one
 SEPARATORS = ".,-"
 CURRENCY = "$#%&*+="  # signs before and after an amount, from pen strokes
 Item = tuple[
@@ -40,8 +45,9 @@ def amount(rng: np.random.Generator, most: int = 12) -> str:
     """Text of a number: plain, with decimals, with thousands, a date or code with dashes; 1 to `most` digits."""
     n = min(most, 1 + int(rng.geometric(0.22)))
     digits = [str(int(d)) for d in rng.integers(10, size=n)]
-    if n > 2 and rng.random() < 0.15:  # prices end in zeros
-        digits[-2:] = "00"
+    if n > 2 and rng.random() < 0.3:  # prices and round sums end in zeros
+        zeros = int(rng.integers(2, min(n, 5)))
+        digits[-zeros:] = "0" * zeros
     kind = rng.random()
     if kind < 0.5 or n < 3:
         return "".join(digits)
@@ -62,7 +68,10 @@ def number(text: str, hand: Hand, rng: np.random.Generator, *, spacing: str | No
     """The digits and separators of `text` set by one hand; `spacing` is a key of SPACING or any."""
     (low, high) = SPACING[spacing or _spacing(rng)][0]
     unruly, drift = rng.uniform(0.01, 0.07), rng.normal(0, 0.02)
+    heights = 1.2 * (rng.uniform(0.07, 0.16) if rng.random() < UNEVEN else unruly)
     joined = JOINED if rng.random() < JOINING else 0.0
+    tied = TIED if rng.random() < TYING else joined
+    tall = float(rng.uniform(1.1, 1.45)) if rng.random() < FIRST else 1.0
     items: list[Item] = []
     edge: np.ndarray | None = None  # the right side of what is written, in each band of height
     x = 0.0
@@ -74,7 +83,7 @@ def number(text: str, hand: Hand, rng: np.random.Generator, *, spacing: str | No
             x, edge = left + glyph.width * height, None
             continue
         glyph = hand.digit(int(c), rng)
-        height = float(np.exp(rng.normal(0, 1.2 * unruly)))
+        height = float(np.exp(rng.normal(0, heights))) * (1.0 if items else tall)
         foot = float(rng.normal(0, unruly)) + drift * x
         gap = float(rng.uniform(low, high)) + (hand.pen.width if low >= 0 else 0)
         if edge is None:
@@ -82,7 +91,8 @@ def number(text: str, hand: Hand, rng: np.random.Generator, *, spacing: str | No
         else:  # however well two shapes nest, each keeps most of its own place
             left = max(_beside(edge, glyph) + gap, x - NESTED * min(glyph.width * height, items[-1][1].width))
         items.append((c, glyph, left, foot, height))
-        if edge is not None and rng.random() < joined:
+        zeros = c == "0" and bool(items[-2:-1]) and items[-2][0] == "0"
+        if edge is not None and rng.random() < (tied if zeros else joined):
             items[-1:-1] = _ligature(items[-2], items[-1], rng)
         x, edge = left + glyph.width * height, left + glyph.right * height
     return Run(text, tuple(items), x)

@@ -1,0 +1,179 @@
+"""What a row says from left to right: a network that reads strips of ink, and its word on each candidate.
+
+The finder looks at places of a page, one by one; the scanner reads along a row, each digit once: of two that touch it
+sees both. It tells of each frame, two pixels wide, which sign is written there or that none begins or goes on: the
+alphabet of connectionist temporal classification (Graves et al., 2006). Between the bounds of a candidate that gives
+the probability that exactly one sign stands there, and which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from netsuke.artifact import Artifact
+from netsuke.engine import Engine
+from netsuke.errors import ArtifactError
+
+TALL, WIDE, STRIDE = 32, 128, 2  # pixels of a tile, and of a frame
+MARGIN = 16  # pixels at a tile's ends that are left to its neighbours
+HEIGHT = 20.0  # pixels: a row's digits are brought to that
+SQUEEZED = 0.75  # a row that is taller than a tile is made smaller by so much at most, then cut
+AROUND = 4  # pixels before and behind a row that are its own
+LARGER = 4.0  # a row is made larger by so much at most
+SIGNS = "0123456789.,-"
+BATCH = 32  # tiles that are run together
+DOUBT = 0.65  # probability of none from which no sign is told
+
+
+class Scanner:
+    """Reads rows with an artifact that gives a map [signs, 1, W / 2] of a tile [1, 32, W]."""
+
+    def __init__(self, artifact: Artifact, *, backend: str = "auto"):
+        scans = artifact.manifest.get("scans")
+        if scans != list(SIGNS):
+            raise ArtifactError("no scanner: its manifest does not say that it scans for digits and . , -")
+        shape = artifact.graph.types(artifact.tensors)[artifact.graph.output].shape
+        wanted = (1, TALL, WIDE), (len(SIGNS), 1, WIDE // STRIDE)
+        if (artifact.graph.input_shape, shape) != wanted:
+            raise ArtifactError(
+                f"a scanner maps {list(wanted[0])} to {list(wanted[1])}; "
+                f"this maps {list(artifact.graph.input_shape)} to {list(shape)}"
+            )
+        self._scale = float(artifact.graph.ops[-1].attrs.get("scale", 1.0))
+        self._engine = Engine(artifact, backend=backend)
+
+    def scan(self, inks: Sequence[np.ndarray], heights: Sequence[float]) -> list[Scan]:
+        """Reads rows of ink, uint8 [h, w] each, whose digits are of these heights in pixels."""
+        if not len(inks):
+            return []
+        factors = [scale(ink.shape[0], height) for ink, height in zip(inks, heights, strict=True)]
+        strips = [strip(ink, factor, factor) for ink, factor in zip(inks, factors, strict=True)]
+        cut = [tiles(one) for one in strips]
+        together = np.concatenate(cut)
+        maps = [self._engine.run(together[i : i + BATCH]) for i in range(0, len(together), BATCH)]
+        last = np.cumsum([len(part) for part in cut])
+        own = np.split(np.concatenate(maps)[:, :, 0] * self._scale, last[:-1])
+        return [Scan(framed(part), factor) for part, factor in zip(own, factors, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What is read along a row: log-probabilities float64 [frames, 14] of SIGNS and of none; a pixel of its ink is
+    `factor` pixels of the strip, and its first is MARGIN pixels behind the first frame."""
+
+    frames: np.ndarray
+    factor: float
+
+    def marks(self) -> np.ndarray:
+        """Where a sign is told, in pixels of the row's ink from its left: float [n], growing."""
+        frames = np.exp(self.frames)
+        sign = np.where(frames[:, -1] < DOUBT, frames[:, :-1].argmax(1), -1)
+        begins = np.flatnonzero(np.diff(sign, prepend=-1) * (sign >= 0))
+        ends = np.flatnonzero(np.diff(sign, append=-1) * (sign >= 0)) + 1
+        return ((begins + ends) / 2 * STRIDE - MARGIN) / self.factor
+
+
+def told(
+    scans: Sequence[Scan],
+    boxes: Sequence[np.ndarray],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    left: Sequence[int],
+) -> list[np.ndarray]:
+    """Of each row's spans of atoms the log-probabilities float64 [spans, 14] that exactly one sign stands within it,
+    one column a sign, and that none does.
+
+    `boxes` [atoms, 4] (x, y, w, h) are in the order of their middles, `left` is where the row's ink begins.
+    """
+    if not len(scans):
+        return []
+    ends, past = [], 0
+    for scan, box, span, begin in zip(scans, boxes, spans, left, strict=True):
+        starts = bounds((box[:, [0, 2]] - [begin, 0]) * scan.factor, len(scan.frames))
+        ends.append(past + starts[np.array(span).reshape(-1, 2)])
+        past += len(scan.frames)
+    frames, (first, last) = np.concatenate([scan.frames for scan in scans]), np.concatenate(ends).T
+    found = np.concatenate([once(frames, first, last), silent(frames, first, last)[:, None]], 1)
+    return np.split(found, np.cumsum([len(span) for span in spans])[:-1])
+
+
+def scale(tall: int, height: float) -> float:
+    """What brings a row's digits of `height` pixels to HEIGHT, or to less where the row is `tall`."""
+    factor = min(HEIGHT / max(height, 1.0), LARGER)
+    return factor * min(1.0, max(SQUEEZED, (TALL - 2) / (tall * factor)))
+
+
+def strip(ink: np.ndarray, down: float, across: float, *, lift: float = 0.0) -> np.ndarray:
+    """Ink uint8 [h, w] scaled and set in the middle of a strip uint8 [TALL, n], or so many pixels above it."""
+    import cv2
+
+    size = max(1, round(ink.shape[1] * across)), max(1, round(ink.shape[0] * down))
+    fine = cv2.INTER_AREA if down < 1 else cv2.INTER_LINEAR
+    small = ink if size == ink.shape[::-1] else cv2.resize(ink, size, interpolation=fine)
+    out = np.zeros((TALL, size[0]), np.uint8)
+    top = round((TALL - size[1]) / 2 - lift)
+    skip, left = max(0, -top), max(0, top)
+    part = small[skip : skip + TALL - left]
+    out[left : left + len(part)] = part
+    return out
+
+
+def tiles(one: np.ndarray) -> np.ndarray:
+    """A strip [TALL, n] as tiles [m, 1, TALL, WIDE] that overlap by two margins."""
+    core = WIDE - 2 * MARGIN
+    count = max(1, -(-one.shape[1] // core))
+    padded = np.zeros((TALL, count * core + 2 * MARGIN), np.uint8)
+    padded[:, MARGIN : MARGIN + one.shape[1]] = one
+    return np.stack([padded[None, :, i * core : i * core + WIDE] for i in range(count)])
+
+
+def framed(maps: np.ndarray) -> np.ndarray:
+    """Log-probabilities [frames, 14] of the signs and of none along a strip, from its tiles' maps [m, 13, 64]."""
+    edge = MARGIN // STRIDE
+    middle = maps[:, :, edge:-edge].transpose(0, 2, 1).reshape(-1, maps.shape[1])
+    value = np.concatenate([maps[0, :, :edge].T, middle, maps[-1, :, -edge:].T])
+    value = np.concatenate([value, np.zeros((len(value), 1))], 1)
+    value -= value.max(1, keepdims=True)
+    return value - np.log(np.exp(value).sum(1, keepdims=True))
+
+
+def bounds(places: np.ndarray, frames: int) -> np.ndarray:
+    """The first frame of each atom and of what follows the last, [atoms + 1]: every frame is of one atom, but for
+    those that lie more than AROUND pixels outside.
+
+    `places` [atoms, 2] are left sides and widths in pixels of the strip, in the order of their middles.
+    """
+    left, right = places[1:, 0], np.maximum.accumulate(places.sum(1))[:-1]
+    middle = places[:, 0] + places[:, 1] / 2
+    between = np.clip((left + right) / 2, middle[:-1], middle[1:])
+    outer = (MARGIN - AROUND) // STRIDE
+    cells = np.round((between + MARGIN - 0.5) / STRIDE).astype(np.int64).clip(outer, frames - outer)
+    return np.concatenate([[outer], cells, [frames - outer]])
+
+
+def silent(frames: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Log-probability [n] that no sign stands from frame `first` to `last` (exclusive)."""
+    behind = np.concatenate([[0.0], np.cumsum(frames[:, -1])])
+    return behind[last] - behind[first]
+
+
+def once(frames: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Log-probabilities [n, 13] that from frame `first` to `last` (exclusive) exactly one sign stands, and which.
+
+    That is the sum over all frames in which it may begin and end; before and behind it is none. -inf is less than any
+    number can tell.
+    """
+    chance = np.exp(frames)
+    ahead = np.ones((len(first), 1))  # none so far; then in the sign, and behind it
+    within, behind = np.zeros((2, len(first), frames.shape[1] - 1))
+    for step in range(int((last - first).max(initial=0))):
+        at = np.flatnonzero(first + step < last)
+        part = chance[first[at] + step]
+        sign, none = part[:, :-1], part[:, -1:]
+        behind[at] = (behind[at] + within[at]) * none
+        within[at] = (within[at] + ahead[at]) * sign
+        ahead[at] *= none
+    with np.errstate(divide="ignore"):
+        return np.log(within + behind)

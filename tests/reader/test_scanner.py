@@ -1,0 +1,137 @@
+"""The scanner: what it says of candidates is what its frames say, wherever a row stands and however long it is."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsuke import zoo
+from netsuke.artifact import Artifact
+from netsuke.errors import ArtifactError
+from netsuke.reader import scanner as scanning
+from netsuke.reader import segments
+from netsuke.reader.scanner import (
+    AROUND,
+    MARGIN,
+    SIGNS,
+    STRIDE,
+    TALL,
+    WIDE,
+    Scanner,
+    bounds,
+    once,
+)
+
+NONE = len(SIGNS)
+
+
+@pytest.fixture(scope="module")
+def scanner() -> Scanner:
+    return Scanner(Artifact.load(zoo.path("scanner")), backend="packaged")
+
+
+def page(text: str, size: float, at: tuple[int, int] = (30, 120), width: int = 900) -> np.ndarray:
+    """Printed text as a page's ink; a digit of size 1 is 21 pixels high."""
+    ink = np.zeros((240, width), np.uint8)
+    cv2.putText(ink, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, 255, max(1, round(2 * size)), cv2.LINE_AA)
+    return ink
+
+
+def along(scanner: Scanner, ink: np.ndarray) -> str:
+    """What the scanner tells along the only row, each run of frames once."""
+    x, y, w, h = cv2.boundingRect(ink)
+    (scan,) = scanner.scan([ink[y : y + h, x : x + w]], [h])
+    best = scan.frames.argmax(1)
+    return "".join(SIGNS[k] for i, k in enumerate(best) if k != NONE and (i == 0 or best[i - 1] != k))
+
+
+@pytest.mark.parametrize("size", [0.6, 1.0, 3.0])
+@pytest.mark.parametrize("text", ["3", "2580", "90210", "314159265358"])
+def test_printed_digits_are_read_at_any_size_and_length(scanner, text, size):
+    assert along(scanner, page(text, size)) == text
+
+
+def test_what_a_row_says_does_not_hang_on_where_its_tiles_begin(scanner):
+    found = {along(scanner, page("86420" * 3, 0.9, (x, 100))) for x in range(20, 40, 3)}
+    assert found == {"86420" * 3}
+
+
+def test_candidates_are_told_what_they_are(scanner):
+    (row,), _ = segments.rows(page("90210", 1.2), scans=scanner.scan)
+    assert row.told is not None
+    assert row.told.shape == (len(row.spans), NONE + 1)
+    sure = {SIGNS[int(told.argmax())] for told in row.told if told[:NONE].max() > np.log(0.8)}
+    assert sure == set("9021")
+
+
+def test_words_and_blots_say_nothing(scanner):
+    (row,), _ = segments.rows(page("BAHN", 1.2), scans=scanner.scan)
+    assert row.told is not None
+    assert np.median(row.told[:, :10].max(1)) < np.log(0.5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(0, 2), st.integers(0, 2))
+@settings(max_examples=25, deadline=None)
+def test_once_is_the_sum_over_all_ways_to_tell_a_sign_once(seed, length, before, behind):
+    frames = np.random.default_rng(seed).normal(0, 2, (before + length + behind, NONE + 1))
+    frames -= np.log(np.exp(frames).sum(1, keepdims=True))
+    (found,) = once(frames, np.array([before]), np.array([before + length]))
+    for sign in (0, NONE - 1):
+        total = 0.0
+        for way in product((sign, NONE), repeat=length):
+            runs = sum(k == sign and (i == 0 or way[i - 1] != sign) for i, k in enumerate(way))
+            if runs == 1:
+                total += np.exp(sum(frames[before + i, k] for i, k in enumerate(way)))
+        assert found[sign] == pytest.approx(np.log(total))
+
+
+def test_no_frames_tell_nothing():
+    frames = np.full((4, NONE + 1), -np.log(NONE + 1))
+    assert (once(frames, np.array([2]), np.array([2])) == -np.inf).all()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=12), st.floats(0.1, 4)
+)
+@settings(max_examples=50, deadline=None)
+def test_every_frame_is_of_one_atom(places, factor):
+    places.sort(key=lambda place: place[0] + place[1] / 2)  # as rows have them: by their middles
+    found = bounds(np.array(places, float) * factor, 200)
+    assert found[0] == (MARGIN - AROUND) // STRIDE
+    assert found[-1] == 200 - found[0]
+    assert len(found) == len(places) + 1
+    assert (np.diff(found) >= 0).all()
+
+
+@pytest.mark.parametrize("width", [1, 95, 96, 97, 500])
+def test_tiles_cover_a_strip_once(width):
+    one = np.random.default_rng(width).integers(1, 255, (TALL, width), dtype=np.uint8)
+    cut = scanning.tiles(one)
+    assert cut.shape[1:] == (1, TALL, WIDE)
+    seen = np.repeat(
+        cut[:, :1, 0, ::STRIDE].astype(float), NONE, 1
+    )  # a map that tells the pixel of its frame
+    frames = scanning.framed(seen)
+    assert len(frames) == (len(cut) * (WIDE - 2 * MARGIN) + 2 * MARGIN) // STRIDE
+    shares = frames[MARGIN // STRIDE :, 0] - frames[MARGIN // STRIDE :, -1]  # a logit beside the constant 0
+    assert np.allclose(shares[: -(-width // STRIDE)], one[0, ::STRIDE])
+
+
+@pytest.mark.parametrize(("tall", "height"), [(20, 20), (60, 20), (400, 20), (3, 1), (500, 400)])
+def test_strips_keep_their_height(tall, height):
+    factor = scanning.scale(tall, height)
+    assert 0 < factor <= 4
+    assert scanning.strip(np.full((tall, 30), 9, np.uint8), factor, factor).shape[0] == TALL
+
+
+def test_another_network_is_no_scanner():
+    with pytest.raises(ArtifactError, match="does not say that it scans"):
+        Scanner(Artifact.load(zoo.path("finder")))
+    odd = Artifact.load(zoo.path("finder")).with_manifest(scans=list(SIGNS))
+    with pytest.raises(ArtifactError, match=r"a scanner maps .* this maps \[1, 128, 128\]"):
+        Scanner(odd)
