@@ -12,6 +12,7 @@ from netsuke.lab.pens.ink import Pen, mapped, pen, placed, wobbled
 from netsuke.lab.pens.outliers import LETTERS
 from netsuke.lab.pens.strokes import Path, Strokes, load
 
+RISING = 0.25  # share of the hands that begin a 1 with a long stroke upwards, as much of Europe does
 BITMAPS = 0.25  # share of the hands whose digits are MNIST's
 NEAR = 0.15  # the part of MNIST, by stroke weight, that counts as one hand
 TALL = set("bdfhkltgpqy") | set("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -46,9 +47,14 @@ class Hand:
     wobble: float
     level: float  # grey level at which its bitmaps are cut
     weight: float  # where in MNIST's order of stroke weights its digits come from, 0 to 1
+    rise: float = (
+        0.0  # how far the stroke upwards goes before a 1, as a share of its height; 0: as anyone wrote it
+    )
 
     def digit(self, label: int, rng: np.random.Generator) -> Glyph:
         """A digit as this hand writes it; another hand's where it never wrote that one."""
+        if label == 1 and self.rise:
+            return self.strokes(_rising(self.rise * float(rng.uniform(0.8, 1.2)), rng), rng)
         if self.writer is None:
             images = _by_weight(self.split)[label]
             i = int((self.weight + NEAR * rng.uniform(-0.5, 0.5)) % 1 * len(images))
@@ -84,6 +90,7 @@ def hand(rng: np.random.Generator, split: str = "train", *, kind: str | None = N
         wobble=float(rng.uniform(0.2, 0.9)),
         level=float(rng.uniform(60, 150)),
         weight=float(rng.random()),
+        rise=float(rng.uniform(0.35, 1.0)) if rng.random() < RISING else 0.0,
     )
 
 
@@ -129,6 +136,18 @@ def _written(kind: str, split: str, writer: int, label: str, rng: np.random.Gene
     if first == end:
         first, end = 0, len(samples)
     return strokes.path(int(samples[int(rng.integers(first, end))]))
+
+
+def _rising(rise: float, rng: np.random.Generator) -> Path:
+    """A 1 of a stroke upwards and one down, perhaps with a bar under it."""
+    reach, lean = rise * float(rng.uniform(0.35, 0.75)), float(rng.normal(0, 0.06))
+    bend = float(rng.normal(0, 0.06))
+    up = [[-reach, rise - 1], [-reach / 2 + bend, rise / 2 - 1], [0, -1], [lean, 0]]
+    path = [np.array(up, np.float32)]
+    if rng.random() < 0.12:
+        wide = float(rng.uniform(0.15, 0.35))
+        path.append(np.array([[lean - wide, 0], [lean + wide, 0]], np.float32))
+    return path
 
 
 @lru_cache(maxsize=2)
