@@ -53,3 +53,11 @@ def test_a_shipped_model_is_as_right_as_it_says(mnist, name):
 def test_unknown_names_are_answered_with_the_known():
     with pytest.raises(OptionError, match="digit-small"):
         zoo.path("digit-huge")
+
+
+def test_a_file_is_taken_before_a_shipped_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert zoo.file("digit-base") == zoo.path("digit-base")
+    Path("digit-base").write_bytes(b"mine")
+    assert zoo.file("digit-base") == Path("digit-base")
+    assert zoo.file("gone.netsuke") == Path("gone.netsuke")  # whoever opens it says so

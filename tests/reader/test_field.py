@@ -59,6 +59,7 @@ def test_an_unescaped_full_stop_is_a_full_stop():
 @pytest.mark.parametrize(
     "pattern",
     [
+        "",
         "(",
         ")",
         "[",

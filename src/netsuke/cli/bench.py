@@ -18,7 +18,7 @@ FIRST_BASELINES = ("onnxruntime", "numpy")  # what others are compared with, unl
 
 
 def bench(
-    artifact: Annotated[Path, typer.Argument(help="A .netsuke file.")],
+    artifact: Annotated[Path, typer.Argument(help="A .netsuke file, or the name of a shipped model.")],
     seconds: Annotated[float, typer.Option(min=0.01, max=600, help="How long to time each figure.")] = 1.0,
     only: Annotated[
         str | None, typer.Option(help="Contenders, separated by commas; default: all there are.")
@@ -43,6 +43,9 @@ def bench(
 
     Example: netsuke bench digits.netsuke --json
     """
+    from netsuke import zoo
+
+    artifact, beside = zoo.file(artifact), zoo.file(beside) if beside else None
     if device is not None:
         from netsuke.cli.device import devices
         from netsuke.errors import OptionError

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def evaluate(
     artifact: Annotated[
         str | None,
-        typer.Argument(help="A .netsuke file; with --images a shipped model too, its default one if none."),
+        typer.Argument(
+            help="A .netsuke file, or the name of a shipped model; with --images the default one if none."
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="A catalogue name or a folder of images.")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which part of the data.")] = "test",
@@ -84,8 +86,10 @@ def evaluate(
 
 def _classified(artifact: Path, data: str, split: str) -> dict[str, Any]:
     from netsuke import data as catalogue
+    from netsuke import zoo
     from netsuke.artifact import Artifact
 
+    artifact = zoo.file(artifact)
     model = Artifact.load(artifact)
     dataset = fitting(model, catalogue.load(data, need=(split,)).require(split), str(artifact))
     document = measured(model, dataset, split)

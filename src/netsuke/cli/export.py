@@ -26,7 +26,7 @@ TOP1_SHARE = 0.999  # of images whose class must be the same where a runtime may
 
 
 def export(
-    artifact: Annotated[Path, typer.Argument(help="A .netsuke file.")],
+    artifact: Annotated[Path, typer.Argument(help="A .netsuke file, or the name of a shipped model.")],
     to: Annotated[str, typer.Option(help=f"Targets, separated by commas: {', '.join(FILES)}.")] = "c",
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")] = Path("."),
     verify: Annotated[
@@ -44,11 +44,13 @@ def export(
 
     Example: netsuke export small.netsuke --to c,onnx,wasm -o out/ --verify mnist
     """
+    from netsuke import zoo
     from netsuke.artifact import Artifact
     from netsuke.cli import console
 
     targets = chosen(to)
     options = set_options(settings or [], targets)
+    artifact = zoo.file(artifact)
     model = Artifact.load(artifact)
     images = test_images(verify, model, str(artifact)) if verify else None  # before anything is written
     results = all_written(model, targets, out, artifact.stem, options)

@@ -202,14 +202,13 @@ class Plan:
 
 
 def artifact(model: str | None) -> Artifact | None:
-    """A file before a shipped model of the same name; None for the reader's own default."""
+    """None for the reader's own default."""
     from netsuke import zoo
     from netsuke.artifact import Artifact
 
     if model is None:
         return None
-    named = model in zoo.names() and not Path(model).is_file()
-    return Artifact.load(zoo.path(model) if named else model)
+    return Artifact.load(zoo.file(model))
 
 
 def decoded(task: Task) -> np.ndarray:

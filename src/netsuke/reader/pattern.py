@@ -23,6 +23,8 @@ class Pattern:
     def __init__(self, text: str):
         self._arcs: list[list[tuple[frozenset[str] | None, int]]] = []  # None: without a sign
         self._text, self._at = text, 0
+        if not text:
+            raise OptionError(r"an empty pattern admits no number; one looks like \d{4}-\d{2}")
         if len(text) > MOST:
             raise OptionError(f"a pattern has at most {MOST} characters; got {len(text)}")
         first, self._last = self._choice()

@@ -25,6 +25,12 @@ def path(name: str) -> Path:
     return Path(str(files(__name__) / f"{name}{_SUFFIX}"))
 
 
+def file(given: str | Path) -> Path:
+    """The file of that path or, where there is none, of the shipped artifact of that name."""
+    here = Path(given)
+    return path(str(given)) if str(given) in names() and not here.is_file() else here
+
+
 def record(name: str) -> dict[str, Any]:
     """What was measured of a shipped artifact's recipe over several seeds: the record that made it."""
     return json.loads(path(name).with_suffix(".json").read_text(encoding="utf-8"))
