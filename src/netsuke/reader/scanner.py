@@ -67,6 +67,10 @@ class Scan:
     frames: np.ndarray
     factor: float
 
+    def loudest(self) -> float:
+        """The greatest probability of a digit anywhere."""
+        return float(np.exp(self.frames[:, :10].max()))
+
     def marks(self) -> np.ndarray:
         """Where a sign is told, in pixels of the row's ink from its left: float [n], growing."""
         frames = np.exp(self.frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import numpy as np
 
@@ -18,6 +19,7 @@ BROAD = 1.6  # widest sign
 TOGETHER = 1.3  # widest sign of several pieces
 JUMP = 0.4  # widest gap within a sign
 HOPELESS = -9.0  # log-probability below which no sign is looked for in several atoms together
+MUTE = 0.05  # probability below which a row has no digit
 TALL, ASIDE = 0.7, 0.12  # two pieces so tall and so far apart are no one sign
 
 Judge = Callable[[list[np.ndarray]], np.ndarray]  # crops of ink to bool: which of them are surely one digit
@@ -54,18 +56,20 @@ def rows(
     """The numbers of a page's ink, uint8 [H, W], and its atoms, int32 [H, W], 0 where there is none.
 
     Wide pieces are cut and neighbours joined, but for those that `judge` knows. A piece is also cut between any two
-    signs that `scans` tells of in it.
+    signs that `scans` tells of in it, and rows in which it tells of no digit are left out.
     """
     import cv2
 
     _, label, stats, _ = cv2.connectedComponentsWithStats((ink > 0).astype(np.uint8), connectivity=8)
     atoms = np.zeros(ink.shape, np.int32)
     found = lines.numbers(stats[1:])
-    known = _known(ink, label, stats, found, judge) if judge else set()
     read: list[Scan | None] = [None] * len(found)
     if scans:
         parts = [_together(ink, label, number) for number in found]
-        read = [*scans(parts, [number.height for number in found])]
+        every = scans(parts, [number.height for number in found])
+        speaking = [scan.loudest() >= MUTE for scan in every]
+        found, read = [*compress(found, speaking)], [*compress(every, speaking)]
+    known = _known(ink, label, stats, found, judge) if judge else set()
     out, first = [], 1
     for number, scan in zip(found, read, strict=True):
         marks = np.zeros(0) if scan is None else scan.marks() + number.box[0]
