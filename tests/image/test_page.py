@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netsuke.errors import DataError
-from netsuke.image import page_ink
+from netsuke.image import page_digit, page_ink
 
 SHAPE = (240, 640)
 
@@ -44,6 +44,20 @@ def test_plain_paper_of_either_polarity_and_colour():
     for one in (image, 255 - image, image[..., None], np.dstack([image] * 3)):
         assert agree(strokes(one), TRUTH) > 0.97
     assert page_ink(image).scale == 1
+
+
+def test_the_digit_of_a_crop_is_its_largest_piece_and_what_is_near():
+    crop = np.full((120, 200), 230, np.uint8)
+    cv2.rectangle(crop, (60, 30), (84, 90), 40, 6)
+    cv2.line(crop, (90, 40), (96, 44), 40, 4)  # a part of it
+    cv2.rectangle(crop, (170, 30), (180, 60), 40, 5)  # a neighbour
+    half = cv2.resize(crop, (100, 60), interpolation=cv2.INTER_AREA)
+    large = np.kron(crop, np.ones((10, 10), np.uint8))
+    for by, image in ((1, crop), (0.5, half), (10, large)):
+        ink = page_digit(image)
+        assert ink is not None
+        assert np.allclose(np.array(ink.box) / by, (57, 27, 41, 67), atol=4)
+    assert page_digit(np.full((50, 40), 200, np.uint8)) is None
 
 
 def test_a_shadow_is_no_ink():

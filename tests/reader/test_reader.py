@@ -79,6 +79,22 @@ def test_blank_paper_is_an_empty_reading():
     assert (reading.text, reading.confidence, reading.digits) == ("", 0.0, ())
 
 
+@pytest.mark.parametrize("sign", ["2", "5", "8"])
+def test_a_digit_on_patterned_paper_is_seen_at_the_second_look(sign):
+    paper = 210 - 25 * (np.indices((80, 64)).sum(0) % 7 < 2)
+    crop = paper.astype(np.uint8)
+    reader = Reader(backend="packaged")
+    assert reader.read(crop).state == "not a digit"
+    cv2.putText(crop, sign, (18, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.5, 100, 3, cv2.LINE_AA)
+    reading = reader.read(crop)
+    assert reading.text == sign
+    assert 0.3 < reading.confidence <= 0.7  # less than at the first
+    x, y, _, h = reading.box
+    assert abs(x - 20) < 4
+    assert abs(y - 28) < 4
+    assert abs(h - 33) < 5
+
+
 def test_confidence_is_the_softmax_of_scaled_logits():
     weights = [math.exp(v) for v in (0.0, 2.0, 1.0)]
     expected = [w / sum(weights) for w in weights]

@@ -3,7 +3,7 @@
 from netsuke.image.files import MAX_BYTES, decode
 from netsuke.image.fitting import fit, fits
 from netsuke.image.ink import Ink, find_ink, grey, normalize
-from netsuke.image.page import PageInk, page_ink
+from netsuke.image.page import PageInk, page_digit, page_ink
 from netsuke.image.paged import pages
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "fits",
     "grey",
     "normalize",
+    "page_digit",
     "page_ink",
     "pages",
 ]

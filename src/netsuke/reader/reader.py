@@ -21,6 +21,8 @@ from netsuke.reader.scanner import Scanner
 from netsuke.reader.sight import Sight
 
 DEFAULT, FINDER, SCANNER = "digit-base", "finder", "scanner"
+SECOND = 0.7  # of its confidence is left to a digit that is seen at the second look only
+EDGE = 0.03  # of a crop's side: nearer to it is at it
 CENTRINGS = ("mass", "box", "none")
 
 
@@ -54,11 +56,13 @@ class Reader:
         Paper and ink may be of any brightness and size. Raises DataError where `image` cannot be decoded.
         """
         pixels = image if isinstance(image, np.ndarray) else images.decode(image)
-        prepared = self.prepare(pixels)
-        if prepared is None:
-            return Reading("", 0.0, (0, 0, 0, 0), (), state=STATES[2])
-        x, box = prepared
-        return self._reading(probabilities(self.artifact, self._engine.run(x))[0], box)
+        prepared, first = self.prepare(pixels), Reading("", 0.0, (0, 0, 0, 0), (), state=STATES[2])
+        if prepared is not None:
+            x, box = prepared
+            first = self._reading(probabilities(self.artifact, self._engine.run(x))[0], box)
+            if first.state != STATES[2] or not _covers(box, pixels):
+                return first
+        return self._second(pixels) or first
 
     def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, Box] | None:
         """The model's input, uint8 [1, C, H, W], and the box it was taken from; None where the paper is blank."""
@@ -83,6 +87,16 @@ class Reader:
         pixels = image if isinstance(image, np.ndarray) else images.decode(image)
         return pages.read(pixels, self.artifact, self.classified, field or Field(), self.sight)
 
+    def _second(self, pixels: np.ndarray) -> Reading | None:
+        """A crop that looks blank, or full of ink, by its page's ink; None where that is no digit, or the model cannot
+        tell."""
+        knows = self._centring != "none" and rejection(self.artifact) is not None
+        ink = images.page_digit(pixels) if knows else None
+        if ink is None:
+            return None
+        reading = self._reading(self.classified([ink.pixels])[0] * SECOND, ink.box)
+        return None if reading.state == STATES[2] else reading
+
     def classified(self, crops: list[np.ndarray]) -> np.ndarray:
         """Probabilities float64 [n, K + 1] of crops of bright ink uint8 [h, w]; the last is that it is no digit."""
         return probabilities(self.artifact, self._engine.run(self._inputs(crops)))
@@ -101,6 +115,12 @@ class Reader:
         name = state(self.artifact, sure)
         digit = Digit(classes[first], sure, box, classes[second], float(share[second]), name)
         return Reading(digit.digit if name != STATES[2] else "", sure, box, (digit,), state=name)
+
+
+def _covers(box: Box, pixels: np.ndarray) -> bool:
+    """Whether ink goes to all sides of an image, as a pattern of the paper does."""
+    (x, y, w, h), (high, wide) = box, pixels.shape[:2]
+    return x <= EDGE * wide and y <= EDGE * high and x + w >= (1 - EDGE) * wide and y + h >= (1 - EDGE) * high
 
 
 def _sight(artifact: Artifact, backend: str) -> Sight | None:
