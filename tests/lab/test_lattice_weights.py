@@ -47,6 +47,16 @@ def test_a_row_without_digits_says_nothing():
     )  # half known: left out
 
 
+def test_a_text_is_spelt_by_what_stands_in_its_place():
+    reader, (boxes, texts) = Reader(backend="packaged"), placed("2580")
+    (right,) = lattice_weights.cases(reader, strip("2580"), boxes, texts)
+    aside = [(x, y, w, 0.35 * h) for x, y, w, h in boxes]  # its upper third
+    (wrong,) = lattice_weights.cases(reader, strip("2580"), aside, texts)
+    assert np.isfinite(right.spelt).any(0).all()
+    assert np.isfinite(wrong.spelt).sum() < np.isfinite(right.spelt).sum()
+    assert not np.isfinite(wrong.spelt).any(0).all()
+
+
 def test_a_fit_makes_texts_likelier(cases):
     def likelihood(theta: np.ndarray) -> float:
         total = 0.0

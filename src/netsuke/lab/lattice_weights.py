@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsuke import image as images
+from netsuke.measure.reading import iou
 from netsuke.reader import Reader, segments, weights
 from netsuke.reader.pages import known
 from netsuke.reader.sight import Seen
@@ -20,6 +21,7 @@ from netsuke.reader.sight import Seen
 Box = tuple[float, float, float, float]  # x, y, w, h
 Text = tuple[str, Box]
 
+PLACED = 0.4  # share of two boxes that is common to both: the same digit
 HOPELESS = 8.0  # nats: a text less likely than this moves little
 
 
@@ -27,7 +29,8 @@ HOPELESS = 8.0  # nats: a text less likely than this moves little
 class Case:
     """A row's edges: features float32 [n, features], where each begins and ends, and what a text makes of them.
 
-    `symbols` are their signs (empty: none); `spelt` float [n, T] is 0 where an edge is sign t of the text, else -inf.
+    `symbols` are their signs (empty: none); `spelt` float [n, T] is 0 where an edge is sign t of the text and
+    stands where that does, else -inf.
     """
 
     features: np.ndarray
@@ -60,16 +63,36 @@ def cases(reader: Reader, image: np.ndarray, digits: Sequence[Box], texts: Seque
     first = 0
     for row, told in zip(rows, seen, strict=True):
         last = first + len(row.spans)
-        x, y, w, h = (v * page.scale for v in row.box)
-        which = row_text((x, y, w, h), digits, texts)
+        place = scaled(row.box, page.scale)
+        which = row_text(place, digits, texts)
         if which is not None:
             text = texts[which][0] if which >= 0 else ""
             features, edges = weights.features(row, share[first:last], reader.artifact.classes, told)
             symbols = np.array([symbol for _, symbol in edges])
             spans = np.array([row.spans[key] for key, _ in edges])
             spelt = np.where(symbols[:, None] == np.array(list(text), dtype="<U1"), 0.0, -np.inf)
+            boxes = [segments.around(row, row.spans[key]) for key, _ in edges]
+            elsewhere = ~_placed([scaled(box, page.scale) for box in boxes], text, digits, place)
+            spelt[elsewhere] = -np.inf
             yield Case(features.astype(np.float32), spans[:, 0], spans[:, 1], symbols, spelt, len(row.atoms))
         first = last
+
+
+def scaled(box: Sequence[float], factor: float) -> Box:
+    """A box in other pixels."""
+    x, y, w, h = box
+    return x * factor, y * factor, w * factor, h * factor
+
+
+def _placed(boxes: Sequence[Box], text: str, digits: Sequence[Box], row: Box) -> np.ndarray:
+    """Which edges (boxes [n, 4]) stand where the signs of a row's text do, bool [n, signs]: a digit on its own box."""
+    inside = sorted((box for box in digits if _covered(box, row) > 0.5), key=lambda box: box[0] + box[2] / 2)
+    place = iter(inside)
+    signs = [
+        iou(boxes, [next(place)])[:, 0] > PLACED if sign.isdigit() else np.ones(len(boxes), bool)
+        for sign in text
+    ]
+    return np.stack(signs, 1) if signs else np.ones((len(boxes), 0), bool)
 
 
 def row_text(row: Box, digits: Sequence[Box], texts: Sequence[Text]) -> int | None:

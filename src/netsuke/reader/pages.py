@@ -16,6 +16,7 @@ from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
 from netsuke.reader.lattice import Anything, Edge, Path, decode
 from netsuke.reader.reading import Digit, Reading
+from netsuke.reader.scanner import SIGNS
 from netsuke.reader.sight import Seen, Sight
 
 ALTERNATIVES = 5  # texts that are told of a number
@@ -156,6 +157,8 @@ def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: t
     k = artifact.classes.index(edge.symbol)
     second = max((i for i in range(len(share) - 1) if i != k), key=lambda i: share[i], default=k)
     sure = float(share[k])
+    if number.seen is not None:  # cut from its neighbours it may look like none to the classifier
+        sure = (sure + float(np.exp(number.seen.scanned[edge.key, SIGNS.index(edge.symbol)]))) / 2
     runner_up = artifact.classes[second]
     return Digit(edge.symbol, sure, box, runner_up, float(share[second]), state(artifact, sure), mask=mask)
 

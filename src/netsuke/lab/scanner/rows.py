@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from netsuke import image as images
 from netsuke.lab.finder.tiles import Sheets
-from netsuke.lab.lattice_weights import Box, row_text
+from netsuke.lab.lattice_weights import Box, row_text, scaled
 from netsuke.reader import segments
 from netsuke.reader.scanner import MARGIN, SIGNS, STRIDE, TALL, WIDE, scale, strip
 
@@ -38,8 +38,8 @@ def made(seed: int, first: int, count: int, *, split: str = "train") -> Iterator
         else:
             scene = scenes.string(rng, split=split, spacing="touching" if rng.random() < TOUCHING else None)
         page = images.page_ink(scene.image)
-        digits = [_in_ink(mark.box, page.scale) for mark in scene.digits]
-        texts = [(line.text, _in_ink(line.box, page.scale)) for line in scene.strings]
+        digits = [scaled(mark.box, 1 / page.scale) for mark in scene.digits]
+        texts = [(line.text, scaled(line.box, 1 / page.scale)) for line in scene.strings]
         own = {mark.number: box for mark, box in zip(scene.digits, digits, strict=True)}
         members = [[own[number] for number in line] for line in scene.members]
         rows, atoms = segments.rows(page.pixels)
@@ -58,11 +58,6 @@ def made(seed: int, first: int, count: int, *, split: str = "train") -> Iterator
                 boxes[:, [1, 2]] -= row.box[:2]
                 boxes[:, 1:] *= factor
             yield cv2.imencode(".png", cv2.resize(ink, size, interpolation=fine))[1].tobytes(), boxes
-
-
-def _in_ink(box: Sequence[float], scale: float) -> Box:
-    x, y, w, h = box
-    return x / scale, y / scale, w / scale, h / scale
 
 
 def placed(text: str, digits: list[Box]) -> np.ndarray:
