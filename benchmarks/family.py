@@ -241,7 +241,7 @@ def sheets(work: Path, name: str, count: int, make: Callable) -> finder.Sheets:
 
 def decoder(work: Path, scale: float) -> None:
     """What edges of the lattice and whole rows weigh, with finder and scanner and without, to fitted.json."""
-    segments.DOUBT = 0.0  # made pages have more bars beside their numbers than most
+    segments.RATHER = 0.0  # made pages have more bars beside their numbers than most
     base = Artifact.load(work / "digit-base.netsuke")
     table: dict = json.loads((Path(weights.__file__).parent / "fitted.json").read_text(encoding="utf-8"))
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ BROAD = 1.6  # widest sign
 TOGETHER = 1.3  # widest sign of several pieces
 JUMP = 0.4  # widest gap within a sign
 HOPELESS = -9.0  # log-probability below which no sign is looked for in several atoms together
-DOUBT = 2.0  # nats by which such a stroke is rather a 1 than none, as far as the scanner can tell
+RATHER = 2.0  # nats by which such a stroke is rather a 1 than none, as far as the scanner can tell
 BAR, ONE_OR_NONE = 2.5, (1, -1)  # widths of a lone upright stroke's height; columns of what a scan says
 MUTE = 0.05  # probability below which a row has no digit
 TALL, ASIDE = 0.7, 0.12  # two pieces so tall and so far apart are no one sign
@@ -185,10 +185,9 @@ def _likely(rows: list[Row], scans: list[Scan]) -> list[Row]:
     told = scanner.told(scans, boxes, [row.spans for row in rows], [row.box[0] for row in rows])
     out = []
     for row, says in zip(rows, told, strict=True):
-        if (
-            len(row.atoms) == 1 and row.box[3] > BAR * row.box[2]
-        ):  # a 1 or a bar: along a row of its own none can tell
-            says[:, ONE_OR_NONE] = says[:, ONE_OR_NONE].max(1, keepdims=True) - (0.0, DOUBT)
+        # a 1 or a bar: along a row of its own none can tell
+        if len(row.atoms) == 1 and row.box[3] > BAR * row.box[2]:
+            says[:, ONE_OR_NONE] = says[:, ONE_OR_NONE].max(1, keepdims=True) - (0.0, RATHER)
         single = np.array([stop == start + 1 for start, stop in row.spans], bool)
         kept = np.flatnonzero(single | (says[:, :-1].max(1) > HOPELESS))
         out.append(replace(row, spans=[row.spans[k] for k in kept], told=says[kept]))
