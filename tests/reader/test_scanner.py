@@ -14,7 +14,7 @@ from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError
 from netsuke.reader import scanner as scanning
-from netsuke.reader import segments
+from netsuke.reader import seams, segments
 from netsuke.reader.scanner import (
     AROUND,
     MARGIN,
@@ -135,3 +135,36 @@ def test_another_network_is_no_scanner():
     odd = Artifact.load(zoo.path("finder")).with_manifest(scans=list(SIGNS))
     with pytest.raises(ArtifactError, match=r"a scanner maps .* this maps \[1, 128, 128\]"):
         Scanner(odd)
+
+
+def silence(inks: list[np.ndarray], heights: list[float]) -> list[scanning.Scan]:
+    """A scanner that tells of no sign."""
+    frames = np.full((40, NONE + 1), np.log(1e-4))
+    frames[:, -1] = np.log1p(-NONE * 1e-4)
+    return [scanning.Scan(frames, 1.0) for _ in inks]
+
+
+def test_rows_that_say_nothing_are_left_out_but_lone_strokes_are_not():
+    assert len(segments.rows(page("2580", 1.5))[0]) == 1
+    assert not segments.rows(page("2580", 1.5), scans=silence)[0]
+    bar = np.zeros((90, 60), np.uint8)
+    bar[20:70, 28:33] = 255
+    (row,), _ = segments.rows(bar, scans=silence)
+    assert row.told is not None
+    assert row.told[0, 1] == row.told[0].max()  # rather a 1 than none
+    blot = np.zeros((90, 60), np.uint8)
+    blot[20:70, 10:50] = 255
+    (row,), _ = segments.rows(blot, scans=silence)
+    assert row.told is not None
+    assert row.told[0].argmax() == NONE
+
+
+def test_a_piece_is_cut_between_two_signs_that_are_told_of():
+    block = np.zeros((30, 44), np.uint8)
+    block[np.arange(30) % 4 < 2] = 255  # eight thin strokes: no path through them is cheap
+    assert not seams.cuts(block, 30.0, 4)
+    (cut,) = seams.cuts(block, 30.0, 4, (10.0, 33.0))
+    assert (cut.columns >= 10).all()
+    assert (cut.columns <= 33).all()
+    assert len(seams.cuts(block, 30.0, 4, (8.0, 22.0, 36.0))) == 2
+    assert not seams.cuts(block, 30.0, 4, (20.0,))
