@@ -151,7 +151,7 @@ def test_rows_that_say_nothing_are_left_out_but_lone_strokes_are_not():
     bar[20:70, 28:33] = 255
     (row,), _ = segments.rows(bar, scans=silence)
     assert row.told is not None
-    assert row.told[0, 1] == row.told[0].max()  # rather a 1 than none
+    assert row.told[0, 1] > row.told[0, -1] == np.delete(row.told[0], 1).max()  # rather a 1 than none
     blot = np.zeros((90, 60), np.uint8)
     blot[20:70, 10:50] = 255
     (row,), _ = segments.rows(blot, scans=silence)

@@ -29,8 +29,8 @@ class Source(Protocol):
 def train(
     net: nn.Module,
     source: Source,
-    loss: Callable[..., Tensor],
     *,
+    loss: Callable[..., Tensor],
     steps: int,
     batch: int,
     lr: float,

@@ -66,7 +66,6 @@ def numbers(
 ) -> Iterator[Found]:
     """The numbers of a page's ink uint8 [H, W]: rows that are numbers with a probability of `least`."""
     rows, atoms = segments.rows(ink, known(artifact, classify), sight.scanner.scan if sight else None)
-    rows = [row for row in rows if row.spans]
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
         return

@@ -40,7 +40,8 @@ def cuts(ink: np.ndarray, height: float, most: int, marks: Iterable[float] = ())
     through = (down + up - price)[middle]
     tried = np.flatnonzero(through <= DEEP * stroke)
     between = [np.arange(max(1, round(a)), min(round(b) + 1, ink.shape[1])) for a, b in pairwise(marks)]
-    best = np.array([part[through[part].argmin()] for part in between if len(part)], np.intp)
+    between = [part for part in between if len(part)]
+    best = np.array([part[through[part].argmin()] for part in between], np.intp)
     columns = np.concatenate([tried, best])
     if not len(columns):
         return []
@@ -58,7 +59,7 @@ def cuts(ink: np.ndarray, height: float, most: int, marks: Iterable[float] = ())
         if free[k]:
             chosen.append(int(k))
             free &= (np.abs(columns - columns[k]) >= APART * height) & (np.abs(left - left[k]) >= least)
-    for k, part in enumerate((part for part in between if len(part)), len(tried)):
+    for k, part in enumerate(between, len(tried)):
         if not any(part[0] <= columns[other] <= part[-1] for other in chosen):
             chosen.append(k)
     return [

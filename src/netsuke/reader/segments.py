@@ -155,7 +155,7 @@ def _atoms(
     `marks`."""
     x, y, w, h, _ = (int(v) for v in stat)
     pixels, mask = _piece(ink, label, piece, stat)
-    inside = marks[(marks > x) & (marks < x + w)] - x if h > 0.5 * height else marks[:0]
+    inside = marks[(marks > x) & (marks < x + w)] - x
     found: list[seams.Cut] = []
     if h > 0.5 * height and (w > WIDE * height or len(inside) > 1):
         found = seams.cuts(pixels, height, round(4 * w / height), inside)

@@ -42,9 +42,7 @@ POINTS = tuple(f"{name} {sign}" for sign in ".,-" for name in ("is", "large", "p
 FOUND = ("found", "found none", "misfit", "none dropped there", "none of a point there")
 SCANNED = ("scanned", "scanned none", "scanned point")
 NAMES = SIGNS + TIES + DROPS + POINTS + FOUND + SCANNED
-POINTED = (
-    -2.0
-)  # log-probability from which a span may be a separator because the scanner says so, whatever its shape
+POINTED = -2.0  # log-probability from which the scanner makes a span of any shape a possible separator
 UNSEEN = 12.0  # nats: the scanner is never surer that a sign does not stand somewhere
 # Of a model that knows what is no digit, with finder and scanner and without; and of one that does not.
 SEEING, KNOWING, NAIVE = (fitted("lattice", kind, NAMES) for kind in ("seeing", "knowing", "naive"))

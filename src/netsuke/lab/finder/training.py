@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,18 +33,7 @@ def loss(out: Tensor, tiles: Tensor, cells: Tensor, reach: Tensor) -> Tensor:
     return (each * weight).sum() / weight.sum() + REACH * boxes
 
 
-def train(
-    net: nn.Module,
-    tiles: Tiles,
-    *,
-    steps: int,
-    batch: int = 32,
-    lr: float = 4e-3,
-    work: Path | None = None,
-    told: Callable[[int, float], None] = lambda step, value: None,
-) -> nn.Module:
-    """The net after so many steps, as `sampled.train` makes them."""
-    return sampled.train(net, tiles, loss, steps=steps, batch=batch, lr=lr, work=work, told=told)
+train = partial(sampled.train, loss=loss, batch=32, lr=4e-3)  # of a net and what it draws from, `steps` of it
 
 
 def finished(net: nn.Module, tiles: Tiles, *, images: int = 256, bits: int = 8) -> Artifact:

@@ -45,7 +45,7 @@ def made(seed: int, first: int, count: int, *, split: str = "train") -> Iterator
         rows, atoms = segments.rows(page.pixels)
         for row in rows:
             found = row_text(row.box, digits, texts)
-            if found is None or not row.spans:
+            if found is None:
                 continue
             ink, factor = segments.owned(page.pixels, atoms, row), KEPT / row.height
             if max(ink.shape) * factor > 4096 or min(ink.shape) < 1:
@@ -134,8 +134,7 @@ def _asked(
     whole = (x >= 0) & (x + w <= WIDE)
     mark = signs >= SIGNS.index(".")
     for k in np.flatnonzero(~whole):
-        at = np.arange(max(0, int(x[k] / STRIDE) - 1), min(count, int((x[k] + w[k]) / STRIDE) + 2))
-        free[at[at >= 0]] = True
+        free[max(0, int(x[k] / STRIDE) - 1) : max(0, int((x[k] + w[k]) / STRIDE) + 2)] = True
     kept = np.flatnonzero(whole)
     if len(kept) > MOST:
         return None

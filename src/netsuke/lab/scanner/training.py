@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,31 +40,18 @@ def loss(out: Tensor, tiles: Tensor, signs: Tensor, frames: Tensor, free: Tensor
     skips = torch.full((n, 2 * most + 1), NEVER)
     skips[:, 1::2] = torch.where(same, NEVER, 0.0)
     ahead = torch.full((n, 2 * most + 1), NEVER)
-    ahead[:, 0] = 0.0
-    ahead = torch.cat([ahead[:, :1] + emit[:, :1, 0], emit[:, 1:2, 0], ahead[:, 2:]], 1)
+    ahead[:, :2] = 0.0  # it begins with none or with the first sign
+    ahead = ahead + emit[..., 0]
     for t in range(1, count):
         before = functional.pad(ahead, (1, 0), value=NEVER)[:, :-1]
         beyond = functional.pad(ahead, (2, 0), value=NEVER)[:, :-2] + skips
         ahead = torch.logsumexp(torch.stack([ahead, before, beyond]), 0) + emit[..., t]
     last = 2 * (signs >= 0).sum(1)
-    ends = torch.stack([last, (last - 1).clamp(min=0)], 1)
-    final = ahead.gather(1, ends)
-    final = torch.where(torch.stack([last >= 0, last > 0], 1), final, torch.full_like(final, NEVER))
-    return -torch.logsumexp(final, 1).mean() / count
+    behind, within = ahead.gather(1, torch.stack([last, (last - 1).clamp(min=0)], 1)).T
+    return -torch.logaddexp(behind, within.masked_fill(last == 0, NEVER)).mean() / count
 
 
-def train(
-    net: nn.Module,
-    strips: Strips,
-    *,
-    steps: int,
-    batch: int = 64,
-    lr: float = 4e-3,
-    work: Path | None = None,
-    told: Callable[[int, float], None] = lambda step, value: None,
-) -> nn.Module:
-    """The net after so many steps, as `sampled.train` makes them."""
-    return sampled.train(net, strips, loss, steps=steps, batch=batch, lr=lr, work=work, told=told)
+train = partial(sampled.train, loss=loss, batch=64, lr=4e-3)  # of a net and what it draws from, `steps` of it
 
 
 def finished(net: nn.Module, strips: Strips, *, images: int = 512, bits: int = 8) -> Artifact:

@@ -47,9 +47,7 @@ class Hand:
     wobble: float
     level: float  # grey level at which its bitmaps are cut
     weight: float  # where in MNIST's order of stroke weights its digits come from, 0 to 1
-    rise: float = (
-        0.0  # how far the stroke upwards goes before a 1, as a share of its height; 0: as anyone wrote it
-    )
+    rise: float = 0.0  # length of the stroke upwards before a 1, as a share of its height; 0: as written
 
     def digit(self, label: int, rng: np.random.Generator) -> Glyph:
         """A digit as this hand writes it; another hand's where it never wrote that one."""

@@ -21,10 +21,7 @@ SPACING = {
 NESTED = 0.4  # of the narrower of two neighbours, how much of its box may lie within the other's
 JOINING, JOINED = 0.12, 0.6  # share of numbers with ligatures, and of the neighbours joined in them
 TYING, TIED = 0.35, 0.85  # the same of neighbours that are both zeros: they are written in one go
-UNEVEN, FIRST = (
-    0.2,
-    0.12,
-)  # share of numbers whose digits differ in height, and of those that begin with a tall one
+UNEVEN, FIRST = 0.2, 0.12  # share of numbers whose digits differ in height, and that begin with a tall one
 SEPARATORS = ".,-"
 CURRENCY = "$#%&*+="  # signs before and after an amount, from pen strokes
 Item = tuple[
