@@ -86,6 +86,23 @@ def test_touching_digits_are_parted(reader, glyphs):
     assert right >= 0.7 * len(pairs), f"{right} of {len(pairs)}"
 
 
+def test_boxes_of_cut_digits_lie_in_the_image_and_their_masks_in_them(reader, glyphs):
+    looked = 0
+    for pair in ("20", "58", "03", "85", "96", "88", "060"):
+        image = strip(glyphs, pair, gap=-6)[14:, 24:-24]
+        for digit in (digit for reading in reader.read_all(image) for digit in reading.digits):
+            x, y, w, h = digit.box
+            assert x >= 0
+            assert y >= 0
+            assert x + w <= image.shape[1]
+            assert y + h <= image.shape[0]
+            assert digit.mask is not None
+            assert digit.mask.shape == (h, w)
+            assert digit.mask.any()
+            looked += not (digit.mask[:, 0].any() and digit.mask[:, -1].any())
+    assert looked  # some boxes hold more than the ink that was cut for them
+
+
 def test_separators_are_told_apart(reader, glyphs):
     (reading,) = reader.read_all(strip(glyphs, "38.250"))
     assert reading.text == "38.250"

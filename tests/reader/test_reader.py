@@ -79,6 +79,20 @@ def test_blank_paper_is_an_empty_reading():
     assert (reading.text, reading.confidence, reading.digits) == ("", 0.0, ())
 
 
+def test_what_stands_beside_an_image_or_runs_through_it_is_no_digit_of_it():
+    reader = Reader(backend="packaged")
+
+    def stroke(left: int, top: int, foot: int, thick: int = 5) -> np.ndarray:
+        crop = np.full((90, 80), 225, np.uint8)
+        cv2.line(crop, (left, top), (left, foot), 40, thick)
+        return cv2.GaussianBlur(crop, (3, 3), 0)
+
+    assert reader.read(stroke(40, 22, 68)).text == "1"
+    assert reader.read(stroke(1, 22, 68)).state == "not a digit"
+    assert reader.read(stroke(78, 22, 68)).state == "not a digit"
+    assert reader.read(stroke(40, -5, 95, thick=2)).state == "not a digit"
+
+
 @pytest.mark.parametrize("sign", ["2", "5", "8"])
 def test_a_digit_on_patterned_paper_is_seen_at_the_second_look(sign):
     paper = 210 - 25 * (np.indices((80, 64)).sum(0) % 7 < 2)

@@ -96,16 +96,26 @@ def test_no_frames_tell_nothing():
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=12), st.floats(0.1, 4)
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=12),
+    st.floats(0.1, 4),
+    st.lists(st.floats(0, 200), max_size=12),
 )
 @settings(max_examples=50, deadline=None)
-def test_every_frame_is_of_one_atom(places, factor):
+def test_every_frame_is_of_one_atom(places, factor, peaks):
     places.sort(key=lambda place: place[0] + place[1] / 2)  # as rows have them: by their middles
-    found = bounds(np.array(places, float) * factor, 200)
+    found = bounds(np.array(places, float) * factor, 200, np.sort(peaks))
     assert found[0] == (MARGIN - AROUND) // STRIDE
     assert found[-1] == 200 - found[0]
     assert len(found) == len(places) + 1
     assert (np.diff(found) >= 0).all()
+
+
+def test_a_bound_lies_between_two_signs_that_are_told_near_it():
+    places = np.array([[0, 30], [20, 30]], float)  # leaning over each other: their boxes' middle is pixel 25
+    middle = round((25 + MARGIN - 0.5) / STRIDE)
+    assert bounds(places, 64, np.array([]))[1] == middle
+    assert bounds(places, 64, np.array([middle - 4.0, middle - 2.0]))[1] == middle - 3
+    assert bounds(places, 64, np.array([middle + 8.0, middle + 20.0]))[1] == middle  # too far to be its
 
 
 @pytest.mark.parametrize("width", [1, 95, 96, 97, 500])
@@ -168,3 +178,25 @@ def test_a_piece_is_cut_between_two_signs_that_are_told_of():
     assert (cut.columns <= 33).all()
     assert len(seams.cuts(block, 30.0, 4, (8.0, 22.0, 36.0))) == 2
     assert not seams.cuts(block, 30.0, 4, (20.0,))
+    (cut,) = seams.cuts(block, 30.0, 4, (0.0, 40.0))
+    assert (cut.columns > 8).all()  # what lies beside a mark is its own
+    assert (cut.columns < 32).all()
+
+
+def test_a_piece_that_looks_like_one_digit_is_cut_where_two_are_told_of():
+    known = lambda crops: np.ones(len(crops), bool)  # noqa: E731
+
+    def two(inks: list[np.ndarray], heights: list[float]) -> list[scanning.Scan]:
+        (scan,) = silence(inks, heights)
+        for at, sign in ((10, 9), (15, 1)):
+            scan.frames[at] = np.log(1e-4)
+            scan.frames[at, sign] = np.log1p(-NONE * 1e-4)
+        return [scan]
+
+    block = np.zeros((60, 60), np.uint8)
+    block[15:45, 20:48] = 255
+    assert len(segments.rows(block, known)[0][0].atoms) == 1
+    (row,), _ = segments.rows(block, known, two)
+    assert row.told is not None
+    assert [span for span in row.spans if span[1] == span[0] + 1] == [(0, 1), (1, 2)]
+    assert [int(row.told[row.spans.index(span)].argmax()) for span in ((0, 1), (1, 2))] == [9, 1]

@@ -36,7 +36,8 @@ def seen(share: np.ndarray) -> Seen:
     with np.errstate(divide="ignore"):
         log = np.log(share)
     points = np.full((len(share), 3), -9.0)
-    return Seen(np.c_[log, np.full(len(share), 0.15)], np.c_[log[:, :10], points, log[:, 10]])
+    boxes = np.zeros((len(share), 4))
+    return Seen(np.c_[log, np.full(len(share), 0.15)], boxes, np.c_[log[:, :10], points, log[:, 10]])
 
 
 @pytest.mark.parametrize("sight", [True, False])

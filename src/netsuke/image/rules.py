@@ -1,8 +1,11 @@
-"""Ruled lines, grids and boxes: found as long straight runs, taken out without breaking the strokes that cross them."""
+"""Ruled lines, grids and boxes: found as long straight runs, taken out without breaking the strokes that cross them.
+
+Short lines stay, such as the bars between the cells of a form: stems of digits look the same, and what reads tells them
+apart better.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,7 +28,6 @@ SLOPES = np.linspace(-0.12, 0.12, 33)  # rises of a line by its length
 THIN = 0.025  # of a line's length: its thickness, at most; touching digits make bars of a thirtieth
 THIN_WHOLE = 0.035  # where it runs from side to side
 THIN_CORNERS = 0.045  # where it ends in corners on both sides
-ALIKE = 0.25  # by how much, as a share, lines of one frame differ in thickness
 
 
 def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
@@ -39,12 +41,8 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     run = max(SHORTEST, round(RUN * max(ink.shape)))
     along = _Runs(contrast, floor, run)
     down = _Runs(cv2.transpose(contrast), cv2.transpose(floor), run)
-    flat, upright = along.rules(_near(cv2.transpose(down.runs))), down.rules(_near(cv2.transpose(along.runs)))
-    if flat.any():
-        upright = np.maximum(upright, down.framed(cv2.transpose(flat)))
-    upright = cv2.transpose(upright)
-    if upright.any():
-        flat = np.maximum(flat, along.framed(upright))
+    flat = along.rules(_near(cv2.transpose(down.runs)))
+    upright = cv2.transpose(down.rules(_near(cv2.transpose(along.runs))))
     if not (flat.any() or upright.any()):
         return contrast
     gone = _outside_strokes(ink, flat)
@@ -141,6 +139,8 @@ class _Runs:
 
         They may be thicker where both ends lie in `corners`, bool [H, W]: at upright runs.
         """
+        import cv2
+
         last = self.contrast.shape[1] - 1 - EDGE
 
         def are_rules(lines: _Lines) -> np.ndarray:
@@ -150,43 +150,8 @@ class _Runs:
             thin = lines.thickness <= np.maximum(share * lines.length, np.where(whole, 3.5, 0))
             return thin & (whole | (lines.length >= LONG * self.run))
 
-        return self._chosen(self.pieces, min(LONG * self.run, last - EDGE), are_rules)
-
-    def framed(self, across: np.ndarray) -> np.ndarray:
-        """The flat lines that end on both sides at lines `across`: of these a single run is enough.
-
-        They must be as thick and as dark as those, since a pen, too, may go from line to line.
-        """
-        import cv2
-
-        frame, window = _near(across), np.ones((11, 11), np.uint8)
-        thick = cv2.dilate(across, window)
-        dark = cv2.dilate(self.contrast * (across > 0), window)
-        pieces = self.pieces
-
-        def are_rules(lines: _Lines) -> np.ndarray:
-            left, right = lines.ends
-            like_thick, like_dark = (np.add(of[left], of[right], dtype=float) / 2 for of in (thick, dark))
-            own_dark = lines.of(self.contrast[lines.y, lines.x]) / np.maximum(lines.points, 1)
-            return (
-                frame[left] & frame[right]
-                & (np.abs(lines.thickness - like_thick) <= 1 + ALIKE * like_thick)
-                & (own_dark >= (1 - 2 * ALIKE) * like_dark) & (own_dark <= 1.2 * like_dark)
-            )  # fmt: skip
-
-        touching = pieces.of(frame[pieces.y, pieces.x]) > 0
-        return self._chosen(pieces.these(touching), self.run, are_rules)
-
-    def _chosen(
-        self, pieces: _Lines, long: float, are_rules: Callable[[_Lines], np.ndarray]
-    ) -> np.ndarray:  # fmt: skip
-        """Thickness in pixels where a line is, uint8 [H, W]: of the lines among the pieces of at least this length.
-
-        They are no longer pieces then.
-        """
-        import cv2
-
         out: np.ndarray = np.zeros(self.contrast.shape, np.uint8)
+        pieces, long = self.pieces, min(LONG * self.run, last - EDGE)
         while True:
             pieces = pieces.these(pieces.length >= long)
             if not pieces.count:
@@ -198,7 +163,6 @@ class _Runs:
             taken = good[lines.owner]
             out[lines.y[taken], lines.x[taken]] = np.maximum(1, lines.thickness.round())[lines.owner[taken]]
             pieces = pieces.only(~near).these(good)  # others may have been tied to it by strokes
-        self.pieces = self.pieces.only(out[self.pieces.y, self.pieces.x] == 0)
         return cv2.dilate(out, np.ones((1, 2 * STEP - 1), np.uint8)) * self.runs
 
     def _are_whole(self, lines: _Lines) -> np.ndarray:

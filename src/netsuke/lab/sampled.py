@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from netsuke.lab import checkpoint
 
-EMA = 0.998  # of the weights, a step
+EMA = 0.998  # share of the mean weights that a step leaves
 SAVED = 200  # steps between checkpoints
 WARM = 200  # steps in which the learning rate rises
 
@@ -34,15 +34,16 @@ def train(
     steps: int,
     batch: int,
     lr: float,
+    ema: float = EMA,
     work: Path | None = None,
     told: Callable[[int, float], None] = lambda step, value: None,
 ) -> nn.Module:
-    """The net after so many steps of Adam under one cosine, its weights averaged over the last (EMA).
+    """The net after so many steps of Adam under one cosine, its weights averaged over the last (`ema`).
 
     `loss` takes what the net makes of the tiles, then the parts of a draw. With `work`, a checkpoint every SAVED steps,
     from which a run of the same arguments goes on. `told` hears of each step and its loss.
     """
-    averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
+    averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(ema)
     net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-2)

@@ -44,34 +44,38 @@ class Finder:
         self._scale = float(artifact.graph.ops[-1].attrs.get("scale", 1.0))
         self._engine = Engine(artifact, backend=backend)
 
-    def look(self, ink: np.ndarray, boxes: np.ndarray, heights: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """What stands in the middle of boxes [n, 4] (x, y, w, h) of ink uint8 [H, W]: float64 [n, K + 2].
+    def look(
+        self, ink: np.ndarray, boxes: np.ndarray, heights: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What stands in the middle of boxes [n, 4] (x, y, w, h) of ink uint8 [H, W]: float64 [n, K + 2], [n, 4].
 
         Log-probabilities of the classes and of none, and the share of box and what the finder takes for the digit's
-        box that is not common to both. `heights` [n] are those of the digits around, which choose the scale; where the
-        digits it finds in one of the `rows` [n] are of another height, it looks once more at that.
+        box that is not common to both; and that box (x, y, w, h). `heights` [n] are those of the digits around, which
+        choose the scale; where the digits it finds in one of the `rows` [n] are of another height, it looks once more
+        at that.
         """
         level = _level(heights)
-        out, tall = self._look(ink, boxes, level)
+        out, theirs = self._look(ink, boxes, level)
         found, again = out[:, -2] < np.log(0.5), level.copy()
         for row in np.unique(rows[found]):
-            again[rows == row] = _level(np.median(tall[(rows == row) & found]))
+            again[rows == row] = _level(np.median(theirs[(rows == row) & found, 3]))
         moved = np.flatnonzero(again != level)
         if len(moved):
-            out[moved] = self._look(ink, boxes[moved], again[moved])[0]
-        return out
+            out[moved], theirs[moved] = self._look(ink, boxes[moved], again[moved])
+        corners = np.stack([theirs[:, :2], theirs[:, :2] + theirs[:, 2:].clip(0)]).clip(0, ink.shape[::-1])
+        return out, np.concatenate([corners[0], corners[1] - corners[0]], 1)
 
     def _look(self, ink: np.ndarray, boxes: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`look` at the boxes' levels, and how high the digits there are [n], in pixels of the ink."""
-        out, tall = np.zeros((len(boxes), len(self.classes) + 2)), np.zeros(len(boxes))
+        """`look` at the boxes' levels."""
+        out, theirs = np.zeros((len(boxes), len(self.classes) + 2)), np.zeros((len(boxes), 4))
         for step in np.unique(level):
             at = np.flatnonzero(level == step)
             scale = float(2 ** (step / 2))
             places, tiles = self._tiles(ink, scale, boxes[at])
             maps = [self._engine.run(tiles[i : i + BATCH]) for i in range(0, len(tiles), BATCH)]
-            out[at], high = self._told(np.concatenate(maps), places, boxes[at] * scale)
-            tall[at] = high / scale
-        return out, tall
+            out[at], box = self._told(np.concatenate(maps), places, boxes[at] * scale)
+            theirs[at] = box / scale
+        return out, theirs
 
     def _tiles(self, ink: np.ndarray, scale: float, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each box its tile's number, left and top [n, 3], and those tiles uint8 [m, 1, S, S]."""
@@ -102,7 +106,8 @@ class Finder:
         left, top, right, foot = value[:, -BOX:].T * UNIT
         at = cell * STRIDE + 0.5 + places[:, 1:]
         theirs = at[:, 0] - left, at[:, 1] - top, at[:, 0] + right, at[:, 1] + foot
-        return np.concatenate([logs, _apart((x, y, x + w, y + h), theirs)[:, None]], 1), top + foot
+        found = np.concatenate([logs, _apart((x, y, x + w, y + h), theirs)[:, None]], 1)
+        return found, np.stack([theirs[0], theirs[1], left + right, top + foot], 1)
 
 
 def around(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

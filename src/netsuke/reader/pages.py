@@ -15,7 +15,7 @@ from netsuke.reader import segments, sums, trust, weights
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
 from netsuke.reader.lattice import Anything, Edge, Path, decode
-from netsuke.reader.reading import Digit, Reading
+from netsuke.reader.reading import Box, Digit, Reading
 from netsuke.reader.scanner import SIGNS
 from netsuke.reader.sight import Seen, Sight
 
@@ -24,6 +24,7 @@ ADDENDS = 40  # texts of each number that a sum may take
 NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model, finder or scanner, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
+MISFIT = 0.4  # share that is not common to two boxes, from which a digit that is cut has neither
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
@@ -147,9 +148,7 @@ def _reading(number: Found, artifact: Artifact, scale: float, shape: tuple[int, 
 
 
 def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: tuple[int, ...]) -> Digit:
-    box, mask = _in_input(
-        segments.around(number.row, (edge.start, edge.stop)), number.masks[edge.key], scale, shape
-    )
+    box, mask = _in_input(*_place(edge, number), scale, shape)
     share = number.share[edge.key]
     if edge.symbol in SEPARATORS:
         return Digit(edge.symbol, 1.0 - float(share[:-1].max()), box, "", 0.0, separator=True, mask=mask)
@@ -160,6 +159,26 @@ def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: t
         sure = (sure + float(np.exp(number.seen.scanned[edge.key, SIGNS.index(edge.symbol)]))) / 2
     runner_up = artifact.classes[second]
     return Digit(edge.symbol, sure, box, runner_up, float(share[second]), state(artifact, sure), mask=mask)
+
+
+def _place(edge: Edge, number: Found) -> tuple[Box, np.ndarray]:
+    """The box of a sign in the page's ink, and its mask. Cuts through touching digits leave to one what is another's:
+    the box of what is cut is the mean of its own and the finder's, where they differ."""
+    box, mask, row = segments.around(number.row, (edge.start, edge.stop)), number.masks[edge.key], number.row
+    seen = number.seen
+    if seen is None or edge.symbol in SEPARATORS or seen.found[edge.key, -1] < MISFIT:
+        return box, mask
+    ends = [i for i in (edge.start, edge.stop) if 0 < i < len(row.atoms)]
+    if not any(row.atoms[i].piece == row.atoms[i - 1].piece for i in ends):
+        return box, mask
+    x, y, w, h = ((own + theirs) / 2 for own, theirs in zip(box, seen.boxes[edge.key], strict=True))
+    left, top = max(0, round(x)), max(0, round(y))
+    wide, high = max(1, round(x + w) - left), max(1, round(y + h) - top)
+    framed = np.zeros((high, wide), bool)
+    dx, dy = box[0] - left, box[1] - top
+    part = mask[max(0, -dy) : max(0, high - dy), max(0, -dx) : max(0, wide - dx)]
+    framed[max(0, dy) : max(0, dy) + part.shape[0], max(0, dx) : max(0, dx) + part.shape[1]] = part
+    return (left, top, wide, high), framed
 
 
 def _in_input(

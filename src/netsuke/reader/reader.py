@@ -23,6 +23,10 @@ from netsuke.reader.sight import Sight
 DEFAULT, FINDER, SCANNER = "digit-base", "finder", "scanner"
 SECOND = 0.7  # of its confidence is left to a digit that is seen at the second look only
 EDGE = 0.03  # of a crop's side: nearer to it is at it
+SLIVER, LINE = (
+    0.15,
+    0.1,
+)  # of a crop's side: what is at its edge, or goes from edge to edge, and is no broader
 CENTRINGS = ("mass", "box", "none")
 
 
@@ -59,7 +63,8 @@ class Reader:
         prepared, first = self.prepare(pixels), Reading("", 0.0, (0, 0, 0, 0), (), state=STATES[2])
         if prepared is not None:
             x, box = prepared
-            first = self._reading(probabilities(self.artifact, self._engine.run(x))[0], box)
+            if not _sliver(box, pixels):
+                first = self._reading(probabilities(self.artifact, self._engine.run(x))[0], box)
             if first.state != STATES[2] or not _covers(box, pixels):
                 return first
         return self._second(pixels) or first
@@ -121,6 +126,16 @@ def _covers(box: Box, pixels: np.ndarray) -> bool:
     """Whether ink goes to all sides of an image, as a pattern of the paper does."""
     (x, y, w, h), (high, wide) = box, pixels.shape[:2]
     return x <= EDGE * wide and y <= EDGE * high and x + w >= (1 - EDGE) * wide and y + h >= (1 - EDGE) * high
+
+
+def _sliver(box: Box, pixels: np.ndarray) -> bool:
+    """Whether all ink is a rim of what stands beside the image, or a line through it: nobody could tell a digit."""
+    (x, y, w, h), (high, wide) = box, pixels.shape[:2]
+    left, right = x <= EDGE * wide, x + w >= (1 - EDGE) * wide
+    top, foot = y <= EDGE * high, y + h >= (1 - EDGE) * high
+    if (left and right and h < LINE * high) or (top and foot and w < LINE * wide):
+        return True
+    return (left != right and w < SLIVER * wide) or (top != foot and h < SLIVER * high)
 
 
 def _sight(artifact: Artifact, backend: str) -> Sight | None:

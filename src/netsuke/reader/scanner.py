@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +22,7 @@ TALL, WIDE, STRIDE = 32, 128, 2  # pixels of a tile, and of a frame
 MARGIN = 16  # pixels at a tile's ends that are left to its neighbours
 HEIGHT = 20.0  # pixels: a row's digits are brought to that
 SQUEEZED = 0.75  # a row that is taller than a tile is made smaller by so much at most, then cut
+NEAR = 4.0  # frames by which a bound is moved at most
 AROUND = 4  # pixels before and behind a row that are its own
 LARGER = 4.0  # a row is made larger by so much at most
 SIGNS = "0123456789.,-"
@@ -71,13 +73,17 @@ class Scan:
         """The greatest probability of a digit anywhere."""
         return float(np.exp(self.frames[:, :10].max()))
 
-    def marks(self) -> np.ndarray:
-        """Where a sign is told, in pixels of the row's ink from its left: float [n], growing."""
+    def peaks(self) -> np.ndarray:
+        """Where a sign is told, in frames: float [n], growing."""
         frames = np.exp(self.frames)
         sign = np.where(frames[:, -1] < DOUBT, frames[:, :-1].argmax(1), -1)
         begins = np.flatnonzero(np.diff(sign, prepend=-1) * (sign >= 0))
         ends = np.flatnonzero(np.diff(sign, append=-1) * (sign >= 0)) + 1
-        return ((begins + ends) / 2 * STRIDE - MARGIN) / self.factor
+        return (begins + ends) / 2
+
+    def marks(self) -> np.ndarray:
+        """The same in pixels of the row's ink from its left."""
+        return (self.peaks() * STRIDE - MARGIN) / self.factor
 
 
 def told(
@@ -95,7 +101,7 @@ def told(
         return []
     ends, past = [], 0
     for scan, box, span, begin in zip(scans, boxes, spans, left, strict=True):
-        starts = bounds((box[:, [0, 2]] - [begin, 0]) * scan.factor, len(scan.frames))
+        starts = bounds((box[:, [0, 2]] - [begin, 0]) * scan.factor, len(scan.frames), scan.peaks())
         ends.append(past + starts[np.array(span).reshape(-1, 2)])
         past += len(scan.frames)
     frames, (first, last) = np.concatenate([scan.frames for scan in scans]), np.concatenate(ends).T
@@ -143,17 +149,28 @@ def framed(maps: np.ndarray) -> np.ndarray:
     return value - np.log(np.exp(value).sum(1, keepdims=True))
 
 
-def bounds(places: np.ndarray, frames: int) -> np.ndarray:
+def bounds(places: np.ndarray, frames: int, peaks: np.ndarray) -> np.ndarray:
     """The first frame of each atom and of what follows the last, [atoms + 1]: every frame is of one atom, but for
     those that lie more than AROUND pixels outside.
 
-    `places` [atoms, 2] are left sides and widths in pixels of the strip, in the order of their middles.
+    `places` [atoms, 2] are left sides and widths in pixels of the strip, in the order of their middles. Where signs
+    lean over each other boxes don't say where one ends: the bound that is nearest to the middle of two neighbouring
+    `peaks` lies there.
     """
     left, right = places[1:, 0], np.maximum.accumulate(places.sum(1))[:-1]
     middle = places[:, 0] + places[:, 1] / 2
     between = np.clip((left + right) / 2, middle[:-1], middle[1:])
     outer = (MARGIN - AROUND) // STRIDE
-    cells = np.round((between + MARGIN - 0.5) / STRIDE).astype(np.int64).clip(outer, frames - outer)
+    at = (between + MARGIN - 0.5) / STRIDE
+    cells = np.round(at).astype(np.int64).clip(outer, frames - outer)
+    for a, b in pairwise(peaks):
+        if not len(at):
+            break
+        k = int(np.abs(at - (a + b) / 2).argmin())
+        if abs(at[k] - (a + b) / 2) <= NEAR:
+            cells[k] = min(max(round((a + b) / 2), outer), frames - outer)
+            cells[:k] = np.minimum(cells[:k], cells[k])
+            cells[k + 1 :] = np.maximum(cells[k + 1 :], cells[k])
     return np.concatenate([[outer], cells, [frames - outer]])
 
 

@@ -15,6 +15,7 @@ import numpy as np
 ASLANT = 0.15  # price of a step aside, in rows of solid ink
 DEEP = 3.0  # strokes that a cut may cross at most
 APART = 0.12  # of the digits' height: nearer cuts are one
+OWN = 0.3  # of the way to the next mark is of the one before
 PART = 0.25  # length of the shortest stroke that is a part, as a share of the digits' height
 
 
@@ -39,7 +40,7 @@ def cuts(ink: np.ndarray, height: float, most: int, marks: Iterable[float] = ())
     middle = len(price) // 2
     through = (down + up - price)[middle]
     tried = np.flatnonzero(through <= DEEP * stroke)
-    between = [np.arange(max(1, round(a)), min(round(b) + 1, ink.shape[1])) for a, b in pairwise(marks)]
+    between = [_between(a, b, ink.shape[1]) for a, b in pairwise(marks)]
     between = [part for part in between if len(part)]
     best = np.array([part[through[part].argmin()] for part in between], np.intp)
     columns = np.concatenate([tried, best])
@@ -66,6 +67,12 @@ def cuts(ink: np.ndarray, height: float, most: int, marks: Iterable[float] = ())
         Cut(paths[:, k], float(through[columns[k]]) / stroke)
         for k in sorted(chosen, key=lambda k: columns[k])
     ]
+
+
+def _between(a: float, b: float, width: int) -> np.ndarray:
+    """The columns between two marks that are of neither."""
+    own = OWN * (b - a)
+    return np.arange(max(1, round(a + own)), min(round(b - own) + 1, width))
 
 
 def sides(cuts: list[Cut], width: int) -> np.ndarray:

@@ -19,7 +19,7 @@ BROAD = 1.6  # widest sign
 TOGETHER = 1.3  # widest sign of several pieces
 JUMP = 0.4  # widest gap within a sign
 HOPELESS = -7.0  # log-probability below which no sign is looked for in several atoms together
-RATHER = 2.0  # nats by which such a stroke is rather a 1 than none, as far as the scanner can tell
+RATHER = 1.0  # nats by which such a stroke is rather a 1 than none, as far as the scanner can tell
 BAR, ONE_OR_NONE = 2.5, (1, -1)  # widths of a lone upright stroke's height; columns of what a scan says
 MUTE = 0.05  # probability below which a row has no digit
 TALL, ASIDE = 0.7, 0.12  # two pieces so tall and so far apart are no one sign
@@ -78,9 +78,8 @@ def rows(
     out, first = [], 1
     for number, scan in zip(found, read, strict=True):
         marks = np.zeros(0) if scan is None else scan.marks() + number.box[0]
-        # beside an infinite height no piece is wide: one that is known is not cut
         pieces = [
-            _atoms(ink, label, int(i) + 1, stats[i + 1], np.inf if int(i) in known else number.height, marks)
+            _atoms(ink, label, int(i) + 1, stats[i + 1], number.height, marks, int(i) in known)
             for i in number.members
         ]
         made = sorted((part for piece in pieces for part in piece), key=lambda part: part[0])
@@ -149,16 +148,22 @@ def around(row: Row, span: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _atoms(
-    ink: np.ndarray, label: np.ndarray, piece: int, stat: np.ndarray, height: float, marks: np.ndarray
+    ink: np.ndarray,
+    label: np.ndarray,
+    piece: int,
+    stat: np.ndarray,
+    height: float,
+    marks: np.ndarray,
+    known: bool,
 ) -> list[tuple[float, Atom, np.ndarray]]:
-    """A piece as atoms, each with the middle of its ink and its mask; a narrow piece is one, but where it holds two
-    `marks`."""
+    """A piece as atoms, each with the middle of its ink and its mask; one that is narrow or known is one, but where it
+    holds two `marks`."""
     x, y, w, h, _ = (int(v) for v in stat)
     pixels, mask = _piece(ink, label, piece, stat)
     inside = marks[(marks > x) & (marks < x + w)] - x
     found: list[seams.Cut] = []
-    if h > 0.5 * height and (w > WIDE * height or len(inside) > 1):
-        found = seams.cuts(pixels, height, round(4 * w / height), inside)
+    if h > 0.5 * height and ((w > WIDE * height and not known) or len(inside) > 1):
+        found = seams.cuts(pixels, height, 0 if known else round(4 * w / height), inside)
     if not found:
         return [_atom(pixels, mask, x, y, piece, 0.0)]
     side = seams.sides(found, w)

@@ -14,9 +14,11 @@ from netsuke.reader.segments import Row
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Of a row's candidates: `found` float64 [spans, K + 2] (Finder.look), `scanned` [spans, 14] (scanner.told)."""
+    """Of a row's candidates: `found` float64 [spans, K + 2] and `boxes` [spans, 4] (Finder.look), `scanned` [spans, 14]
+    (scanner.told)."""
 
     found: np.ndarray
+    boxes: np.ndarray
     scanned: np.ndarray
 
 
@@ -30,7 +32,10 @@ class Sight:
     def see(self, ink: np.ndarray, rows: Sequence[Row]) -> list[Seen]:
         """What both say of the candidates of each row of a page's ink uint8 [H, W]; the rows are those that
         `segments.rows` makes with this scanner's `scan`."""
-        found = np.split(
-            self.finder.look(ink, *around(rows)), np.cumsum([len(row.spans) for row in rows])[:-1]
-        )
-        return [Seen(one, row.told) for one, row in zip(found, rows, strict=True) if row.told is not None]
+        last = np.cumsum([len(row.spans) for row in rows])[:-1]
+        parts = [np.split(part, last) for part in self.finder.look(ink, *around(rows))]
+        return [
+            Seen(found, boxes, row.told)
+            for found, boxes, row in zip(*parts, rows, strict=True)
+            if row.told is not None
+        ]

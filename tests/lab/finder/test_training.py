@@ -34,10 +34,10 @@ def test_it_learns_and_becomes_a_finder(tiles, tmp_path):
         told=lambda _, value: values.append(value),
     )
     assert np.mean(values[-10:]) < 0.8 * np.mean(values[:10])
-    made = finished(net, tiles, images=16)
+    made = finished(net, tiles, images=16, steps=2)
     made.save(tmp_path / "finder.netsuke")
     assert made.manifest["finds"] == list("0123456789")
-    told = Finder(made, backend="numpy").look(
+    told, _ = Finder(made, backend="numpy").look(
         np.zeros((50, 50), np.uint8), np.array([[10.0, 10, 15, 20]]), np.array([20.0]), np.zeros(1, int)
     )
     assert np.exp(told[0, :11]).sum() == pytest.approx(1)

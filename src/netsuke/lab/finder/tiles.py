@@ -11,6 +11,8 @@ import numpy as np
 
 from netsuke import image as images
 from netsuke.files import write_whole
+from netsuke.lab import scenes
+from netsuke.lab.scenes import Scene
 from netsuke.reader.finder import HEIGHT, STRIDE, TILE, UNIT
 
 NONE, ANY = 10, -1  # classes of a cell: no digit, and one that nobody is asked about
@@ -61,10 +63,6 @@ def made(
 
     They are pages and strings; `wordy`: pages with few digits, among words.
     """
-    import cv2
-
-    from netsuke.lab import scenes
-
     for i in range(first, first + count):
         rng = np.random.default_rng([seed, i])
         if wordy:
@@ -72,9 +70,16 @@ def made(
             scene = scenes.page(rng, split=split, kind=kind, digits=int(rng.choice([0, 8, 20, 40], p=FEW)))
         else:
             scene = (scenes.page if rng.random() < PAGES else scenes.string)(rng, split=split)
-        page = images.page_ink(scene.image)
-        boxes = [[mark.label, *(v / page.scale for v in mark.box)] for mark in scene.digits]
-        yield cv2.imencode(".png", page.pixels)[1].tobytes(), np.array(boxes, np.float32).reshape(-1, 5)
+        yield sheet(scene)
+
+
+def sheet(scene: Scene) -> tuple[bytes, np.ndarray]:
+    """A scene's ink as PNG bytes, and float32 [n, 5]: class, x, y, w, h of its digits."""
+    import cv2
+
+    page = images.page_ink(scene.image)
+    boxes = [[mark.label, *(v / page.scale for v in mark.box)] for mark in scene.digits]
+    return cv2.imencode(".png", page.pixels)[1].tobytes(), np.array(boxes, np.float32).reshape(-1, 5)
 
 
 class Tiles:

@@ -108,6 +108,20 @@ def _curve(knots: np.ndarray, at: np.ndarray) -> np.ndarray:
     return spline.astype(np.float32)
 
 
+def _glyph(rng: np.random.Generator, split: str) -> Sign:
+    """A character of no script: three to six strokes of several signs, each anywhere in a square."""
+    out: list[np.ndarray] = []
+    while len(out) < 3:
+        out += _sample("letters" if rng.random() < 0.7 else "symbols", rng, split)
+    placed = []
+    for k in rng.permutation(len(out))[: int(rng.integers(3, 7))]:
+        low, high = out[k].min(0), out[k].max(0)
+        size = rng.uniform(0.35, 0.9)
+        at = rng.uniform(0, 1 - size, 2)
+        placed.append(((out[k] - low) / max((high - low).max(), 1e-3) * size + at).astype(np.float32))
+    return placed
+
+
 def _crossed_out(rng: np.random.Generator, split: str) -> Sign:
     path, _ = digit(rng, split)
     low, high = _box(path)
@@ -233,8 +247,8 @@ def _box(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 SHARES = {
-    _letter: 0.34, _sign: 0.1, _scribble: 0.12, _crossed_out: 0.06, _several: 0.11, _half: 0.05, _mark: 0.05,
-    _lines: 0.03, _blank: 0.05, _print: 0.04, _blob: 0.02, _item: 0.03,
+    _letter: 0.31, _sign: 0.1, _glyph: 0.08, _scribble: 0.12, _crossed_out: 0.05, _several: 0.1, _half: 0.05,
+    _mark: 0.04, _lines: 0.03, _blank: 0.06, _print: 0.03, _blob: 0.03, _item: 0.03,
 }  # fmt: skip
 MAKERS = tuple(SHARES)
 _ODDS = np.cumsum(list(SHARES.values()))

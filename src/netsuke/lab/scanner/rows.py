@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from netsuke import image as images
+from netsuke.lab import scenes
 from netsuke.lab.finder.tiles import Sheets
 from netsuke.lab.lattice_weights import Box, row_text, scaled
+from netsuke.lab.scenes import Scene
 from netsuke.reader import segments
 from netsuke.reader.scanner import MARGIN, SIGNS, STRIDE, TALL, WIDE, scale, strip
 
@@ -25,39 +27,43 @@ SPREAD, STRETCH = (
 
 
 def made(seed: int, first: int, count: int, *, split: str = "train") -> Iterator[tuple[bytes, np.ndarray]]:
-    """Ink of the rows of scenes `first` to `first + count` of a seed, as PNG bytes, and float32 [n, 5] of each: the
-    place of its signs in SIGNS, and x, y, w, h of where each may be told. A row of none has no signs."""
-    import cv2
-
-    from netsuke.lab import scenes
-
+    """`rows` of scenes `first` to `first + count` of a seed."""
     for i in range(first, first + count):
         rng = np.random.default_rng([seed, i])
         if rng.random() < PAGES:
-            scene = scenes.page(rng, split=split)
+            yield from rows(scenes.page(rng, split=split))
         else:
-            scene = scenes.string(rng, split=split, spacing="touching" if rng.random() < TOUCHING else None)
-        page = images.page_ink(scene.image)
-        digits = [scaled(mark.box, 1 / page.scale) for mark in scene.digits]
-        texts = [(line.text, scaled(line.box, 1 / page.scale)) for line in scene.strings]
-        own = {mark.number: box for mark, box in zip(scene.digits, digits, strict=True)}
-        members = [[own[number] for number in line] for line in scene.members]
-        rows, atoms = segments.rows(page.pixels)
-        for row in rows:
-            found = row_text(row.box, digits, texts)
-            if found is None:
-                continue
-            ink, factor = segments.owned(page.pixels, atoms, row), KEPT / row.height
-            if max(ink.shape) * factor > 4096 or min(ink.shape) < 1:
-                continue
-            fine = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-            size = max(1, round(ink.shape[1] * factor)), max(1, round(ink.shape[0] * factor))
-            boxes = np.zeros((0, 5), np.float32)
-            if found >= 0:
-                boxes = placed(texts[found][0], members[found])
-                boxes[:, [1, 2]] -= row.box[:2]
-                boxes[:, 1:] *= factor
-            yield cv2.imencode(".png", cv2.resize(ink, size, interpolation=fine))[1].tobytes(), boxes
+            yield from rows(
+                scenes.string(rng, split=split, spacing="touching" if rng.random() < TOUCHING else None)
+            )
+
+
+def rows(scene: Scene) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Ink of a scene's rows as PNG bytes, and float32 [n, 5] of each: the place of its signs in SIGNS, and x, y, w, h
+    of where each may be told. A row of none has no signs."""
+    import cv2
+
+    page = images.page_ink(scene.image)
+    digits = [scaled(mark.box, 1 / page.scale) for mark in scene.digits]
+    texts = [(line.text, scaled(line.box, 1 / page.scale)) for line in scene.strings]
+    own = {mark.number: box for mark, box in zip(scene.digits, digits, strict=True)}
+    members = [[own[number] for number in line] for line in scene.members]
+    found, atoms = segments.rows(page.pixels)
+    for row in found:
+        text = row_text(row.box, digits, texts)
+        if text is None:
+            continue
+        ink, factor = segments.owned(page.pixels, atoms, row), KEPT / row.height
+        if max(ink.shape) * factor > 4096 or min(ink.shape) < 1:
+            continue
+        fine = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        size = max(1, round(ink.shape[1] * factor)), max(1, round(ink.shape[0] * factor))
+        boxes = np.zeros((0, 5), np.float32)
+        if text >= 0:
+            boxes = placed(texts[text][0], members[text])
+            boxes[:, [1, 2]] -= row.box[:2]
+            boxes[:, 1:] *= factor
+        yield cv2.imencode(".png", cv2.resize(ink, size, interpolation=fine))[1].tobytes(), boxes
 
 
 def placed(text: str, digits: list[Box]) -> np.ndarray:

@@ -25,30 +25,48 @@ def loss(out: Tensor, tiles: Tensor, signs: Tensor, frames: Tensor, free: Tensor
     free bool [n, F] the frames nobody is asked about. With the places known the alignment is no secret: a sign is told
     where it stands, so that candidates can be judged by what is told within their bounds.
     """
-    n, most = signs.shape
+    most = signs.shape[1]
     count = out.shape[-1]
     logs = functional.log_softmax(functional.pad(out[:, :, 0], (0, 0, 0, 1)), 1)  # [n, 14, F]
     logs = logs.masked_fill(free[:, None], 0.0)
-    at = torch.arange(count)
+    at = torch.arange(count, device=out.device)
     told = logs.gather(1, signs.clamp(min=0)[..., None].expand(-1, -1, count))  # [n, L, F]
     inside = (at >= frames[..., :1]) & (at <= frames[..., 1:]) & (signs >= 0)[..., None]
     told = told.masked_fill(~inside, NEVER)
-    # states: none, sign, none, sign, ... none
-    emit = logs[:, -1:].expand(-1, 2 * most + 1, -1).clone()
+    emit = logs[:, -1:].expand(-1, 2 * most + 1, -1).clone()  # of the states none, sign, none, sign, ... none
     emit[:, 1::2] = told
+    chance, share = _alignments(emit.detach(), signs)
+    # the derivative of the log-probability by what a state emits is the state's share of all alignments
+    return -(chance + (share * (emit - emit.detach())).sum((1, 2))).mean() / count
+
+
+def _alignments(emit: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-probability [n] of all alignments together, and each state's share of them in each frame [n, S, F].
+
+    Both ways through the frames at once: forwards, and backwards with the states in reverse.
+    """
+    n, states, count = emit.shape
+    skips = torch.full_like(emit[..., 0], NEVER)
     same = functional.pad(signs[:, 1:] == signs[:, :-1], (1, 0), value=True)
-    skips = torch.full((n, 2 * most + 1), NEVER)
     skips[:, 1::2] = torch.where(same, NEVER, 0.0)
-    ahead = torch.full((n, 2 * most + 1), NEVER)
-    ahead[:, :2] = 0.0  # it begins with none or with the first sign
-    ahead = ahead + emit[..., 0]
+    last = 2 * (signs >= 0).sum(1, keepdim=True)
+    at = torch.arange(states, device=emit.device)
+    begins = torch.where(at < 2, 0.0, NEVER).expand(n, -1)  # with none or with the first sign
+    ends = torch.where((at == last) | (at == last - 1), 0.0, NEVER)
+    over = torch.stack([skips, functional.pad(skips.flip(1), (2, 0), value=NEVER)[:, :-2]])
+    both = torch.stack([emit, emit.flip(1, 2)])
+    ahead = torch.stack([begins, ends.flip(1)]) + both[..., 0]
+    every = [ahead]
     for t in range(1, count):
-        before = functional.pad(ahead, (1, 0), value=NEVER)[:, :-1]
-        beyond = functional.pad(ahead, (2, 0), value=NEVER)[:, :-2] + skips
-        ahead = torch.logsumexp(torch.stack([ahead, before, beyond]), 0) + emit[..., t]
-    last = 2 * (signs >= 0).sum(1)
-    behind, within = ahead.gather(1, torch.stack([last, (last - 1).clamp(min=0)], 1)).T
-    return -torch.logaddexp(behind, within.masked_fill(last == 0, NEVER)).mean() / count
+        near = functional.pad(ahead, (2, 0), value=NEVER)
+        ahead = (
+            torch.logsumexp(torch.stack([ahead, near[..., 1:-1], near[..., :-2] + over]), 0) + both[..., t]
+        )
+        every.append(ahead)
+    forwards, backwards = torch.stack(every, -1)
+    through = forwards + backwards.flip(1, 2) - emit
+    chance = torch.logsumexp(through[..., 0], 1)
+    return chance, (through - chance[:, None, None]).exp()
 
 
 train = partial(sampled.train, loss=loss, batch=64, lr=4e-3)  # of a net and what it draws from, `steps` of it
@@ -57,7 +75,7 @@ train = partial(sampled.train, loss=loss, batch=64, lr=4e-3)  # of a net and wha
 def finished(net: nn.Module, strips: Strips, *, images: int = 512, bits: int = 8) -> Artifact:
     """The trained net in integers, calibrated on `images` tiles, with the manifest of a scanner."""
     shown = torch.from_numpy(strips.draw(images)[0])
-    quantized = calibrated(net.eval(), shown, bits=bits, bias_correction=True)
+    quantized = calibrated(net.eval(), shown, bits=bits, equalise=True)
     graph, tensors = lower(quantized, (1, TALL, WIDE))
     kind = {"channels": 1, "height": TALL, "width": WIDE, "polarity": "bright-ink"}
     return Artifact(graph, tensors, {"task": "scan", "stride": STRIDE, "scans": list(SIGNS), "input": kind})

@@ -1,0 +1,350 @@
+"""Trains what reads on a GPU while all other cores make scenes for it: base, finder and scanner, side by side.
+
+    python benchmarks/family_gpu.py --work runs/gpu --out runs/family --seconds 577 --makers 14
+    python benchmarks/family_gpu.py --work runs/gpu --out runs/family --seconds 36000 --makers 1 --device cpu
+
+Makers draw scenes of training writers and cut from them what each network eats; the networks train on all that was made
+so far, under one cosine over the given time. OUT/NAME.pt are their mean weights, in floats, every 20 seconds;
+benchmarks/family.py takes them from there to integers. Needs torch and the data of docs/scenes.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from netsuke.lab import finder, pens, scanner, scenes
+from netsuke.lab.augment import Augment, _widest
+from netsuke.lab.candidates import candidates
+from netsuke.lab.models import build
+
+NETS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {  # a net, its batch and its learning rate
+    "base": (
+        lambda: build("separable", (1, 28, 28), 10, width=136, depth=8, layout="residual"),
+        2048,
+        1e-2,
+    ),
+    "finder": (lambda: finder.network(width=80, depth=6), 256, 6e-3),
+    "scanner": (lambda: scanner.network(width=112, depth=5, along=4), 512, 6e-3),
+}
+EATS = {"base": ("signs", "cut"), "finder": ("sheets",), "scanner": ("rows",)}
+TIME = {"base": 0.25, "finder": 0.15, "scanner": 0.6}  # shares of the GPU
+WORN = {"base": 0.5, "finder": 0.5, "scanner": 0.6}  # shares of the images
+SIGNS = 0.75  # of the classifier's images; the rest are candidates cut from scenes
+AUGMENT = "rotate=6,shift=0.05,scale=0.07,shear=5,thickness=0.2,clean=0.4"  # of the classifier's images
+SCENES, LONE = 30, 2000  # scenes and lone signs of one file
+DRAWN = 4  # tiles drawn of each row, and of each page
+PAGES, WORDY, TOUCHING = 0.27, 0.33, 0.4  # of the scenes; of the pages; of the strings
+MOST = 3_000_000  # images of a kind that are kept on the GPU
+EMA, WARM = 0.998, 500  # of the weights, a step; steps in which the learning rate rises
+LEAST = 2000  # images of each kind before it begins
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="where what is made is kept")
+    parser.add_argument("--out", type=Path, required=True, help="where the weights go")
+    parser.add_argument("--seconds", type=float, default=577)
+    parser.add_argument("--makers", type=int, default=14, help="processes that make images")
+    parser.add_argument("--seed", type=int, default=500)
+    parser.add_argument("--device", default="cuda")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    given.out.mkdir(parents=True, exist_ok=True)
+    end = time.time() + given.seconds
+    context = multiprocessing.get_context("spawn")
+    running = [
+        context.Process(target=make, args=(given.work, given.seed, k, end)) for k in range(given.makers)
+    ]
+    running.append(context.Process(target=train, args=(given.work, given.out, end, given.device)))
+    for one in running:
+        one.start()
+    for one in running:
+        one.join()
+    sys.exit(any(one.exitcode for one in running))
+
+
+def make(work: Path, seed: int, maker: int, end: float) -> None:
+    """Files of images until the time is over; of four makers one makes lone signs, an only one both."""
+    import cv2
+
+    os.nice(5)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    k = 0
+    while time.time() < end:
+        name = f"{seed}-{maker}-{k}"
+        if (maker or k) % 4 == 0:
+            save(work, "signs", name, *pens.samples(LONE, seed * 10**6 + maker * 10**4 + k, outliers=0.45))
+        else:
+            for kind, parts in tiles([seed, maker, k]).items():
+                save(work, kind, name, *parts)
+        k += 1
+
+
+def tiles(seed: list[int]) -> dict[str, tuple[np.ndarray, ...]]:
+    """What the three networks eat, of SCENES scenes: parts of rows, of sheets, and candidates that are cut."""
+    rng = np.random.default_rng(seed)
+    rows, sheets, cut = [], [], []
+    for i in range(SCENES):
+        scene = drawn(rng)
+        rows += scanner.rows(scene)
+        sheets.append(finder.sheet(scene))
+        if i % 2 == 0:
+            x, y = candidates(scene.image, scene.mask, {mark.number: mark.label for mark in scene.digits})
+            digits, others = np.flatnonzero(y < 10), rng.permutation(np.flatnonzero(y == 10))
+            kept = np.concatenate([digits, others[: max(len(digits), 6)]])
+            cut.append((x[kept], y[kept]))
+    once = int(rng.integers(2**31))
+    strips = scanner.Strips(finder.Sheets(*map(list, zip(*rows, strict=True))), once)
+    pages = finder.Tiles(finder.Sheets(*map(list, zip(*sheets, strict=True))), once)
+    small = {np.dtype(np.int64): np.int8, np.dtype(np.float32): np.float16}
+    return {
+        "rows": tuple(part.astype(small.get(part.dtype, part.dtype)) for part in strips.draw(DRAWN * len(rows))),
+        "sheets": tuple(part.astype(small.get(part.dtype, part.dtype)) for part in pages.draw(DRAWN * SCENES)),
+        "cut": tuple(np.concatenate(part) for part in zip(*cut, strict=True)),
+    }  # fmt: skip
+
+
+def drawn(rng: np.random.Generator) -> scenes.Scene:
+    if rng.random() >= PAGES:
+        return scenes.string(rng, spacing="touching" if rng.random() < TOUCHING else None)
+    if rng.random() >= WORDY:
+        return scenes.page(rng)
+    kind = str(rng.choice(list(finder.WORDY), p=list(finder.WORDY.values())))
+    return scenes.page(rng, kind=kind, digits=int(rng.choice([0, 8, 20, 40], p=finder.FEW)))
+
+
+def save(work: Path, kind: str, name: str, *parts: np.ndarray) -> None:
+    part = work / f"{kind}-{name}.part"
+    with part.open("wb") as file:
+        np.savez(file, *parts)
+    part.rename(work / f"{kind}-{name}.npz")
+
+
+class Pool:
+    """All of a kind that was made so far, on the device."""
+
+    def __init__(self, work: Path, kind: str, most: int):
+        self.work, self.kind, self.most, self.size = work, kind, most, 0
+        self.known: set[Path] = set()
+        self.parts: list[Tensor] = []
+        self.filled = torch.zeros(())  # read within a CUDA graph
+
+    def fill(self, seconds: float) -> None:
+        """Take up new files, for so long."""
+        end = time.time() + seconds
+        for file in sorted(self.work.glob(f"{self.kind}-*.npz")):
+            if file in self.known or time.time() > end:
+                continue
+            self.known.add(file)
+            with np.load(file) as loaded:
+                parts = [torch.from_numpy(loaded[name]) for name in loaded.files]
+            if not self.parts:
+                self.parts = [torch.zeros(self.most, *part.shape[1:], dtype=part.dtype) for part in parts]
+            n = min(len(parts[0]), self.most - self.size)
+            for own, new in zip(self.parts, parts, strict=True):
+                own[self.size : self.size + n].copy_(new[:n])
+            self.size += n
+        self.filled.fill_(self.size)
+
+    def draw(self, count: int) -> list[Tensor]:
+        at = (torch.rand(count) * self.filled).long()
+        return [part[at] for part in self.parts]
+
+
+class Training:
+    """One net; on a GPU its steps are one CUDA graph on a stream of its own, since most kernels are short."""
+
+    def __init__(self, name: str, work: Path, out: Path, cuda: bool):
+        build_net, batch, self.rate = NETS[name]
+        self.name, self.file, self.cuda, self.batch = name, out / f"{name}.pt", cuda, batch if cuda else 32
+        most = MOST if cuda else MOST // 30
+        self.pools = [Pool(work, kind, most // 4 if kind == "sheets" else most) for kind in EATS[name]]
+        while any(pool.size < LEAST for pool in self.pools):
+            time.sleep(0.5)
+            for pool in self.pools:
+                pool.fill(5.0)
+        self.augment = Augment.parse(AUGMENT)
+        self.net = build_net().train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.mean = build_net()
+        self.mean.load_state_dict(self.net.state_dict())
+        self.own, self.averaged = (
+            [*net.parameters(), *(part for part in net.buffers() if part.is_floating_point())]
+            for net in (self.net, self.mean)
+        )
+        self.lr, self.values = torch.full((), self.rate / 10), torch.zeros(())
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), self.lr if cuda else 0.0, betas=(0.9, 0.99), weight_decay=1e-2, capturable=cuda
+        )  # fmt: skip
+        self.done, self.last, self.told, self.cost, self.replay = 0, 0, time.time(), 1.0, self.step
+        if cuda:
+            self.stream, self.event = torch.cuda.Stream(), torch.cuda.Event()
+            with torch.cuda.stream(self.stream):
+                self._capture()
+                self.event.record()
+        self.values.zero_()
+
+    def loss(self) -> Tensor:
+        with torch.no_grad():
+            if self.name == "base":
+                signs, cut = self.pools
+                count = round(SIGNS * self.batch)
+                parts = zip(signs.draw(count), cut.draw(self.batch - count), strict=True)
+                images, wanted = (torch.cat(pair) for pair in parts)
+                every = [wanted]
+            else:
+                images, *every = self.pools[0].draw(self.batch)
+            x = images.float().div(255)
+            if self.name == "base":
+                generator = torch.cuda.default_generators[0] if self.cuda else torch.default_generator
+                x = self.augment(x, generator)
+            x = worn(x, WORN[self.name])
+        with torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16, cache_enabled=False):
+            out = self.net(x.contiguous(memory_format=torch.channels_last)).float()
+        if self.name == "base":
+            return F.cross_entropy(F.pad(out, (0, 1)), wanted)  # "none" is a constant logit of 0
+        whole = [part.long() if part.dtype == torch.int8 else part for part in every]
+        if self.name == "finder":
+            return finder.loss(out, images, whole[0], whole[1].float())
+        return scanner.loss(out, images, *whole)
+
+    def step(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        value = self.loss()
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0, foreach=True)
+        self.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self.averaged, self.own, 1 - EMA)
+        self.values.add_(value.detach())
+
+    def _capture(self) -> None:
+        for _ in range(5):
+            self.step()
+        torch.cuda.synchronize()
+        self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            self.step()
+        self.replay = graph.replay
+        begun = time.time()
+        for _ in range(5):
+            self.replay()
+        torch.cuda.synchronize()
+        self.cost = (time.time() - begun) / 5
+        print(f"{self.name}: {self.cost * 1e3:.1f} ms a step of {self.batch}", flush=True)
+
+    def used(self) -> float:
+        """Time on the device so far, by its share."""
+        return self.done * self.cost / TIME[self.name]
+
+    def turn(self, share: float, least: float) -> bool:
+        """Some steps, unless the last ones still run or others have had less time; whether there were any.
+
+        `share` of all the time is over; `least` is the smallest time of the nets.
+        """
+        if (self.cuda and not self.event.query()) or self.used() > least + 0.2:
+            return False
+        rate = self.rate * min(1.0, (self.done + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * share)) + 1e-6
+        if self.cuda:
+            with torch.cuda.stream(self.stream):
+                self.lr.fill_(rate)
+                for _ in range(10):
+                    self.replay()
+                self.event.record()
+            self.done += 10
+        else:
+            self.lr.fill_(rate)
+            self.step()
+            self.done += 1
+        if time.time() - self.told > 20:
+            if self.cuda:
+                torch.cuda.synchronize()
+            mean = float(self.values) / (self.done - self.last)
+            sizes = [pool.size for pool in self.pools]
+            print(f"{100 * share:3.0f} % {self.name} step {self.done} loss {mean:.4f} of {sizes}", flush=True)
+            self.values.zero_()
+            self.last, self.told = self.done, time.time()
+            self.keep()
+        return True
+
+    def keep(self) -> None:
+        part = self.file.with_suffix(".part")
+        torch.save({key: value.cpu().contiguous() for key, value in self.mean.state_dict().items()}, part)
+        part.rename(self.file)
+
+
+def train(work: Path, out: Path, end: float, device: str) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    torch.set_default_device(device)
+    every = [Training(name, work, out, device != "cpu") for name in NETS]
+    start = filled = time.time()
+    while time.time() < end:
+        share, least = min(1.0, (time.time() - start) / (end - start)), min(one.used() for one in every)
+        if not sum(one.turn(share, least) for one in every):
+            time.sleep(0.001)
+        if time.time() - filled > 3:
+            for one in every:
+                for pool in one.pools:
+                    pool.fill(0.3)
+            filled = time.time()
+    for one in every:
+        one.keep()
+        print(one.name, "did", one.done, "steps", flush=True)
+
+
+def worn(x: Tensor, share: float) -> Tensor:
+    """Ink [n, 1, H, W] in 0..1 as other pens, papers, scanners and removers of lines leave it, for a `share` of it."""
+    n, _, height, width = x.shape
+
+    def some(p: float) -> Tensor:
+        return torch.rand(n, 1, 1, 1) < p * share
+
+    def level(low: float, high: float) -> Tensor:
+        return torch.rand(n, 1, 1, 1) * (high - low) + low
+
+    coarse = torch.randn(n, 2, max(2, height // 8), max(2, width // 8)) * level(0, 0.8)
+    field = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
+    field[:, 0] *= 2 / width
+    field[:, 1] *= 2 / height
+    grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 1, height, width], align_corners=False)
+    warped = F.grid_sample(x, grid + field.permute(0, 2, 3, 1), align_corners=False)
+    x = torch.where(some(0.5), warped, x)
+    amount = torch.where(some(0.6), level(-0.5, 0.6), 0.0)
+    thick, thin = _widest(x, torch.maximum), _widest(x, torch.minimum)
+    x = x + amount.clamp(min=0) * (thick - x) - amount.clamp(max=0) * (thin - x)
+    rows, columns = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
+    for p, gone in ((0.15, True), (0.12, False)):  # a line that took ink with it, and one that was left
+        at = level(0, height) + (columns - width / 2) * level(-0.06, 0.06)
+        begin, end = level(-0.5, 0.8) * width, level(0.2, 1.5) * width
+        band = ((rows - at).abs() < level(0.4, 1.3)) & (columns > begin) & (columns < end) & some(p)
+        line = x * level(0, 0.6) if gone else torch.maximum(x, level(0.15, 0.8).expand_as(x))
+        x = torch.where(band, line, x)
+    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 1)
+    x = torch.where(some(0.3), x + level(0, 1) * (blurred - x), x)
+    x = torch.where(some(0.4), ((x - level(0, 0.2)) * level(1, 2.5)).clamp(0, 1), x)
+    x = torch.where(some(0.3), x * level(0.3, 1.0), x)
+    return torch.where(some(0.3), x + torch.randn_like(x) * 0.06 * (x > 0), x).clamp(0, 1)
+
+
+if __name__ == "__main__":
+    main()
