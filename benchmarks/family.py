@@ -80,7 +80,6 @@ NOTES = {
     "finder": GPU.format("6,480", "300,000 tiles of pages") + " Then 600 steps in integers.",
 }
 RECORDS = Path(__file__).resolve().parents[1] / "records"
-LEAN = {"is .": 1.0, "is ,": 0.5, "is -": 0.5}  # made paper has more specks than most: a clear point is read
 FITTED = (500, 400, 160)  # strings, touching strings and pages that the decoder is fitted to
 
 
@@ -275,8 +274,6 @@ def decoder(work: Path, scale: float) -> None:
         )]  # fmt: skip
         start = weights.SEEING if sight else weights.KNOWING
         found = lattice_weights.fit(cases, start, steps=60)
-        for name, more in LEAN.items():
-            found[weights.NAMES.index(name)] += more
         table["lattice"][kind] = dict(zip(weights.NAMES, found.round(3).tolist(), strict=True))
         weights.SEEING = weights.KNOWING = found
         chosen = [s for i, s in enumerate(made) if len(s.strings) != 1 or i % 5 == 0]  # words stand on pages
