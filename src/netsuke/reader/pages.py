@@ -24,6 +24,7 @@ ADDENDS = 40  # texts of each number that a sum may take
 NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model, finder or scanner, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
+MASKED = 115  # of 255: how strong the ink of a mask is; a blurred edge is fainter
 MISFIT = 0.4  # share that is not common to two boxes, from which a digit that is cut has neither
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
@@ -88,8 +89,14 @@ def numbers(
             continue
         sure = trust.number(row, paths[0], own, told, artifact.classes) if knowing else 1.0
         if sure >= least:
-            masks = [mask for _, mask in crops[first:last]]
+            masks = [strong(*crop) for crop in crops[first:last]]
             yield Found(row, own, masks, [path for path in paths if _says(path)], told, sure)
+
+
+def strong(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of a mask that is ink and no blurred edge of it; all of it where nothing is."""
+    inner: np.ndarray = mask & (pixels >= MASKED)
+    return inner if inner.any() else mask
 
 
 def _likeliest(share: np.ndarray, seen: Seen | None) -> float:
@@ -164,8 +171,8 @@ def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: t
 def _place(edge: Edge, number: Found) -> tuple[Box, np.ndarray]:
     """The box of a sign in the page's ink, and its mask. Cuts through touching digits leave to one what is another's:
     the box of what is cut is the mean of its own and the finder's, where they differ."""
-    box, mask, row = segments.around(number.row, (edge.start, edge.stop)), number.masks[edge.key], number.row
-    seen = number.seen
+    row, seen = number.row, number.seen
+    box, mask = _tight(segments.around(row, (edge.start, edge.stop)), number.masks[edge.key])
     if seen is None or edge.symbol in SEPARATORS or seen.found[edge.key, -1] < MISFIT:
         return box, mask
     ends = [i for i in (edge.start, edge.stop) if 0 < i < len(row.atoms)]
@@ -179,6 +186,13 @@ def _place(edge: Edge, number: Found) -> tuple[Box, np.ndarray]:
     part = mask[max(0, -dy) : max(0, high - dy), max(0, -dx) : max(0, wide - dx)]
     framed[max(0, dy) : max(0, dy) + part.shape[0], max(0, dx) : max(0, dx) + part.shape[1]] = part
     return (left, top, wide, high), framed
+
+
+def _tight(box: Box, mask: np.ndarray) -> tuple[Box, np.ndarray]:
+    """The part of a box that its mask fills."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, foot, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    return (box[0] + left, box[1] + top, right - left, foot - top), mask[top:foot, left:right]
 
 
 def _in_input(

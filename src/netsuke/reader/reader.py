@@ -65,9 +65,10 @@ class Reader:
             x, box = prepared
             if not _sliver(box, pixels):
                 first = self._reading(probabilities(self.artifact, self._engine.run(x))[0], box)
-            if first.state != STATES[2] or not _covers(box, pixels):
+            if not _covers(box, pixels):
                 return first
-        return self._second(pixels) or first
+        second = self._second(pixels)
+        return second if second and second.confidence > SECOND * first.confidence else first
 
     def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, Box] | None:
         """The model's input, uint8 [1, C, H, W], and the box it was taken from; None where the paper is blank."""

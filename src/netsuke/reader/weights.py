@@ -44,6 +44,7 @@ SCANNED = ("scanned", "scanned none", "scanned point")
 NAMES = SIGNS + TIES + DROPS + POINTS + FOUND + SCANNED
 POINTED = -2.0  # log-probability from which the scanner makes a span of any shape a possible separator
 UNSEEN = 12.0  # nats: the scanner is never surer that a sign does not stand somewhere
+UNDASHED = 3.0  # and of a clear dash, as it takes some for what is left of lines
 # Of a model that knows what is no digit, with finder and scanner and without; and of one that does not.
 SEEING, KNOWING, NAIVE = (fitted("lattice", kind, NAMES) for kind in ("seeing", "knowing", "naive"))
 
@@ -118,7 +119,11 @@ def features(
     )
     for symbol, may_be, part in points(row, shape, none):
         if seen is not None:
-            may_be = may_be | (told[:, scanner.SIGNS.index(symbol)] > POINTED)
+            read = told[:, scanner.SIGNS.index(symbol)]
+            if symbol == "-":
+                clear = dashes(shape)
+                read[clear] = np.maximum(read[clear], -UNDASHED)
+            may_be = may_be | (read > POINTED)
         add(np.flatnonzero(may_be), symbol, pointed + POINTS.index(f"is {symbol}"), part)
     return np.concatenate(tables), names
 
@@ -185,6 +190,12 @@ def drops(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
     parts = Counter(atom.piece for atom in row.atoms)
     part = [float(parts[row.atoms[start].piece] > 1) for start, _ in row.spans]
     return np.stack([np.ones(len(shape)), shape[:, 4], shape[:, 3], none, part], 1)
+
+
+def dashes(shape: np.ndarray) -> np.ndarray:
+    """Which spans are clear dashes, bool [n]: as thick as a pen, and half-way up."""
+    _, _, w, h, _, middle = shape.T
+    return (w > 2 * h) & (w < 0.9) & (h > 0.08) & (h < 0.25) & (np.abs(middle - 0.5) < 0.2)
 
 
 def points(row: Row, shape: np.ndarray, none: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
