@@ -119,6 +119,7 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         other = cv2.convertScaleAbs(other, alpha=FINE)
     texture = np.minimum(_shrunk(other, longer), int(2 * 255 * MIN_CONTRAST * FINE)).astype(np.float32)
     sigma = cv2.blur(texture, (window, window)) * 2.5 / FINE  # E[max(x, 0)] is 0.4 sigma
+    sigma = np.minimum(sigma, np.median(sigma))  # beside much ink the paper seems rougher than it is
     floor = np.maximum(255 * MIN_CONTRAST / 2, NOISE * sigma)
     return ink, cv2.resize(floor.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
 

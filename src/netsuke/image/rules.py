@@ -14,7 +14,7 @@ import numpy as np
 
 RUN = 0.022  # of the image's longer side: shorter runs in one row of pixels are no part of a line
 SHORTEST = 16  # pixels of such a run, at least
-LONG = 3.5  # runs of a line, at least
+LONG = 5.0  # runs of a line, at least: the bars of 676 make one of three
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
 FAINT = 0.85  # of what else counts as ink, after that
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run

@@ -224,7 +224,8 @@ def _spans(row: Row, known: set[int]) -> list[tuple[int, int]]:
             ):
                 break
             alone = alone and atom.piece == first.piece
-            if gap > (ASIDE if tall else JUMP) or right - x > (BROAD if alone else TOGETHER) * row.height:
+            broadest = (BROAD if alone else TOGETHER) * max(row.height, bottom - y)
+            if gap > (ASIDE if tall else JUMP) or right - x > broadest:
                 break
             out.append((i, j + 1))
     return out
