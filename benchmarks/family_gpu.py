@@ -1,7 +1,7 @@
 """Trains what reads on a GPU while all other cores make scenes for it: base, finder and scanner, side by side.
 
     python benchmarks/family_gpu.py --work runs/gpu --out runs/family --seconds 577 --makers 14
-    python benchmarks/family_gpu.py --work runs/gpu --out runs/family --seconds 36000 --makers 1 --device cpu
+    python benchmarks/family_gpu.py --work runs/gpu --out runs/family --device cpu --makers 1 --seconds 86400
 
 Makers draw scenes of training writers and cut from them what each network eats; the networks train on all that was made
 so far, under one cosine over the given time. OUT/NAME.pt are their mean weights, in floats, every 20 seconds;
@@ -40,7 +40,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {  # a net, its ba
 }
 EATS = {"base": ("signs", "cut"), "finder": ("sheets",), "scanner": ("rows",)}
 TIME = {"base": 0.25, "finder": 0.15, "scanner": 0.6}  # shares of the GPU
-WORN = {"base": 0.5, "finder": 0.5, "scanner": 0.6}  # shares of the images
+WORN = {"base": 0.5, "finder": 0.5, "scanner": 0.6}  # how often: factors of the chances in `worn`
 SIGNS = 0.75  # of the classifier's images; the rest are candidates cut from scenes
 AUGMENT = "rotate=6,shift=0.05,scale=0.07,shear=5,thickness=0.2,clean=0.4"  # of the classifier's images
 SCENES, LONE = 30, 2000  # scenes and lone signs of one file
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def make(work: Path, seed: int, maker: int, end: float) -> None:
-    """Files of images until the time is over; of four makers one makes lone signs, an only one both."""
+    """Files of images until the time is over. Every fourth maker makes lone signs; the first makes both in turns."""
     import cv2
 
     os.nice(5)
@@ -87,7 +87,7 @@ def make(work: Path, seed: int, maker: int, end: float) -> None:
     k = 0
     while time.time() < end:
         name = f"{seed}-{maker}-{k}"
-        if (maker or k) % 4 == 0:
+        if (maker or k) % 4 == 0:  # the first maker must do where it is the only one
             save(work, "signs", name, *pens.samples(LONE, seed * 10**6 + maker * 10**4 + k, outliers=0.45))
         else:
             for kind, parts in tiles([seed, maker, k]).items():
@@ -169,12 +169,14 @@ class Pool:
 class Training:
     """One net; on a GPU its steps are one CUDA graph on a stream of its own, since most kernels are short."""
 
-    def __init__(self, name: str, work: Path, out: Path, cuda: bool):
+    def __init__(self, name: str, work: Path, out: Path, cuda: bool, end: float):
         build_net, batch, self.rate = NETS[name]
         self.name, self.file, self.cuda, self.batch = name, out / f"{name}.pt", cuda, batch if cuda else 32
         most = MOST if cuda else MOST // 30
         self.pools = [Pool(work, kind, most // 4 if kind == "sheets" else most) for kind in EATS[name]]
         while any(pool.size < LEAST for pool in self.pools):
+            if time.time() > end:
+                sys.exit(f"{name}: there were not {LEAST} images of each kind when the time was over")
             time.sleep(0.5)
             for pool in self.pools:
                 pool.fill(5.0)
@@ -296,7 +298,7 @@ def train(work: Path, out: Path, end: float, device: str) -> None:
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     torch.set_default_device(device)
-    every = [Training(name, work, out, device != "cpu") for name in NETS]
+    every = [Training(name, work, out, device != "cpu", end) for name in NETS]
     start = filled = time.time()
     while time.time() < end:
         share, least = min(1.0, (time.time() - start) / (end - start)), min(one.used() for one in every)
@@ -307,13 +309,18 @@ def train(work: Path, out: Path, end: float, device: str) -> None:
                 for pool in one.pools:
                     pool.fill(0.3)
             filled = time.time()
+    if device != "cpu":
+        torch.cuda.synchronize()
     for one in every:
         one.keep()
         print(one.name, "did", one.done, "steps", flush=True)
 
 
 def worn(x: Tensor, share: float) -> Tensor:
-    """Ink [n, 1, H, W] in 0..1 as other pens, papers, scanners and removers of lines leave it, for a `share` of it."""
+    """Ink [n, 1, H, W] in 0..1 as other pens, papers, scanners and removers of lines leave it.
+
+    `share` is a factor of the probability of each change.
+    """
     n, _, height, width = x.shape
 
     def some(p: float) -> Tensor:

@@ -127,6 +127,29 @@ def test_csv_to_a_file_and_to_stdout(folder: Path, netsuke_cli: Any) -> None:
     assert len((folder / "out" / "numbers.csv").read_text().splitlines()) == 11
 
 
+def test_what_is_written_never_takes_the_place_of_an_image(folder: Path, netsuke_cli: Any) -> None:
+    before = {path: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+    for told in (
+        ("--overlay", "scans"),
+        ("--csv", "scans/p1.png"),
+    ):
+        done = netsuke_cli("read", "scans", *told, cwd=folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert told[1] in done.stderr
+    done = netsuke_cli("read", "scans/p1.png", "--overlay", "./scans/../scans/p1.png", cwd=folder)
+    assert done.returncode == 2
+    assert {path: path.read_bytes() for path in sorted(folder.rglob("*.png"))} == before
+
+
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_read(
+    folder: Path, netsuke_cli: Any
+) -> None:
+    done = netsuke_cli("read", "scans", "--json", "--csv", "scans", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "scans is a folder" in done.stderr
+
+
 def test_overlays_keep_the_tree_and_never_overwrite_each_other(folder: Path, netsuke_cli: Any) -> None:
     save(folder / "scans" / "p1.jpg", one())
     done = netsuke_cli("read", "scans", "--overlay", "drawn", cwd=folder)

@@ -66,6 +66,13 @@ def test_a_shadow_is_no_ink():
         assert agree(strokes(photo(written() * shade)), TRUTH) > 0.93
 
 
+@pytest.mark.parametrize("rim", [3, 20, 80])
+def test_a_desk_around_the_paper_is_no_ink_and_hides_none(rim):
+    page = cv2.copyMakeBorder(photo(written()), rim, rim, rim, rim, cv2.BORDER_CONSTANT, value=55)
+    found = strokes(page)[rim:-rim, rim:-rim]
+    assert agree(found[40:-40, 60:-60], TRUTH[40:-40, 60:-60]) > 0.9
+
+
 @pytest.mark.parametrize("ink", [0.12, 0.25, 0.9])
 def test_faint_and_strong_pens(ink):
     assert agree(strokes(photo(written(ink))), TRUTH) > 0.9

@@ -99,6 +99,8 @@ def test_boxes_of_cut_digits_lie_in_the_image_and_their_masks_in_them(reader, gl
             assert digit.mask is not None
             assert digit.mask.shape == (h, w)
             assert digit.mask.any()
+            if not digit.separator:
+                assert digit.runner_up_confidence <= digit.confidence
             looked += not (digit.mask[:, 0].any() and digit.mask[:, -1].any())
     assert looked  # some boxes hold more than the ink that was cut for them
 

@@ -86,10 +86,14 @@ class Table:
             self.rows.writerow((*start, *shown))
 
     def end(self) -> None:
+        from netsuke.errors import OptionError
         from netsuke.files import write_whole
 
         if isinstance(self.out, io.StringIO):
-            write_whole(Path(self.path), self.out.getvalue().encode("utf-8", errors="surrogateescape"))
+            try:
+                write_whole(Path(self.path), self.out.getvalue().encode("utf-8", errors="surrogateescape"))
+            except OSError as error:
+                raise OptionError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 def _where(box: Any) -> str:

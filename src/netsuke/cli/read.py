@@ -89,6 +89,7 @@ def read(
     Example: netsuke read cards/ --pattern '\\d{4}-\\d{2}' --error-rate 0.01
     """
     from netsuke.cli import answers, inputs, reading
+    from netsuke.cli.options import check_out
     from netsuke.errors import OptionError
 
     found = _sources(files or [], camera)
@@ -113,14 +114,19 @@ def read(
     )
     if one and settings.field:
         raise OptionError(f"--{next(iter(settings.field))} is of numbers: leave out --one")
+    if csv and csv != inputs.STDIN:
+        check_out(Path(csv))
+        _keep(found, Path(csv), "--csv")
     plan = reading.Plan(found, overlay)
     out: list[Lines | Document | Table] = []
-    if csv:
-        out.append(answers.Table(csv))
     if json:
         out.append(answers.Document())
     elif csv != inputs.STDIN:
         out.append(answers.Lines(boxes=boxes, alternatives=alternatives))
+    if csv:
+        out.append(
+            answers.Table(csv)
+        )  # the last to end: what else was begun is whole, if it can't be written
     _run(plan, settings, reading.cores() if jobs is None else jobs, out)
 
 
@@ -135,6 +141,14 @@ def _sources(files: list[str], camera: str | None) -> list[Source]:
     if not files:
         raise OptionError("nothing to read: name images or a folder, such as netsuke read photo.jpg")
     return inputs.sources(files)
+
+
+def _keep(found: list[Source], path: Path, option: str) -> None:
+    """Raise OptionError where what is written would take the place of what is read."""
+    from netsuke.errors import OptionError
+
+    if path.exists() and any(path.samefile(s.name) for s in found if Path(s.name).exists()):
+        raise OptionError(f"{option} {path} is one of the images: name another file")
 
 
 def _field(**given: str) -> dict[str, Any]:

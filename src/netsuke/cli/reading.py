@@ -175,6 +175,20 @@ class Plan:
             raise OptionError(
                 f"--overlay {overlay} names one picture and there are {max(self.total, 2)}: name a folder"
             )
+        if overlay is not None:
+            self._keep(found, overlay)
+
+    def _keep(self, found: list[Source], overlay: Path) -> None:
+        """Raise OptionError where a picture would take the place of an image, or can't be written."""
+        from netsuke.cli.options import check_out
+
+        own = self._single and overlay.suffix.lower() == ".png"
+        check_out(overlay if own else overlay / "drawn.png")
+        read = {Path(source.name).resolve() for source in found if Path(source.name).exists()}
+        for source in found:
+            drawn = overlay if own else overlay / Path(source.inside).with_suffix(".png")
+            if drawn.resolve() in read:
+                raise OptionError(f"--overlay {overlay} would overwrite {drawn}: name another folder")
 
     def __iter__(self) -> Iterator[Job]:
         for task in self._tasks:

@@ -29,6 +29,10 @@ SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
 ASIDE, OVER = 0.15, 0.3  # of a digit's height: how far beside and above it parts of it lie
 DIRT = 0.02  # of a digit's ink: smaller pieces are none of it
+THIN, FEW = (
+    15,
+    0.03,
+)  # pixels of a median at SMALL that spares no thin stroke; share of all that stands out, at least
 STRONG = int(255 * MIN_CONTRAST)
 DARKEST = np.uint8(32)  # paper's brightness, at least
 FINE = 8  # parts of a grey level in which the paper's texture is measured
@@ -106,10 +110,9 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     window = min(NARROW, round(WINDOW * min(small.shape))) | 1
     paper = cv2.medianBlur(small, window) if window >= 3 else small
     paper = cv2.blur(paper, (window // 4 | 1, window // 4 | 1))
+    dark = _is_dark(small, paper)
     paper = cv2.resize(paper, size, interpolation=cv2.INTER_LINEAR)
     sides = cv2.subtract(paper, full), cv2.subtract(full, paper)
-    darker, lighter = (cv2.threshold(side, STRONG, 0, cv2.THRESH_TOZERO)[1] for side in sides)
-    dark = cv2.sumElems(darker)[0] >= cv2.sumElems(lighter)[0]
     ink, other = sides if dark else sides[::-1]
     if dark:  # a shadow darkens ink and paper by the same factor
         paper = np.maximum(paper, DARKEST)
@@ -122,6 +125,24 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sigma = np.minimum(sigma, np.median(sigma))  # beside much ink the paper seems rougher than it is
     floor = np.maximum(255 * MIN_CONTRAST / 2, NOISE * sigma)
     return ink, cv2.resize(floor.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
+
+
+def _is_dark(small: np.ndarray, paper: np.ndarray) -> bool:
+    """Whether ink is darker than its paper: more stands out to that side, uint8 [h, w] both.
+
+    A desk around the paper stands out most, and is no ink. It goes into a median of a third of the window, as thick
+    strokes do; thinner ones don't, and these are asked where there are any.
+    """
+    import cv2
+
+    def sides(ground: np.ndarray) -> list[float]:
+        both = cv2.subtract(ground, small), cv2.subtract(small, ground)
+        return [cv2.sumElems(cv2.threshold(side, STRONG, 0, cv2.THRESH_TOZERO)[1])[0] for side in both]
+
+    every = sides(paper)
+    thin = sides(cv2.medianBlur(small, THIN)) if min(small.shape) >= THIN else [0.0, 0.0]
+    dark, light = thin if max(thin) > FEW * max(every) else every
+    return dark >= light
 
 
 def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:

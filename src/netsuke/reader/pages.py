@@ -160,10 +160,11 @@ def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: t
     if edge.symbol in SEPARATORS:
         return Digit(edge.symbol, 1.0 - float(share[:-1].max()), box, "", 0.0, separator=True, mask=mask)
     k = artifact.classes.index(edge.symbol)
+    if number.seen is not None:  # cut from its neighbours it may look like none to the classifier
+        scanned = np.exp(number.seen.scanned[edge.key, [SIGNS.index(name) for name in artifact.classes]])
+        share = np.append((share[:-1] + scanned) / 2, share[-1])
     second = max((i for i in range(len(share) - 1) if i != k), key=lambda i: share[i], default=k)
     sure = float(share[k])
-    if number.seen is not None:  # cut from its neighbours it may look like none to the classifier
-        sure = (sure + float(np.exp(number.seen.scanned[edge.key, SIGNS.index(edge.symbol)]))) / 2
     runner_up = artifact.classes[second]
     return Digit(edge.symbol, sure, box, runner_up, float(share[second]), state(artifact, sure), mask=mask)
 

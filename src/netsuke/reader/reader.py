@@ -11,7 +11,7 @@ from netsuke import image as images
 from netsuke import zoo
 from netsuke.artifact import Artifact
 from netsuke.engine import Engine
-from netsuke.errors import ArtifactError
+from netsuke.errors import ArtifactError, OptionError
 from netsuke.reader import pages
 from netsuke.reader.confidence import STATES, probabilities, rejection, state
 from netsuke.reader.field import Field
@@ -46,6 +46,8 @@ class Reader:
         _ = self.artifact.classes  # one logit a class, or an error
         self._centring, self._box = _contract(self.artifact)
         rejection(self.artifact)  # what it says there must make sense
+        if isinstance(sight, str) and sight != "auto":
+            raise OptionError(f'sight is a Sight, None or "auto"; got {sight!r}')
         self._given, self._backend = sight, backend
         self._engine = Engine(self.artifact, backend=backend)
 

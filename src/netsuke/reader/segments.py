@@ -19,8 +19,8 @@ BROAD = 1.6  # widest sign
 TOGETHER = 1.3  # widest sign of several pieces
 JUMP = 0.4  # widest gap within a sign
 HOPELESS = -7.0  # log-probability below which no sign is looked for in several atoms together
-RATHER = 1.0  # nats by which such a stroke is rather a 1 than none, as far as the scanner can tell
 BAR, ONE_OR_NONE = 2.5, (1, -1)  # widths of a lone upright stroke's height; columns of what a scan says
+RATHER = 1.0  # nats by which such a stroke is rather a 1 than none, as far as the scanner can tell
 MUTE = 0.05  # probability below which a row has no digit
 TALL, ASIDE = 0.7, 0.12  # two pieces so tall and so far apart are no one sign
 
