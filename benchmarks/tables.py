@@ -181,7 +181,8 @@ def reading() -> str:
     counts = {name: figures["n"] for name, figures in first.items() if not name.startswith(NOTHING)}
     none = sum(figures["n"] for name, figures in first.items() if name.startswith(NOTHING))
     said = ", ".join(f"{name} {n:,}" for name, n in (*counts.items(), ("without a digit", none)))
-    told = f"Images: {said}. {found['hardware']}, one thread, load {found['load_1min']}; "
+    told = "A crop counts where it is right and accepted at the default threshold; `digit-small` and peers accept all. "
+    told += f"Images: {said}. {found['hardware']}, one thread, load {found['load_1min']}; "
     return "\n".join([*rows, "", f"{told}[record](records/reading/record.json)."])
 
 

@@ -148,14 +148,16 @@ def test_each_reason_is_seen() -> None:
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders: drawn ones, a one that is called 7, and blank paper."""
+    """Class folders: drawn ones, a four that is called 7, and blank paper."""
     root = tmp_path_factory.mktemp("crops")
     for name, count in (("1", 5), ("7", 1), ("none", 3)):
         (root / name).mkdir()
         for i in range(count):
             image = np.full((120, 90), 235, np.uint8)
-            if name != "none":
+            if name == "1":
                 cv2.line(image, (48, 20), (42, 100), 40, 6 + i)
+            if name == "7":
+                cv2.putText(image, "4", (18, 95), cv2.FONT_HERSHEY_SIMPLEX, 2.8, 40, 8, cv2.LINE_AA)
             cv2.imwrite(str(root / name / f"{i}.png"), image)
     return root
 
@@ -168,11 +170,11 @@ def test_class_folders_by_the_real_command(crops: Path, netsuke_cli: Any, tmp_pa
     assert got["exact"]["value"] == pytest.approx(5 / 6)
     assert got["invented"]["value"] == 0
     (wrong,) = [row for row in got["images"] if not row["exact"]]
-    assert (wrong["file"], wrong["text"], wrong["said"]) == ("7/0.png", "7", "1")
+    assert (wrong["file"], wrong["text"], wrong["said"]) == ("7/0.png", "7", "4")
     assert wrong["reasons"] == ["label perhaps wrong"]
     html = (tmp_path / "g.html").read_text()
     assert html.count("data:image/jpeg;base64,") == 1
-    assert "7 → 1" in html
+    assert "7 → 4" in html
     assert "<script" not in html
     assert not re.search(r'(src|href)="(?!data:)', html)
     done = netsuke_cli("evaluate", "digit-small", "--images", crops, "--threshold", "1", cwd=tmp_path)

@@ -35,11 +35,11 @@ Classify = Callable[[list[np.ndarray]], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A number: its row, its candidates' probabilities [n, K + 1] and masks, and its texts, the best first."""
+    """A number: its row, its candidates' probabilities [n, K + 1] and crops, and its texts, the best first."""
 
     row: segments.Row
     share: np.ndarray
-    masks: list[np.ndarray]
+    crops: list[tuple[np.ndarray, np.ndarray]]  # ink and mask, as `segments.crop` gives them
     paths: list[Path]
     seen: Seen | None = None  # what finder and scanner say of the candidates
     trust: float = 1.0  # probability that it is a number
@@ -89,8 +89,7 @@ def numbers(
             continue
         sure = trust.number(row, paths[0], own, told, artifact.classes) if knowing else 1.0
         if sure >= least:
-            masks = [strong(*crop) for crop in crops[first:last]]
-            yield Found(row, own, masks, [path for path in paths if _says(path)], told, sure)
+            yield Found(row, own, crops[first:last], [path for path in paths if _says(path)], told, sure)
 
 
 def strong(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -173,7 +172,7 @@ def _place(edge: Edge, number: Found) -> tuple[Box, np.ndarray]:
     """The box of a sign in the page's ink, and its mask. Cuts through touching digits leave to one what is another's:
     the box of what is cut is the mean of its own and the finder's, where they differ."""
     row, seen = number.row, number.seen
-    box, mask = _tight(segments.around(row, (edge.start, edge.stop)), number.masks[edge.key])
+    box, mask = _tight(segments.around(row, (edge.start, edge.stop)), strong(*number.crops[edge.key]))
     if seen is None or edge.symbol in SEPARATORS or seen.found[edge.key, -1] < MISFIT:
         return box, mask
     ends = [i for i in (edge.start, edge.stop) if 0 < i < len(row.atoms)]
