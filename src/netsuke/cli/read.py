@@ -123,10 +123,8 @@ def read(
         out.append(answers.Document())
     elif csv != inputs.STDIN:
         out.append(answers.Lines(boxes=boxes, alternatives=alternatives))
-    if csv:
-        out.append(
-            answers.Table(csv)
-        )  # the last to end: what else was begun is whole, if it can't be written
+    if csv:  # the last to end: what else was begun is whole, even if it can't be written
+        out.append(answers.Table(csv))
     _run(plan, settings, reading.cores() if jobs is None else jobs, out)
 
 

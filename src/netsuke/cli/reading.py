@@ -170,6 +170,7 @@ class Plan:
         first = list(islice(self._tasks, 2))
         self._tasks = chain(first, self._tasks)
         self._overlay, self._used = overlay, set[str]()
+        self._read = {Path(source.name).resolve() for source in found if Path(source.name).exists()}
         self._single = len(first) == 1
         if overlay is not None and not self._single and overlay.suffix.lower() == ".png":
             raise OptionError(
@@ -184,10 +185,9 @@ class Plan:
 
         own = self._single and overlay.suffix.lower() == ".png"
         check_out(overlay if own else overlay / "drawn.png")
-        read = {Path(source.name).resolve() for source in found if Path(source.name).exists()}
         for source in found:
             drawn = overlay if own else overlay / Path(source.inside).with_suffix(".png")
-            if drawn.resolve() in read:
+            if drawn.resolve() in self._read:
                 raise OptionError(f"--overlay {overlay} would overwrite {drawn}: name another folder")
 
     def __iter__(self) -> Iterator[Job]:
@@ -208,7 +208,8 @@ class Plan:
             return self._overlay
         stem = str(Path(task.inside).with_suffix("")) + ("" if task.page is None else f"-{task.page}")
         name, again = stem, 1
-        while name in self._used:  # a.png beside a.jpg
+        # a.png beside a.jpg; and a page's a-1.png
+        while name in self._used or (self._overlay / f"{name}.png").resolve() in self._read:
             again += 1
             name = f"{stem}-{again}"
         self._used.add(name)

@@ -29,10 +29,8 @@ SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
 ASIDE, OVER = 0.15, 0.3  # of a digit's height: how far beside and above it parts of it lie
 DIRT = 0.02  # of a digit's ink: smaller pieces are none of it
-THIN, FEW = (
-    15,
-    0.03,
-)  # pixels of a median at SMALL that spares no thin stroke; share of all that stands out, at least
+THIN = 15  # pixels of a median at SMALL that spares no thin stroke
+FEW = 0.03  # of all that stands out: less is no sign of thin strokes
 STRONG = int(255 * MIN_CONTRAST)
 DARKEST = np.uint8(32)  # paper's brightness, at least
 FINE = 8  # parts of a grey level in which the paper's texture is measured
@@ -130,8 +128,8 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _is_dark(small: np.ndarray, paper: np.ndarray) -> bool:
     """Whether ink is darker than its paper: more stands out to that side, uint8 [h, w] both.
 
-    A desk around the paper stands out most, and is no ink. It goes into a median of a third of the window, as thick
-    strokes do; thinner ones don't, and these are asked where there are any.
+    A desk around the paper stands out most, and is no ink. It goes into a median over few pixels, as thick strokes do;
+    thin ones do not, and these are asked where there are any.
     """
     import cv2
 
