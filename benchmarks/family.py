@@ -278,8 +278,9 @@ def decoder(work: Path, scale: float) -> None:
         weights.SEEING = weights.KNOWING = found
         chosen = [s for i, s in enumerate(made) if len(s.strings) != 1 or i % 5 == 0]  # words stand on pages
         rows = [one for s in chosen for one in row_trust.examples(reader, s.image, [m.box for m in s.digits])]
-        found = row_trust.fit(np.array([x for x, _ in rows]), np.array([y for _, y in rows]))
-        table["number"][kind] = dict(zip(trust.NAMES, found.round(3).tolist(), strict=True))
+        if rows:  # in a check nothing is read
+            found = row_trust.fit(np.array([x for x, _ in rows]), np.array([y for _, y in rows]))
+            table["number"][kind] = dict(zip(trust.NAMES, found.round(3).tolist(), strict=True))
         print(f"{kind}: {len(cases)} lattices, {len(rows)} rows", flush=True)
     write_whole(work / "fitted.json", (json.dumps(table, indent=1) + "\n").encode())
 
