@@ -17,7 +17,6 @@ here sees exam-digits, screen-digits, cheque-strings or a test half.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +26,7 @@ from time import monotonic
 import numpy as np
 import torch
 
-from family_gpu import NETS
+from family_gpu import NETS, pieces, save
 from netsuke import data
 from netsuke.artifact import Artifact
 from netsuke.data import Dataset, Split
@@ -35,7 +34,6 @@ from netsuke.engine import Engine
 from netsuke.files import write_whole
 from netsuke.lab import finder, lattice_weights, pens, row_trust, scanner, scenes
 from netsuke.lab.augment import Augment
-from netsuke.lab.candidates import candidates
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
 from netsuke.lab.steps.quantize import calibrated, quantize
@@ -64,7 +62,7 @@ STEPS = 600
 ROWS = 300  # scenes on whose rows the scanner is calibrated
 SHOWN = (1500, 1000)  # signs and candidates that calibrate the classifier
 TITLES = {
-    "digit-base": "Handwritten digits, and what is none, in 181 KB",
+    "digit-base": "Handwritten digits, and what is none, in 185 KB",
     "digit-micro": "Handwritten digits, and what is none, in 2 KB",
     "finder": "Where digits are: a fully convolutional network in 60 KB",
     "scanner": "What a row says: a network that reads along it, in 239 KB",
@@ -200,19 +198,9 @@ def cut(work: Path, half: str, count: int) -> Split:
 
 
 def _cut(half: str, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates of one scene: all digits, and as many of no digit."""
     rng = np.random.default_rng([301 if half == "train" else 302, i])
     scene = (scenes.page if i % 6 == 0 else scenes.string)(rng, split=half)
-    x, y = candidates(scene.image, scene.mask, {mark.number: mark.label for mark in scene.digits})
-    digits, others = np.flatnonzero(y < 10), rng.permutation(np.flatnonzero(y == 10))
-    kept = np.concatenate([digits, others[: max(len(digits), 6)]])
-    return x[kept], y[kept]
-
-
-def save(file: Path, **arrays: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_whole(file, buffer.getbuffer())
+    return pieces(scene, rng)
 
 
 def find(work: Path, scale: float) -> None:

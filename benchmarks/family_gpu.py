@@ -11,6 +11,7 @@ benchmarks/family.py takes them from there to integers. Needs torch and the data
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netsuke.files import write_whole
 from netsuke.lab import finder, pens, scanner, scenes
 from netsuke.lab.augment import Augment, _widest
 from netsuke.lab.candidates import candidates
@@ -88,10 +90,13 @@ def make(work: Path, seed: int, maker: int, end: float) -> None:
     while time.time() < end:
         name = f"{seed}-{maker}-{k}"
         if (maker or k) % 4 == 0:  # the first maker must do where it is the only one
-            save(work, "signs", name, *pens.samples(LONE, seed * 10**6 + maker * 10**4 + k, outliers=0.45))
+            save(
+                work / f"signs-{name}.npz",
+                *pens.samples(LONE, seed * 10**6 + maker * 10**4 + k, outliers=0.45),
+            )
         else:
             for kind, parts in tiles([seed, maker, k]).items():
-                save(work, kind, name, *parts)
+                save(work / f"{kind}-{name}.npz", *parts)
         k += 1
 
 
@@ -104,10 +109,7 @@ def tiles(seed: list[int]) -> dict[str, tuple[np.ndarray, ...]]:
         rows += scanner.rows(scene)
         sheets.append(finder.sheet(scene))
         if i % 2 == 0:
-            x, y = candidates(scene.image, scene.mask, {mark.number: mark.label for mark in scene.digits})
-            digits, others = np.flatnonzero(y < 10), rng.permutation(np.flatnonzero(y == 10))
-            kept = np.concatenate([digits, others[: max(len(digits), 6)]])
-            cut.append((x[kept], y[kept]))
+            cut.append(pieces(scene, rng))
     once = int(rng.integers(2**31))
     strips = scanner.Strips(finder.Sheets(*map(list, zip(*rows, strict=True))), once)
     pages = finder.Tiles(finder.Sheets(*map(list, zip(*sheets, strict=True))), once)
@@ -119,6 +121,14 @@ def tiles(seed: list[int]) -> dict[str, tuple[np.ndarray, ...]]:
     }  # fmt: skip
 
 
+def pieces(scene: scenes.Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of a scene, images and labels: all digits, and as many of no digit."""
+    x, y = candidates(scene.image, scene.mask, {mark.number: mark.label for mark in scene.digits})
+    digits, others = np.flatnonzero(y < 10), rng.permutation(np.flatnonzero(y == 10))
+    kept = np.concatenate([digits, others[: max(len(digits), 6)]])
+    return x[kept], y[kept]
+
+
 def drawn(rng: np.random.Generator) -> scenes.Scene:
     if rng.random() >= PAGES:
         return scenes.string(rng, spacing="touching" if rng.random() < TOUCHING else None)
@@ -128,11 +138,10 @@ def drawn(rng: np.random.Generator) -> scenes.Scene:
     return scenes.page(rng, kind=kind, digits=int(rng.choice([0, 8, 20, 40], p=finder.FEW)))
 
 
-def save(work: Path, kind: str, name: str, *parts: np.ndarray) -> None:
-    part = work / f"{kind}-{name}.part"
-    with part.open("wb") as file:
-        np.savez(file, *parts)
-    part.rename(work / f"{kind}-{name}.npz")
+def save(file: Path, *parts: np.ndarray, **named: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, *parts, **named)
+    write_whole(file, buffer.getbuffer())
 
 
 class Pool:
@@ -287,9 +296,9 @@ class Training:
         return True
 
     def keep(self) -> None:
-        part = self.file.with_suffix(".part")
-        torch.save({key: value.cpu().contiguous() for key, value in self.mean.state_dict().items()}, part)
-        part.rename(self.file)
+        buffer = io.BytesIO()
+        torch.save({key: value.cpu().contiguous() for key, value in self.mean.state_dict().items()}, buffer)
+        write_whole(self.file, buffer.getbuffer())
 
 
 def train(work: Path, out: Path, end: float, device: str) -> None:

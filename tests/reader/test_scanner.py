@@ -50,12 +50,22 @@ def along(scanner: Scanner, ink: np.ndarray) -> str:
     return "".join(SIGNS[k] for i, k in enumerate(best) if k != NONE and (i == 0 or best[i - 1] != k))
 
 
-def test_printed_digits_are_read_at_any_size_and_length(scanner):
-    cases = [
-        (text, size) for text in ("3", "2580", "90210", "314159265358") for size in (0.6, 1.0, 2.0, 3.0, 4.0)
-    ]
-    wrong = [case for case in cases if along(scanner, page(case[0], case[1])) != case[0]]
-    assert len(wrong) <= 1, wrong
+LOST = pytest.mark.xfail(
+    strict=True, reason="this scanner tells no 9 in the middle of it; the reader reads all"
+)
+LENGTHS = ("3", "2580", "90210", "314159265358")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        pytest.param(text, size, marks=LOST if (len(text), size) == (12, 3.0) else ())
+        for text in LENGTHS
+        for size in (0.6, 1.0, 2.0, 3.0, 4.0)
+    ],
+)
+def test_printed_digits_are_read_at_any_size_and_length(scanner, text, size):
+    assert along(scanner, page(text, size)) == text
 
 
 def test_what_a_row_says_does_not_hang_on_where_its_tiles_begin(scanner):

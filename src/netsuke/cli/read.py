@@ -116,7 +116,8 @@ def read(
         raise OptionError(f"--{next(iter(settings.field))} is of numbers: leave out --one")
     if csv and csv != inputs.STDIN:
         check_out(Path(csv))
-        _keep(found, Path(csv), "--csv")
+        if Path(csv).resolve() in reading.read_from(found):
+            raise OptionError(f"--csv {csv} is one of the images: name another file")
     plan = reading.Plan(found, overlay)
     out: list[Lines | Document | Table] = []
     if json:
@@ -139,14 +140,6 @@ def _sources(files: list[str], camera: str | None) -> list[Source]:
     if not files:
         raise OptionError("nothing to read: name images or a folder, such as netsuke read photo.jpg")
     return inputs.sources(files)
-
-
-def _keep(found: list[Source], path: Path, option: str) -> None:
-    """Raise OptionError where what is written would take the place of what is read."""
-    from netsuke.errors import OptionError
-
-    if path.exists() and any(path.samefile(s.name) for s in found if Path(s.name).exists()):
-        raise OptionError(f"{option} {path} is one of the images: name another file")
 
 
 def _field(**given: str) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class Plan:
         first = list(islice(self._tasks, 2))
         self._tasks = chain(first, self._tasks)
         self._overlay, self._used = overlay, set[str]()
-        self._read = {Path(source.name).resolve() for source in found if Path(source.name).exists()}
+        self._read = read_from(found)
         self._single = len(first) == 1
         if overlay is not None and not self._single and overlay.suffix.lower() == ".png":
             raise OptionError(
@@ -214,6 +214,11 @@ class Plan:
             name = f"{stem}-{again}"
         self._used.add(name)
         return self._overlay / f"{name}.png"
+
+
+def read_from(found: list[Source]) -> set[Path]:
+    """The files that are read: nothing may be written there."""
+    return {Path(source.name).resolve() for source in found if Path(source.name).exists()}
 
 
 def artifact(model: str | None) -> Artifact | None:

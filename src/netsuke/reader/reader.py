@@ -27,6 +27,7 @@ SLIVER, LINE = (
     0.15,
     0.1,
 )  # of a crop's side: what is at its edge, or goes from edge to edge, and is no broader
+NOTHING = Reading("", 0.0, (0, 0, 0, 0), (), state=STATES[2])
 CENTRINGS = ("mass", "box", "none")
 
 
@@ -62,7 +63,7 @@ class Reader:
         Paper and ink may be of any brightness and size. Raises DataError where `image` cannot be decoded.
         """
         pixels = image if isinstance(image, np.ndarray) else images.decode(image)
-        prepared, first = self.prepare(pixels), Reading("", 0.0, (0, 0, 0, 0), (), state=STATES[2])
+        prepared, first = self.prepare(pixels), NOTHING
         if prepared is not None:
             x, box = prepared
             if not _sliver(box, pixels):
@@ -70,6 +71,10 @@ class Reader:
             if not _covers(box, pixels):
                 return first
         second = self._second(pixels)
+        if (
+            second is None and first.state == STATES[1]
+        ):  # a pattern of the paper that is a little like a digit
+            return NOTHING
         return second if second and second.confidence > SECOND * first.confidence else first
 
     def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, Box] | None:
