@@ -23,14 +23,17 @@ MIN_CONTRAST = 0.06  # of the paper's brightness; fainter is paper
 NOISE = 2.5  # sigmas of the paper's own texture that are no ink
 CORE = 0.42  # of a piece's solid ink: where a stroke is
 EDGE = 0.2  # and how faint the pixels at its edge may be
-PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground
+PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground,
+PENCIL = 0.16  # but for those of a sign's size: pencil beside print
 LEVELS = 64  # of the histograms
 SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
 ASIDE, OVER = 0.15, 0.3  # of a digit's height: how far beside and above it parts of it lie
 DIRT = 0.02  # of a digit's ink: smaller pieces are none of it
 THIN = 15  # pixels of a median at SMALL that spares no thin stroke
-FEW = 0.03  # of all that stands out: less is no sign of thin strokes
+STROKE, DRAWN = 15, 0.28  # pixels of a stroke at SMALL; of the paper's brightness: more is no slip of its median
+DUST = 7.0  # pixels of height: less is no sign
+FEW = 0.01  # of all that stands out: less than that far from the border is nothing
 STRONG = int(255 * MIN_CONTRAST)
 DARKEST = np.uint8(32)  # paper's brightness, at least
 FINE = 8  # parts of a grey level in which the paper's texture is measured
@@ -108,7 +111,8 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     window = min(NARROW, round(WINDOW * min(small.shape))) | 1
     paper = cv2.medianBlur(small, window) if window >= 3 else small
     paper = cv2.blur(paper, (window // 4 | 1, window // 4 | 1))
-    dark = _is_dark(small, paper)
+    dark = _is_dark(small, paper, window)
+    paper = _up_to_the_rim(small, paper) if dark else paper
     paper = cv2.resize(paper, size, interpolation=cv2.INTER_LINEAR)
     sides = cv2.subtract(paper, full), cv2.subtract(full, paper)
     ink, other = sides if dark else sides[::-1]
@@ -125,22 +129,41 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ink, cv2.resize(floor.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
 
 
-def _is_dark(small: np.ndarray, paper: np.ndarray) -> bool:
+def _is_dark(small: np.ndarray, paper: np.ndarray, window: int) -> bool:
     """Whether ink is darker than its paper: more stands out to that side, uint8 [h, w] both.
 
-    A desk around the paper stands out most, and is no ink. It goes into a median over few pixels, as thick strokes do;
-    thin ones do not, and these are asked where there are any.
+    Along a desk around the paper it is the paper's rim that stands out; so only what is far from the border is asked,
+    if anything is there. Thin strokes count twice: the insides of bold signs are no ink.
     """
     import cv2
 
-    def sides(ground: np.ndarray) -> list[float]:
+    edge = window // 2
+    inner = (slice(edge, -edge or None),) * 2
+
+    def sides(ground: np.ndarray) -> list[np.ndarray]:
         both = cv2.subtract(ground, small), cv2.subtract(small, ground)
-        return [cv2.sumElems(cv2.threshold(side, STRONG, 0, cv2.THRESH_TOZERO)[1])[0] for side in both]
+        return [cv2.threshold(side, STRONG, 0, cv2.THRESH_TOZERO)[1] for side in both]
 
     every = sides(paper)
-    thin = sides(cv2.medianBlur(small, THIN)) if min(small.shape) >= THIN else [0.0, 0.0]
-    dark, light = thin if max(thin) > FEW * max(every) else every
-    return dark >= light
+    thin = sides(cv2.medianBlur(small, THIN)) if min(small.shape) >= THIN else every
+    whole = [cv2.sumElems(side)[0] for side in every]
+    inside = [cv2.sumElems(side[inner])[0] for side in every]
+    if max(inside) <= FEW * max(whole):
+        return whole[0] >= whole[1]
+    fine = [cv2.sumElems(cv2.min(a, b)[inner])[0] for a, b in zip(every, thin, strict=True)]
+    return inside[0] + fine[0] >= inside[1] + fine[1]
+
+
+def _up_to_the_rim(small: np.ndarray, paper: np.ndarray) -> np.ndarray:
+    """The paper of dark ink, uint8 [h, w]: lighter where a desk or a shadow nearby drew the median away.
+
+    There it is what lies around the strokes (a morphological closing); elsewhere that is too light, on patterned paper.
+    """
+    import cv2
+
+    fine = cv2.medianBlur(small, 3)
+    around = cv2.morphologyEx(fine, cv2.MORPH_CLOSE, np.ones((STROKE, STROKE), np.uint8))
+    return np.where(cv2.subtract(around, paper) > DRAWN * paper.astype(np.float32), around, paper)
 
 
 def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
@@ -159,11 +182,41 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     table = np.bincount(piece * LEVELS + value // (256 // LEVELS), minlength=count * LEVELS)
     solid = _upper(table.reshape(count, LEVELS)) * 255
     dark = np.searchsorted(np.cumsum(np.bincount(value, minlength=256)), 0.95 * len(value))
-    solid[solid < max(255 * MIN_CONTRAST, PALE * float(dark))] = np.inf
+    pale = solid < PALE * float(dark)
+    if pale.any() and not pale.all():
+        high, wide = _extent(at, piece, count, contrast.shape[1])
+        usual = _usual(high[~pale])
+        pale &= (solid < PENCIL * float(dark)) | ~_is_sign(high / usual, wide / usual)
+    solid[pale | (solid < 255 * MIN_CONTRAST)] = np.inf
     share: np.ndarray = np.zeros(contrast.shape, np.uint8)
     share.ravel()[at] = np.minimum(value * (255 / solid)[piece], 255)
     core = cv2.dilate(cv2.inRange(share, int(255 * CORE) + 1, 255), np.ones((3, 3), np.uint8))
     return cv2.threshold(share & core, int(255 * EDGE), 0, cv2.THRESH_TOZERO)[1]
+
+
+def _extent(at: np.ndarray, piece: np.ndarray, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Height and width of each of `count` pieces, in pixels, of the places `at`, growing, in an image of that width."""
+    row, column = np.divmod(at, width)
+    top, foot, left, right = np.zeros((4, count), np.intp)
+    top[piece[::-1]], foot[piece] = row[::-1], row  # the last that is written stays
+    left[:] = width
+    np.minimum.at(left, piece, column)
+    np.maximum.at(right, piece, column)
+    return foot - top + 1, right - left + 1
+
+
+def _usual(high: np.ndarray) -> float:
+    """The height of what is written: the median of heights, each counted as often as it is high; dust is not asked."""
+    ordered = np.sort(high[high >= DUST]).astype(float)
+    if not len(ordered):
+        return DUST
+    mass = np.cumsum(ordered)
+    return float(ordered[np.searchsorted(mass, mass[-1] / 2)])
+
+
+def _is_sign(high: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """Whether pieces may be signs, by height and width as shares of the usual height; an upright bar may not."""
+    return (high > 0.5) & (high < 2.0) & (wide < 1.5) & (wide > 0.25 * high)
 
 
 def _upper(table: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ SHORTEST = 16  # pixels of such a run, at least
 LONG = 5.0  # runs of a line, at least: the bars of 676 make one of three
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
 FAINT = 0.85  # of what else counts as ink, after that
+ALONE = np.uint16(3)  # how much more contrast a row of a thin line has than the lighter of its neighbours
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
 WHOLE = 0.85  # share of a line's columns that runs cover
@@ -123,7 +124,7 @@ class _Runs:
         import cv2
 
         self.run = run
-        self.contrast = cv2.boxFilter(contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False)
+        self.contrast = _gathered(cv2.boxFilter(contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False))
         faint = floor * np.uint16(round(FAINT * BRIDGE))
         ink = (self.contrast > faint).view(np.uint8)
         self.runs = runs = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
@@ -179,6 +180,17 @@ class _Runs:
         y = down[owner, x] / number[owner, x]
         rough = _Lines(y, x, owner, lines.count)
         return even & (rough.of(rough.strayed()) <= ROUGH * np.maximum(covered, 1))
+
+
+def _gathered(contrast: np.ndarray) -> np.ndarray:
+    """Thin lines gathered in one row of pixels, uint16 [H, W]: a line that rises is shared by two rows, by halves where
+    it goes from one to the other, and a faint one seems to break there."""
+    import cv2
+
+    upper, lower = np.roll(contrast, 1, 0), np.roll(contrast, -1, 0)
+    beside, other = cv2.max(upper, lower), cv2.min(upper, lower)
+    thin = cv2.compare(contrast, beside, cv2.CMP_GE) & cv2.compare(contrast, ALONE * other, cv2.CMP_GT)
+    return cv2.add(contrast, beside, mask=thin, dst=contrast)
 
 
 def _on_lines(pieces: _Lines) -> np.ndarray:

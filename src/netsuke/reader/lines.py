@@ -17,6 +17,9 @@ GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
+HELD, FULL = 0.3, 0.4  # of a frame: height of what it holds, at least, and of its box that its ink covers, at most
+RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies; of its ink: what lies further, at most
+GAPS = 0.08  # of a frame's height: where it is broken
 HOLLOW = 0.2  # of a piece's box that its ink covers
 SPACE, USUAL = 0.35, 2.5  # of the height, and of the row's usual gap: a wider one parts words and numbers
 PIECES, LONG = 4000, 60  # of a page and of a number, at most: more are texture and no writing
@@ -32,8 +35,12 @@ class Number:
     height: float
 
 
-def numbers(stats: np.ndarray) -> list[Number]:
-    """Components (x, y, w, h, area; int [n, 5]) as numbers in reading order; those of none are left out."""
+def numbers(stats: np.ndarray, label: np.ndarray | None = None) -> list[Number]:
+    """Components (x, y, w, h, area; int [n, 5]) as numbers in reading order; those of none are left out.
+
+    `label`, int32 [H, W] with i + 1 where component i is, tells a frame from touching digits with a loose stroke amid
+    them: the frame is closed around what it holds.
+    """
     if not len(stats):
         return []
     large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
@@ -41,6 +48,8 @@ def numbers(stats: np.ndarray) -> list[Number]:
         np.argsort(-stats[large, 3], kind="stable")[:PIECES]
     ]  # before any pair of them is looked at
     within = _within(stats[large])
+    if label is not None:
+        _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
@@ -55,11 +64,33 @@ def _within(stats: np.ndarray) -> np.ndarray:
     return (x > x[:, None]) & (x + w < (x + w)[:, None]) & (y > y[:, None]) & (y + h < (y + h)[:, None])
 
 
+def _keep_enclosed(within: np.ndarray, stats: np.ndarray, large: np.ndarray, label: np.ndarray) -> None:
+    """Clears `within` where a hollow piece is no frame of one that is as large as what frames hold: its ink is open
+    towards it, and not all along the sides of its box."""
+    import cv2
+
+    for i in np.flatnonzero(within.any(1)):
+        x, y, w, h, area = (int(v) for v in stats[large[i]])
+        held = np.flatnonzero(within[i] & (stats[large, 3] > HELD * h))
+        if not len(held) or area >= FULL * w * h:
+            continue
+        ink = (label[y : y + h, x : x + w] == large[i] + 1).astype(np.uint8)
+        rim = max(1, round(RIM * min(w, h)))
+        if int(ink[rim:-rim, rim:-rim].sum()) < ASTRAY * area:
+            continue
+        ink = np.pad(ink, h)  # room for the closing
+        gap = round(GAPS * h)
+        ink = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8)) if gap > 1 else ink
+        cv2.floodFill(ink, None, (0, 0), 2)
+        x0, y0, wide, high = stats[large[held], :4].T
+        within[i, held] = ink[y0 + high // 2 - y + h, x0 + wide // 2 - x + h] != 2
+
+
 def _frames(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     """Which pieces are drawn around others, as boxes are and digits never: bool [n]."""
     _, _, w, h, area = stats.T.astype(float)
-    held = within & (h > 0.3 * h[:, None])
-    return held.any(1) & (area < 0.4 * w * h)
+    held = within & (h > HELD * h[:, None])
+    return held.any(1) & (area < FULL * w * h)
 
 
 def _bars(stats: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from netsuke import image as images
 from netsuke.artifact import Artifact
-from netsuke.reader import segments, sums, trust, weights
+from netsuke.reader import scanner, segments, sums, trust, weights
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
 from netsuke.reader.lattice import Anything, Edge, Path, decode
@@ -27,6 +27,8 @@ KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut n
 MASKED = 115  # of 255: how strong the ink of a mask is; a blurred edge is fainter
 MISFIT = 0.4  # share that is not common to two boxes, from which a digit that is cut has neither
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
+READ = 8  # texts of a number that are weighed as a whole
+PARTS, WHOLE = 0.4, 0.25  # weights of what is said of a row's parts, and of what the scanner says of it as a whole
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
@@ -75,7 +77,8 @@ def numbers(
     seen: list[Seen | None] = [None] * len(rows) if sight is None else [*sight.see(ink, rows)]
     knowing = rejection(artifact) is not None
     fitted = weights.choice(knowing, sight is not None)
-    best, last = ADDENDS if field.total is not None else ALTERNATIVES, 0
+    best, last = ADDENDS if field.total is not None else READ, 0
+    found: list[Found] = []
     for row, told in zip(rows, seen, strict=True):
         first, last = last, last + len(row.spans)
         own = share[first:last]
@@ -87,9 +90,36 @@ def numbers(
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
         if not paths or paths[0].admitted <= LIKELY or not _says(paths[0]):
             continue
-        sure = trust.number(row, paths[0], own, told, artifact.classes) if knowing else 1.0
+        found.append(Found(row, own, crops[first:last], [path for path in paths if _says(path)], told))
+    for number in _respelt(found):
+        sure = 1.0
+        if knowing:
+            sure = trust.number(number.row, number.paths[0], number.share, number.seen, artifact.classes)
         if sure >= least:
-            yield Found(row, own, crops[first:last], [path for path in paths if _says(path)], told, sure)
+            yield replace(number, trust=sure)
+
+
+def _respelt(found: list[Found]) -> list[Found]:
+    """Numbers whose texts weigh what the scanner says of the row as a whole, too: it needs no bounds between signs.
+
+    Their share of all paths stays as it was. What is said of parts is said of the same ink again and again; alone it is
+    far too sure.
+    """
+    scans = [number.row.scan for number in found]
+    known = [k for k, scan in enumerate(scans) if scan is not None]
+    said = scanner.spelling(
+        [scan for scan in scans if scan is not None],
+        [[path.text for path in found[k].paths] for k in known],
+    )
+    out = list(found)
+    for k, spelt in zip(known, said, strict=True):
+        paths = found[k].paths
+        own = np.array([path.probability for path in paths])
+        weight = own**PARTS * np.exp(WHOLE * (spelt - spelt.max()))
+        weight *= own.sum() / max(weight.sum(), 1e-300)
+        order = np.argsort(-weight, kind="stable")
+        out[k] = replace(found[k], paths=[replace(paths[i], probability=float(weight[i])) for i in order])
+    return out
 
 
 def strong(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -198,3 +198,32 @@ def once(frames: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         ahead[at] *= none
     with np.errstate(divide="ignore"):
         return np.log(within + behind)
+
+
+def spelling(scans: Sequence[Scan], texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """The log-probability that a row says just this text and no more: float64 [texts] of each row.
+
+    It is the sum over all ways to set the text's signs on frames, the forward variable of Graves et al. (2006), so it
+    needs no bounds between signs that overlap.
+    """
+    every = [(k, text) for k, said in enumerate(texts) for text in said]
+    if not every:
+        return [np.zeros(0) for _ in texts]
+    none = len(SIGNS)
+    states = np.full((len(every), 2 * max(len(text) for _, text in every) + 1), none)
+    frames = np.zeros((max(len(scans[k].frames) for k, _ in every), len(every), none + 1))
+    frames[..., none] = 1.0  # behind a row nothing more is said
+    for i, (k, text) in enumerate(every):
+        states[i, 1 : 2 * len(text) : 2] = [SIGNS.index(sign) for sign in text]
+        frames[: len(scans[k].frames), i] = np.exp(scans[k].frames)
+    chance = np.take_along_axis(frames, states[None], 2)
+    apart = states[:, 2:] != states[:, :-2]  # between two of one sign there is none
+    ahead = np.zeros((len(every), states.shape[1] + 2))  # with two more before the first
+    ahead[:, 2] = 1.0
+    for own in chance:
+        following = ahead[:, 2:] + ahead[:, 1:-1]
+        following[:, 2:] += apart * ahead[:, 2:-2]
+        ahead[:, 2:] = following * own
+    last = 2 + 2 * np.array([len(text) for _, text in every])[:, None]
+    whole = np.take_along_axis(ahead, np.concatenate([last, last - 1], 1), 1).sum(1)
+    return np.split(np.log(np.maximum(whole, 1e-300)), np.cumsum([len(said) for said in texts])[:-1])

@@ -49,7 +49,8 @@ class Row:
     height: float
     box: tuple[int, int, int, int]
     spans: list[tuple[int, int]] = field(default_factory=list)  # candidates: atoms from, to (exclusive)
-    told: np.ndarray | None = None  # what a scan says of them, float64 [spans, 14] (scanner.told)
+    scan: Scan | None = None  # what is read along it
+    told: np.ndarray | None = None  # and says of them, float64 [spans, 14] (scanner.told)
 
 
 def rows(
@@ -64,7 +65,7 @@ def rows(
 
     _, label, stats, _ = cv2.connectedComponentsWithStats((ink > 0).astype(np.uint8), connectivity=8)
     atoms = np.zeros(ink.shape, np.int32)
-    found = lines.numbers(stats[1:])
+    found = lines.numbers(stats[1:], label)
     read: list[Scan | None] = [None] * len(found)
     if scans:
         parts = [_together(ink, label, number) for number in found]
@@ -189,13 +190,13 @@ def _likely(rows: list[Row], scans: list[Scan]) -> list[Row]:
     boxes = [np.array([atom.box for atom in row.atoms], float) for row in rows]
     told = scanner.told(scans, boxes, [row.spans for row in rows], [row.box[0] for row in rows])
     out = []
-    for row, says in zip(rows, told, strict=True):
+    for row, scan, says in zip(rows, scans, told, strict=True):
         # a 1 or a bar: along a row of its own none can tell
         if len(row.atoms) == 1 and row.box[3] > BAR * row.box[2]:
             says[:, ONE_OR_NONE] = says[:, ONE_OR_NONE].max(1, keepdims=True) - (0.0, RATHER)
         single = np.array([stop == start + 1 for start, stop in row.spans], bool)
         kept = np.flatnonzero(single | (says[:, :-1].max(1) > HOPELESS))
-        out.append(replace(row, spans=[row.spans[k] for k in kept], told=says[kept]))
+        out.append(replace(row, spans=[row.spans[k] for k in kept], scan=scan, told=says[kept]))
     return out
 
 
