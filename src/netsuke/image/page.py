@@ -24,7 +24,8 @@ NOISE = 2.5  # sigmas of the paper's own texture that are no ink
 CORE = 0.42  # of a piece's solid ink: where a stroke is
 EDGE = 0.2  # and how faint the pixels at its edge may be
 PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground,
-PENCIL = 0.16  # but for those of a sign's size: pencil beside print
+PENCIL = 0.16  # but for those of a sign's size, pencil beside print,
+CROWDED = 0.4  # unless their boxes cover so much of the image: a pattern
 LEVELS = 64  # of the histograms
 SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
@@ -163,7 +164,8 @@ def _up_to_the_rim(small: np.ndarray, paper: np.ndarray) -> np.ndarray:
 
     fine = cv2.medianBlur(small, 3)
     around = cv2.morphologyEx(fine, cv2.MORPH_CLOSE, np.ones((STROKE, STROKE), np.uint8))
-    return np.where(cv2.subtract(around, paper) > DRAWN * paper.astype(np.float32), around, paper)
+    drawn = cv2.subtract(around, paper) > DRAWN * np.maximum(paper, DARKEST).astype(np.float32)
+    return np.where(drawn, around, paper)
 
 
 def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
@@ -186,7 +188,9 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     if pale.any() and not pale.all():
         high, wide = _extent(at, piece, count, contrast.shape[1])
         usual = _usual(high[~pale])
-        pale &= (solid < PENCIL * float(dark)) | ~_is_sign(high / usual, wide / usual)
+        pencil = pale & (solid >= PENCIL * float(dark)) & _is_sign(high / usual, wide / usual)
+        if (high * wide)[pencil].sum() < CROWDED * contrast.size:
+            pale &= ~pencil
     solid[pale | (solid < 255 * MIN_CONTRAST)] = np.inf
     share: np.ndarray = np.zeros(contrast.shape, np.uint8)
     share.ravel()[at] = np.minimum(value * (255 / solid)[piece], 255)
