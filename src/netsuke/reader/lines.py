@@ -16,6 +16,8 @@ LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none 
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
+POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
+ALIGNED, FAR, UNEVEN = 0.06, 15.0, 0.08  # of their height: how far they are out of line; apart; of a cell: unevenly
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
 HELD, FULL = 0.3, 0.4  # of a frame: height of what it holds, at least, and of its box that its ink covers, at most
 RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies; of its ink: what lies further, at most
@@ -51,10 +53,13 @@ def numbers(stats: np.ndarray, label: np.ndarray | None = None) -> list[Number]:
     if label is not None:
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
+    fences = large[_fences(stats[large]) & ~framed]
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
     groups = [part for group in _linked(stats, large[~framed]) for part in _parted(stats, group)]
-    found = _with_small(stats, _standing([_number(stats, group) for group in groups]))
+    groups = [np.setdiff1d(group, fences) for group in groups]  # they tied digits together, and are none
+    stats[fences, 4] = 0
+    found = _with_small(stats, _standing([_number(stats, group) for group in groups if len(group)]))
     return _in_order([number for number in found if len(number.members) <= LONG])
 
 
@@ -99,6 +104,26 @@ def _bars(stats: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     longer, other = stats[:, 2:4].max(1), stats[:, 2:4].min(1)
     return (longer > BAR * other) & (longer > LONGEST * np.median(stats[:, 3]))
+
+
+def _fences(stats: np.ndarray) -> np.ndarray:
+    """Which pieces stand between the cells of a form: upright bars of one height in a row, evenly apart: bool [n]."""
+    x, y, w, h, _ = stats.T.astype(float)
+    upright = np.flatnonzero(w < POST * h)
+    upright = upright[np.argsort(x[upright], kind="stable")]
+    out = np.zeros(len(stats), bool)
+    for i in upright:
+        off = np.abs(x[upright] - x[i])
+        level = ALIGNED * (h[i] + off)
+        alike = (np.abs(h[upright] - h[i]) < level) & (np.abs(y[upright] - y[i]) < level) & (off < FAR * h[i])
+        row = upright[alike]
+        if len(row) < POSTS:
+            continue
+        gaps = np.diff(x[row] + w[row] / 2)
+        cell = np.median(gaps)
+        uneven = np.abs(gaps / cell - np.rint(gaps / cell)) if cell > CELL * h[i] else 1.0
+        out[i] = np.mean(uneven) < UNEVEN
+    return out
 
 
 def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -193,7 +218,7 @@ def _standing(found: list[Number]) -> list[Number]:
     keep = []
     for number in found:
         aside, out = _off(boxes, number.box)
-        tall = number.height < LESSER * boxes[:, 4]
+        tall = max(number.height, LESSER * number.box[2]) < LESSER * boxes[:, 4]
         if not (tall & (aside < REACH * boxes[:, 4]) & (out < 0.5 * REACH * boxes[:, 4])).any():
             keep.append(number)
     return keep
