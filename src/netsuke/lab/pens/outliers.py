@@ -33,9 +33,15 @@ HALVES = {0: "tb", 2: "b", 3: "tb", 4: "t", 5: "tb", 8: "l"}
 Sign = Path | np.ndarray  # strokes, or a bitmap uint8 [h, w] with bright ink
 
 
-def outlier(rng: np.random.Generator, split: str = "train") -> Sign:
-    """A random sign that is no digit; an empty path where only the paper shows."""
-    return MAKERS[int(np.searchsorted(_ODDS, rng.random() * _ODDS[-1]))](rng, split)
+def outlier(rng: np.random.Generator, split: str = "train", *, several: bool = True) -> Sign:
+    """A random sign that is no digit; an empty path where only the paper shows.
+
+    `several`: also digits side by side, which are none together; on a page each of them is one.
+    """
+    while True:
+        make = MAKERS[int(np.searchsorted(_ODDS, rng.random() * _ODDS[-1]))]
+        if several or make is not _several:
+            return make(rng, split)
 
 
 @lru_cache(maxsize=4)

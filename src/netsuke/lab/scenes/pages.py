@@ -226,7 +226,7 @@ def _scraps(sheet: Sheet, rng: np.random.Generator, writer: Hand, height: float,
         if which < 0.93:
             digits -= len(write(sheet, run, (x, y), tall, writer, tilt=tilt))
         else:
-            sign = outlier(rng, writer.split)
+            sign = outlier(rng, writer.split, several=False)
             if isinstance(sign, list) and sign:
                 sheet.glyph(writer.strokes(sign, rng), (x, y), tall, writer.pen)
     return grounds.ground(sheet, rng, pattern=0.1, unit=height)
