@@ -34,6 +34,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+import photographs
 from netsuke import data, zoo
 from netsuke.artifact import Artifact
 from netsuke.errors import DataError, NetsukeError
@@ -54,7 +55,7 @@ NOTHING: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """An image uint8 [H, W], how it is read, and its truth: a text for crops and strips, a scene for pages."""
+    """An image uint8 [H, W] or [H, W, 3], how it is read, and its truth: a text of crops and strips, or a scene."""
 
     image: np.ndarray
     kind: str  # crop, strip, page
@@ -93,10 +94,15 @@ def images(sample: int, pages: int, seed: int) -> dict[str, list[Item]]:
     out["touching digits"] = [
         Item(scene.image, "strip", scene.strings[0].text) for scene in made if scene.strings
     ]
+    out["MNIST pushed together"] = [
+        Item(image, "strip", text) for image, text in (photographs.touching(rng) for _ in range(sample))
+    ]
     out["pages"] = [
         Item(scene.image, "page", scene=scene)
         for scene in (scenes.page(rng, size=(1000, 1000), digits=50, split="val") for _ in range(pages))
     ]
+    made = (make(rng) for _ in range(pages) for make in (photographs.notes, photographs.puzzle))
+    out["photographs"] = [Item(scene.image, "page", scene=scene) for scene in made]
     return out
 
 
@@ -173,7 +179,9 @@ def save(sets: dict[str, list[Item]], folder: Path) -> None:
     for items in sets.values():
         for item in items:
             index.append((f"{len(index)}.png", item.kind))
-            cv2.imwrite(str(folder / index[-1][0]), item.image)
+            cv2.imwrite(
+                str(folder / index[-1][0]), item.image[..., ::-1] if item.image.ndim == 3 else item.image
+            )
     (folder / "index.json").write_text(json.dumps(index))
 
 

@@ -73,6 +73,23 @@ def test_a_desk_around_the_paper_is_no_ink_and_hides_none(rim):
     assert agree(found[40:-40, 60:-60], TRUTH[40:-40, 60:-60]) > 0.9
 
 
+@pytest.mark.parametrize("desk", [40, 110])
+def test_digits_beside_a_desk_are_as_whole_as_others(desk):
+    part = np.s_[84:, 115:]  # the desk begins beside the digits
+    image = cv2.copyMakeBorder(photo(written(0.5))[part], 30, 30, 30, 30, cv2.BORDER_CONSTANT, value=desk)
+    found = strokes(image)[34:-34, 34:-34]
+    assert agree(found, (written(0.5) < 0.75)[part][4:-4, 4:-4]) > 0.9
+
+
+@pytest.mark.parametrize("thick", [14, 22, 28])
+def test_bold_digits_in_a_small_image_are_ink_and_not_what_they_hold(thick):
+    canvas = np.zeros((192, 216), np.uint8)
+    cv2.putText(canvas, "802", (30, 140), cv2.FONT_HERSHEY_SIMPLEX, 3, 255, thick, cv2.LINE_AA)
+    image = (225 - 0.75 * canvas).astype(np.uint8)
+    for one in (image, 255 - image):
+        assert agree(strokes(one), canvas > 128) > 0.9
+
+
 @pytest.mark.parametrize("ink", [0.12, 0.25, 0.9])
 def test_faint_and_strong_pens(ink):
     assert agree(strokes(photo(written(ink))), TRUTH) > 0.9
@@ -85,6 +102,17 @@ def test_pencil_beside_print():
     found = strokes(photo(light))
     assert agree(found[80:], TRUTH[80:]) > 0.9
     assert found[:70, :120].any()
+
+
+def test_faint_pencil_beside_bold_print_is_kept_and_remains_of_lines_are_not():
+    print_ = np.zeros(SHAPE, np.uint8)
+    cv2.putText(print_, "Sum", (10, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.5, 255, 6, cv2.LINE_AA)
+    light = np.minimum(written(0.18), 1 - 0.95 * print_ / 255)
+    light[200:202, 30:46] = light[60:76, 600:602] = 0.82
+    found = strokes(photo(light))
+    assert agree(found[80:190], TRUTH[80:190]) > 0.85
+    assert not found[195:, :].any()
+    assert not found[50:90, 590:].any()
 
 
 def test_a_printed_ground_is_no_ink():
@@ -109,6 +137,17 @@ def test_ruled_lines_go_and_strokes_stay_whole(tilt, thick):
     count, _, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     assert (stats[1:, 4] > 400).sum() == 4  # no stroke is cut
     assert count < 12
+
+
+def test_thin_faint_lines_that_rise_go():
+    light = np.ones((400, 600))
+    for y in range(-40, 440, 24):
+        cv2.line(light, (0, y + 33), (600, y), 0.82, 1, cv2.LINE_AA)
+    for x in range(-40, 640, 24):
+        cv2.line(light, (x, 0), (x + 23, 400), 0.82, 1, cv2.LINE_AA)
+    ground = np.random.default_rng(3).normal(0, 4, light.shape)
+    image = (cv2.GaussianBlur(light, (0, 0), 0.6) * 200 + ground).clip(0, 255).astype(np.uint8)
+    assert strokes(image).mean() < 0.004
 
 
 def test_squared_paper_and_boxes_go():

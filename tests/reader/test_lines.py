@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import pytest
 
 from netsuke.reader import lines
 
@@ -50,3 +52,46 @@ def test_texture_is_no_number_and_its_pairs_fit_into_memory(monkeypatch):
     grain = [[int(x), int(y), 6, 9, 30] for x, y in rng.integers(0, 400, (5000, 2))]
     assert all(len(members) <= lines.LONG for members in found(*grain))
     assert asked == [lines.PIECES]
+
+
+def drawn(ink: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """The boxes of the numbers in ink."""
+    _, label, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    return [number.box for number in lines.numbers(stats[1:], label)]
+
+
+def test_touching_digits_around_a_loose_stroke_are_no_frame():
+    ink = np.zeros((120, 240), np.uint8)
+    cv2.putText(ink, "524", (20, 90), cv2.FONT_HERSHEY_SIMPLEX, 2.5, 255, 5)
+    cv2.line(ink, (20, 88), (200, 88), 255, 4)  # all in one piece
+    cv2.line(ink, (110, 42), (104, 64), 255, 4)
+    assert len(cv2.connectedComponents(ink)[1:]) == 1
+    (box,) = drawn(ink)
+    assert box[2] > 140
+
+
+@pytest.mark.parametrize("gap", [0, 5, 80])
+def test_a_frame_is_none_of_what_it_holds_be_it_broken_or_open(gap):
+    ink = np.zeros((120, 240), np.uint8)
+    cv2.rectangle(ink, (20, 20), (200, 100), 255, 3)
+    ink[15:105, 198:204][20 : 20 + gap] = 0
+    cv2.putText(ink, "36", (60, 82), cv2.FONT_HERSHEY_SIMPLEX, 2, 255, 4)
+    (box,) = drawn(ink)
+    assert 50 < box[0] < 70
+    assert box[2] < 110
+
+
+def test_bars_between_cells_tie_digits_and_are_none_of_them():
+    bars = [[20 + 40 * i, 20 + i, 4, 46, 170] for i in range(6)]
+    cells = [[30 + 40 * i, 26 + i, 22, 33, 250] for i in (0, 1, 2)]
+    assert found(*bars, *cells) == [[6, 7, 8]]
+
+
+def test_ones_of_a_hand_are_no_bars_between_cells():
+    ones = [[20, 20, 5, 46, 170], [48, 22, 4, 41, 150], [80, 18, 6, 50, 200], [104, 21, 5, 44, 160]]
+    assert found(*ones) == [[0, 1, 2, 3]]
+
+
+def test_a_number_beside_a_tall_stamp_is_one_still():
+    stamp = [186, 30, 79, 112, 2600]
+    assert found(*digits(20, 70, 5, height=46), stamp)[0][:5] == [0, 1, 2, 3, 4]

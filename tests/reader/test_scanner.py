@@ -212,3 +212,35 @@ def test_a_piece_that_looks_like_one_digit_is_cut_where_two_are_told_of():
     assert row.told is not None
     assert [span for span in row.spans if span[1] == span[0] + 1] == [(0, 1), (1, 2)]
     assert [int(row.told[row.spans.index(span)].argmax()) for span in ((0, 1), (1, 2))] == [9, 1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4))
+def test_a_spelling_is_the_sum_of_all_frames_that_say_it(seed, length):
+    rng = np.random.default_rng(seed)
+    few = [1, 3, 10, NONE]  # signs that are told of; the others never
+    chance = np.zeros((length, NONE + 1))
+    chance[:, few] = rng.dirichlet(np.full(len(few), 0.7), length)
+    said: dict[str, float] = {}
+    for told in product(few, repeat=length):
+        text = "".join(SIGNS[k] for i, k in enumerate(told) if k != NONE and (i == 0 or told[i - 1] != k))
+        said[text] = said.get(text, 0.0) + float(np.prod(chance[np.arange(length), told]))
+    with np.errstate(divide="ignore"):
+        scan = scanning.Scan(np.log(chance), 1.0)
+    texts = [*said, "11111", "2"]
+    first, none, again = scanning.spelling([scan, scan, scan], [texts, [], texts[::-1]])
+    assert np.allclose(np.exp(first[:-2]), [said[text] for text in texts[:-2]], atol=1e-12)
+    assert (first[-2:] < -600).all()  # too long, and a sign that is never told of
+    assert not len(none)
+    assert np.array_equal(again, first[::-1])
+    assert sum(said.values()) == pytest.approx(1)
+
+
+def test_what_a_row_says_in_print_is_what_it_spells_best(scanner):
+    ink = page("2580", 1.5)
+    x, y, w, h = cv2.boundingRect(ink)
+    scans = scanner.scan([ink[y : y + h, x : x + w]], [h])
+    (found,) = scanning.spelling(scans, [["258", "2580", "25880", "2530", ""]])
+    assert found.argmax() == 1
+    assert found[1] > -0.5
+    assert scanning.spelling([], []) == []

@@ -188,7 +188,7 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     if pale.any() and not pale.all():
         high, wide = _extent(at, piece, count, contrast.shape[1])
         usual = _usual(high[~pale])
-        pencil = pale & (solid >= PENCIL * float(dark)) & _is_sign(high / usual, wide / usual)
+        pencil = pale & (solid >= PENCIL * float(dark)) & _is_sign(high / usual, wide / high)
         if (high * wide)[pencil].sum() < CROWDED * contrast.size:
             pale &= ~pencil
     solid[pale | (solid < 255 * MIN_CONTRAST)] = np.inf
@@ -218,9 +218,9 @@ def _usual(high: np.ndarray) -> float:
     return float(ordered[np.searchsorted(mass, mass[-1] / 2)])
 
 
-def _is_sign(high: np.ndarray, wide: np.ndarray) -> np.ndarray:
-    """Whether pieces may be signs, by height and width as shares of the usual height; an upright bar may not."""
-    return (high > 0.5) & (high < 2.0) & (wide < 1.5) & (wide > 0.25 * high)
+def _is_sign(high: np.ndarray, aspect: np.ndarray) -> np.ndarray:
+    """Whether pieces may be signs, by height as a share of the usual and width of height; an upright bar may not."""
+    return (high > 0.5) & (high < 4.0) & (aspect < 1.5) & (aspect > 0.25)
 
 
 def _upper(table: np.ndarray) -> np.ndarray:

@@ -18,6 +18,10 @@ LONG = 5.0  # runs of a line, at least: the bars of 676 make one of three
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
 FAINT = 0.85  # of what else counts as ink, after that
 ALONE = np.uint16(3)  # how much more contrast a row of a thin line has than the lighter of its neighbours
+TINY, GRAIN = 256, 5  # parts of the longer side in which the slope of lines is looked for, in one column of so many
+RISES = np.linspace(-0.16, 0.16, 17)  # slopes that are tried
+LEVEL, LINED = 0.07, 4.0  # what rises no more is flat; by how much more sums change along lines than along text
+BLOT = 16  # pixels: what is so thick both ways is no line, and would tie all that end at it
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
 WHOLE = 0.85  # share of a line's columns that runs cover
@@ -40,18 +44,89 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
 
     ink = (contrast > floor).view(np.uint8)
     run = max(SHORTEST, round(RUN * max(ink.shape)))
-    along = _Runs(contrast, floor, run)
-    down = _Runs(cv2.transpose(contrast), cv2.transpose(floor), run)
-    flat = along.rules(_near(cv2.transpose(down.runs)))
-    upright = cv2.transpose(down.rules(_near(cv2.transpose(along.runs))))
+    parts = contrast, floor, _blots(ink, LONG * run)
+    ways = [_Way.of(*parts, run), _Way.of(*map(cv2.transpose, parts), run)]
+    seen = [way.back(way.runs.runs) for way in ways]
+    gone, flat = ways[0].rules(_near(cv2.transpose(seen[1])).view(np.uint8))
+    beside, upright = map(cv2.transpose, ways[1].rules(_near(cv2.transpose(seen[0])).view(np.uint8)))
     if not (flat.any() or upright.any()):
         return contrast
-    gone = _outside_strokes(ink, flat)
-    gone |= cv2.transpose(_outside_strokes(cv2.transpose(ink), cv2.transpose(upright)))
+    gone |= beside
     gone |= (_near(flat, 1) & _near(upright, 1)).view(
         np.uint8
     )  # crossings: for either line the other is a stroke
     return contrast * (1 - gone)
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """An image whose lines are flat: each column is moved, by whole pixels, until what rises by `slope` does not."""
+
+    ink: np.ndarray
+    runs: _Runs
+    slope: float
+    high: int  # of the image
+
+    @classmethod
+    def of(cls, contrast: np.ndarray, floor: np.ndarray, blots: np.ndarray, run: int) -> _Way:
+        import cv2
+
+        ink, high = (contrast > floor).view(np.uint8), len(contrast)
+        slope = _slope(cv2.subtract(ink, blots))
+        if slope:
+            contrast, floor, blots = (_moved(part, slope) for part in (contrast, floor, blots))
+            ink = (contrast > floor).view(np.uint8)
+        return cls(ink, _Runs(contrast, floor, blots, run), slope, high)
+
+    def back(self, part: np.ndarray) -> np.ndarray:
+        """What was found there in its place in the image."""
+        return _moved(part, -self.slope, self.high)
+
+    def rules(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which pixels of flat lines go, and the lines with their thickness, uint8 [H, W] of the image; `corners` are
+        of the image, too."""
+        lines = self.runs.rules(_moved(corners, self.slope) > 0)
+        return self.back(_outside_strokes(self.ink, lines, 1 if self.slope else 0)), self.back(lines)
+
+
+def _blots(ink: np.ndarray, long: float) -> np.ndarray:
+    """Ink that is thick both ways and as long as lines, uint8 [H, W]: a desk's edge, to which all lines are tied."""
+    import cv2
+
+    thick = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    thick = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((BLOT, BLOT), np.uint8))
+    _, label, stats, _ = cv2.connectedComponentsWithStats(thick[::STEP, ::STEP], connectivity=8)
+    chosen = stats[:, 2:4].max(1) * STEP >= long
+    chosen[0] = False
+    coarse = cv2.resize(chosen.astype(np.uint8)[label], ink.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return cv2.dilate(coarse, np.ones((3 + 2 * STEP, 3 + 2 * STEP), np.uint8))
+
+
+def _slope(ink: np.ndarray) -> float:
+    """By how much thin lines rise, pixels per pixel to the right: where sums of ink along them change most from one to
+    the next (Hough's transform, of slopes only); 0 where that is about as flat, or no lines are."""
+    scale = min(1.0, TINY / max(ink.shape))
+    y, x = np.nonzero(ink[:, ::GRAIN])
+    y, x = y * scale, (GRAIN * x - ink.shape[1] / 2) * scale
+    places = (np.rint(y - rise * x + TINY).astype(np.intp) for rise in RISES)
+    steps = [np.diff(np.bincount(place)) for place in places]
+    change = np.array([step @ step for step in steps])
+    best = int(change.argmax())
+    lined = change[best] > LINED * change[len(RISES) // 2]
+    return float(RISES[best]) if lined and abs(RISES[best]) > LEVEL else 0.0
+
+
+def _moved(part: np.ndarray, slope: float, high: int | None = None) -> np.ndarray:
+    """Columns of an image uint8 [h, w] moved up by `slope` times their place, on as many rows as that takes, or on
+    `high` rows, of which the middle stays."""
+    import cv2
+
+    if not slope:
+        return part
+    h, w = part.shape
+    tall = high or h + 2 * round(abs(slope) * w / 2)
+    view = np.array([[1, 0, 0], [slope, 1, (h - tall) / 2 - slope * w / 2]], np.float32)
+    return cv2.warpAffine(part, view, (w, tall), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +195,15 @@ class _Lines:
 class _Runs:
     """Long runs of ink in rows of pixels, and which of them go on from row to row and over gaps."""
 
-    def __init__(self, contrast: np.ndarray, floor: np.ndarray, run: int):
+    def __init__(self, contrast: np.ndarray, floor: np.ndarray, blots: np.ndarray, run: int):
         import cv2
 
         self.run = run
         self.contrast = _gathered(cv2.boxFilter(contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False))
         faint = floor * np.uint16(round(FAINT * BRIDGE))
         ink = (self.contrast > faint).view(np.uint8)
-        self.runs = runs = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
+        runs = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
+        self.runs = runs = cv2.subtract(runs, blots)
         joined = cv2.dilate(runs, np.ones((3, run // 2), np.uint8))
         count, label = cv2.connectedComponents(joined, connectivity=8)
         looked = np.arange(EDGE, runs.shape[1] - EDGE, STEP)
@@ -187,10 +263,14 @@ def _gathered(contrast: np.ndarray) -> np.ndarray:
     it goes from one to the other, and a faint one seems to break there."""
     import cv2
 
-    upper, lower = np.roll(contrast, 1, 0), np.roll(contrast, -1, 0)
-    beside, other = cv2.max(upper, lower), cv2.min(upper, lower)
-    thin = cv2.compare(contrast, beside, cv2.CMP_GE) & cv2.compare(contrast, ALONE * other, cv2.CMP_GT)
-    return cv2.add(contrast, beside, mask=thin, dst=contrast)
+    if len(contrast) < 3:
+        return contrast
+    beside, other = cv2.max(contrast[:-2], contrast[2:]), cv2.min(contrast[:-2], contrast[2:])
+    own = contrast[1:-1]
+    thin = cv2.compare(own, beside, cv2.CMP_GE) & cv2.compare(own, other * ALONE, cv2.CMP_GT)
+    gathered: np.ndarray = contrast.copy()
+    gathered[1:-1] = cv2.add(own, beside, mask=thin, dst=own.copy())
+    return gathered
 
 
 def _on_lines(pieces: _Lines) -> np.ndarray:
@@ -275,10 +355,10 @@ def _near(lines: np.ndarray, reach: int = 5) -> np.ndarray:
     return cv2.dilate(lines, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
 
 
-def _outside_strokes(ink: np.ndarray, lines: np.ndarray) -> np.ndarray:
+def _outside_strokes(ink: np.ndarray, lines: np.ndarray, more: int) -> np.ndarray:
     """Which pixels of flat lines to take, uint8 [H, W]: where ink is no thicker than the line by much.
 
-    `lines` uint8 [H, W] holds the thickness of each line in pixels.
+    `lines` uint8 [H, W] holds the thickness of each line in pixels; it may be thicker by `more`.
     """
     import cv2
 
@@ -287,8 +367,8 @@ def _outside_strokes(ink: np.ndarray, lines: np.ndarray) -> np.ndarray:
     found[0] = 0
     for thick in np.flatnonzero(found).tolist():
         near = cv2.dilate(
-            cv2.inRange(lines, thick, thick), np.ones((3, 1), np.uint8)
+            cv2.inRange(lines, thick, thick), np.ones((3 + 2 * more, 1), np.uint8)
         )  # and its blurred edges
-        thicker = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((thick + 2, 1), np.uint8))
+        thicker = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((thick + 2 + more, 1), np.uint8))
         gone |= near & (ink ^ thicker)
     return gone

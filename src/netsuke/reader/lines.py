@@ -22,6 +22,7 @@ OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a s
 HELD, FULL = 0.3, 0.4  # of a frame: height of what it holds, at least, and of its box that its ink covers, at most
 RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies; of its ink: what lies further, at most
 GAPS = 0.08  # of a frame's height: where it is broken
+SOLID = 0.8  # of a piece's box that its ink covers: remains of lines are as full as that, and signs are not
 HOLLOW = 0.2  # of a piece's box that its ink covers
 SPACE, USUAL = 0.35, 2.5  # of the height, and of the row's usual gap: a wider one parts words and numbers
 PIECES, LONG = 4000, 60  # of a page and of a number, at most: more are texture and no writing
@@ -132,7 +133,9 @@ def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     _, _, w, h, area = stats.T.astype(float)
     held = within & (OUTSIZED * h < np.minimum(w, h)[:, None])
-    large = (np.minimum(w, h) > OUTSIZED * _usual(h)) | (held.sum(1) > 1)
+    drawn = area < SOLID * w * h
+    usual = _usual(h[drawn] if drawn.any() else h)
+    large = (np.minimum(w, h) > OUTSIZED * usual) | (held.sum(1) > 1)
     return large & (area < HOLLOW * w * h)
 
 
