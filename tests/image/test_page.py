@@ -142,12 +142,33 @@ def test_ruled_lines_go_and_strokes_stay_whole(tilt, thick):
 def test_thin_faint_lines_that_rise_go():
     light = np.ones((400, 600))
     for y in range(-40, 440, 24):
-        cv2.line(light, (0, y + 33), (600, y), 0.82, 1, cv2.LINE_AA)
+        cv2.line(light, (0, y + 50), (600, y), 0.76, 1, cv2.LINE_AA)
     for x in range(-40, 640, 24):
-        cv2.line(light, (x, 0), (x + 23, 400), 0.82, 1, cv2.LINE_AA)
-    ground = np.random.default_rng(3).normal(0, 4, light.shape)
-    image = (cv2.GaussianBlur(light, (0, 0), 0.6) * 200 + ground).clip(0, 255).astype(np.uint8)
-    assert strokes(image).mean() < 0.004
+        cv2.line(light, (x, 0), (x + 33, 400), 0.76, 1, cv2.LINE_AA)
+    grain = np.random.default_rng(3).normal(0, 7, light.shape)
+    image = (cv2.GaussianBlur(light, (0, 0), 0.6) * 200 + grain).clip(0, 255).astype(np.uint8)
+    assert strokes(image).mean() < 0.02
+
+
+@pytest.mark.parametrize("degrees", [-9, -5, 8])
+def test_squared_paper_that_is_turned_on_a_desk_loses_its_lines(degrees):
+    sheet = np.full((500, 800), 235, np.uint8)
+    for at in range(20, 800, 40):
+        cv2.line(sheet, (at, 0), (at, 500), 150, 1)
+        cv2.line(sheet, (0, at), (800, at), 150, 1)
+    inked = np.zeros_like(sheet)
+    for y in (130, 260, 390):
+        cv2.putText(inked, "2580 36", (130, y), cv2.FONT_HERSHEY_SIMPLEX, 2.4, 255, 6, cv2.LINE_AA)
+    sheet = (sheet * (1 - 0.45 * inked / 255)).astype(np.uint8)
+    turn = cv2.getRotationMatrix2D((400, 250), degrees, 0.9)
+    noise = np.random.default_rng(4).normal(0, 2, sheet.shape)
+    image = (cv2.warpAffine(sheet, turn, (800, 500), borderValue=60) + noise).clip(0, 255).astype(np.uint8)
+    paper = cv2.warpAffine(np.full_like(sheet, 255), turn, (800, 500)) > 0
+    paper = cv2.erode(paper.astype(np.uint8), np.ones((31, 31), np.uint8)) > 0
+    truth = cv2.warpAffine(inked, turn, (800, 500)) > 128
+    found = strokes(image) & paper
+    assert agree(found, truth) > 0.9
+    assert (found & (cv2.dilate(truth.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0)).mean() < 0.005
 
 
 def test_squared_paper_and_boxes_go():
