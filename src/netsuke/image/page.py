@@ -32,7 +32,10 @@ SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made 
 ASIDE, OVER = 0.15, 0.3  # of a digit's height: how far beside and above it parts of it lie
 DIRT = 0.02  # of a digit's ink: smaller pieces are none of it
 THIN = 15  # pixels of a median at SMALL that spares no thin stroke
-STROKE, DRAWN = 15, 0.28  # pixels of a stroke at SMALL; of the paper's brightness: more is no slip of its median
+STROKE, DRAWN = (
+    15,
+    0.28,
+)  # pixels of a stroke at SMALL; of the paper's brightness: more is no slip of its median
 DUST = 7.0  # pixels of height: less is no sign
 FEW = 0.01  # of all that stands out: less than that far from the border is nothing
 STRONG = int(255 * MIN_CONTRAST)

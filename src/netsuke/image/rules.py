@@ -6,11 +6,14 @@ apart better.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+
+from netsuke.image.slope import moved, rise
 
 RUN = 0.022  # of the image's longer side: shorter runs in one row of pixels are no part of a line
 SHORTEST = 16  # pixels of such a run, at least
@@ -18,9 +21,6 @@ LONG = 5.0  # runs of a line, at least: the bars of 676 make one of three
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
 FAINT = 0.85  # of what else counts as ink, after that
 ALONE = np.uint16(3)  # how much more contrast a row of a thin line has than the lighter of its neighbours
-TINY, GRAIN = 256, 5  # parts of the longer side in which the slope of lines is looked for, in one column of so many
-RISES = np.linspace(-0.16, 0.16, 17)  # slopes that are tried
-LEVEL, LINED = 0.07, 4.0  # what rises no more is flat; by how much more sums change along lines than along text
 BLOT = 16  # pixels: what is so thick both ways is no line, and would tie all that end at it
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
@@ -45,7 +45,7 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     ink = (contrast > floor).view(np.uint8)
     run = max(SHORTEST, round(RUN * max(ink.shape)))
     parts = contrast, floor, _blots(ink, LONG * run)
-    ways = [_Way.of(*parts, run), _Way.of(*map(cv2.transpose, parts), run)]
+    ways = [_Way.of(parts, run), _Way.of([cv2.transpose(part) for part in parts], run)]
     seen = [way.back(way.runs.runs) for way in ways]
     gone, flat = ways[0].rules(_near(cv2.transpose(seen[1])).view(np.uint8))
     beside, upright = map(cv2.transpose, ways[1].rules(_near(cv2.transpose(seen[0])).view(np.uint8)))
@@ -68,24 +68,26 @@ class _Way:
     high: int  # of the image
 
     @classmethod
-    def of(cls, contrast: np.ndarray, floor: np.ndarray, blots: np.ndarray, run: int) -> _Way:
+    def of(cls, parts: Sequence[np.ndarray], run: int) -> _Way:
+        """Of contrast, floor and blots."""
         import cv2
 
+        contrast, floor, blots = parts
         ink, high = (contrast > floor).view(np.uint8), len(contrast)
-        slope = _slope(cv2.subtract(ink, blots))
+        slope = rise(cv2.subtract(ink, blots))
         if slope:
-            contrast, floor, blots = (_moved(part, slope) for part in (contrast, floor, blots))
+            contrast, floor, blots = (moved(part, slope) for part in (contrast, floor, blots))
             ink = (contrast > floor).view(np.uint8)
         return cls(ink, _Runs(contrast, floor, blots, run), slope, high)
 
     def back(self, part: np.ndarray) -> np.ndarray:
         """What was found there in its place in the image."""
-        return _moved(part, -self.slope, self.high)
+        return moved(part, -self.slope, self.high)
 
     def rules(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which pixels of flat lines go, and the lines with their thickness, uint8 [H, W] of the image; `corners` are
         of the image, too."""
-        lines = self.runs.rules(_moved(corners, self.slope) > 0)
+        lines = self.runs.rules(moved(corners, self.slope) > 0)
         return self.back(_outside_strokes(self.ink, lines, 1 if self.slope else 0)), self.back(lines)
 
 
@@ -100,33 +102,6 @@ def _blots(ink: np.ndarray, long: float) -> np.ndarray:
     chosen[0] = False
     coarse = cv2.resize(chosen.astype(np.uint8)[label], ink.shape[::-1], interpolation=cv2.INTER_NEAREST)
     return cv2.dilate(coarse, np.ones((3 + 2 * STEP, 3 + 2 * STEP), np.uint8))
-
-
-def _slope(ink: np.ndarray) -> float:
-    """By how much thin lines rise, pixels per pixel to the right: where sums of ink along them change most from one to
-    the next (Hough's transform, of slopes only); 0 where that is about as flat, or no lines are."""
-    scale = min(1.0, TINY / max(ink.shape))
-    y, x = np.nonzero(ink[:, ::GRAIN])
-    y, x = y * scale, (GRAIN * x - ink.shape[1] / 2) * scale
-    places = (np.rint(y - rise * x + TINY).astype(np.intp) for rise in RISES)
-    steps = [np.diff(np.bincount(place)) for place in places]
-    change = np.array([step @ step for step in steps])
-    best = int(change.argmax())
-    lined = change[best] > LINED * change[len(RISES) // 2]
-    return float(RISES[best]) if lined and abs(RISES[best]) > LEVEL else 0.0
-
-
-def _moved(part: np.ndarray, slope: float, high: int | None = None) -> np.ndarray:
-    """Columns of an image uint8 [h, w] moved up by `slope` times their place, on as many rows as that takes, or on
-    `high` rows, of which the middle stays."""
-    import cv2
-
-    if not slope:
-        return part
-    h, w = part.shape
-    tall = high or h + 2 * round(abs(slope) * w / 2)
-    view = np.array([[1, 0, 0], [slope, 1, (h - tall) / 2 - slope * w / 2]], np.float32)
-    return cv2.warpAffine(part, view, (w, tall), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +242,7 @@ def _gathered(contrast: np.ndarray) -> np.ndarray:
         return contrast
     beside, other = cv2.max(contrast[:-2], contrast[2:]), cv2.min(contrast[:-2], contrast[2:])
     own = contrast[1:-1]
-    thin = cv2.compare(own, beside, cv2.CMP_GE) & cv2.compare(own, other * ALONE, cv2.CMP_GT)
+    thin = cv2.bitwise_and(cv2.compare(own, beside, cv2.CMP_GE), cv2.compare(own, other * ALONE, cv2.CMP_GT))
     gathered: np.ndarray = contrast.copy()
     gathered[1:-1] = cv2.add(own, beside, mask=thin, dst=own.copy())
     return gathered

@@ -17,10 +17,20 @@ GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
-ALIGNED, FAR, UNEVEN = 0.06, 15.0, 0.08  # of their height: how far they are out of line; apart; of a cell: unevenly
+ALIGNED, FAR, UNEVEN = (
+    0.06,
+    15.0,
+    0.08,
+)  # of their height: how far they are out of line; apart; of a cell: unevenly
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
-HELD, FULL = 0.3, 0.4  # of a frame: height of what it holds, at least, and of its box that its ink covers, at most
-RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies; of its ink: what lies further, at most
+HELD, FULL = (
+    0.3,
+    0.4,
+)  # of a frame: height of what it holds, at least, and of its box that its ink covers, at most
+RIM, ASTRAY = (
+    0.15,
+    0.1,
+)  # of a frame's shorter side: how far in its ink lies; of its ink: what lies further, at most
 GAPS = 0.08  # of a frame's height: where it is broken
 SOLID = 0.8  # of a piece's box that its ink covers: remains of lines are as full as that, and signs are not
 HOLLOW = 0.2  # of a piece's box that its ink covers
