@@ -6,7 +6,8 @@
 
 Crops: exam-digits and screen-digits. Nothing to read: letters, signs, scribbles, printed words, blank and lined paper,
 Kuzushiji, Fashion-MNIST and noise, each photographed; a digit there is an invention. Strips: cheque-strings, and
-synthetic numbers whose digits touch. Pages: synthetic, a megapixel with 50 digits. Every model given is read, beside
+synthetic numbers whose digits touch; digits of MNIST's test set pushed together. Pages: synthetic, a megapixel with 50
+digits; and as many photographs of notes and of puzzles (benchmarks/photographs.py). Every model given is read, beside
 the shipped one where none is. RapidOCR stands there as shipped and `forced`: its recogniser masked to digits. It gets
 strips without its detector, which loses digits there; Tesseract is told to read digits. A strip or page is right where
 its digits are, in order, separators left out. Milliseconds are medians. Bytes are of a reader's model files;

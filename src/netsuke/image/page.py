@@ -32,10 +32,8 @@ SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made 
 ASIDE, OVER = 0.15, 0.3  # of a digit's height: how far beside and above it parts of it lie
 DIRT = 0.02  # of a digit's ink: smaller pieces are none of it
 THIN = 15  # pixels of a median at SMALL that spares no thin stroke
-STROKE, DRAWN = (
-    15,
-    0.28,
-)  # pixels of a stroke at SMALL; of the paper's brightness: more is no slip of its median
+STROKE = 15  # pixels of a stroke at SMALL, at most, beside a desk
+DRAWN = 0.28  # of the paper's brightness: by as much a desk drew its median away
 DUST = 7.0  # pixels of height: less is no sign
 FEW = 0.01  # of all that stands out: less than that far from the border is nothing
 STRONG = int(255 * MIN_CONTRAST)
@@ -91,6 +89,12 @@ def page_digit(image: np.ndarray) -> Ink | None:
     y, x, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
     box = tuple(int(v * scale) for v in (x, y, right - x, bottom - y))
     return Ink((ink * mask)[y:bottom, x:right], (box[0], box[1], max(1, box[2]), max(1, box[3])))
+
+
+def usual_height(heights: np.ndarray) -> float:
+    """The median of heights, each counted as often as it is high: small print beside large digits is not usual."""
+    ordered = np.sort(heights).astype(float)
+    return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
 
 
 def _shrunk(full: np.ndarray, longer: int) -> np.ndarray:
@@ -190,7 +194,8 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     pale = solid < PALE * float(dark)
     if pale.any() and not pale.all():
         high, wide = _extent(at, piece, count, contrast.shape[1])
-        usual = _usual(high[~pale])
+        written = high[~pale & (high >= DUST)]
+        usual = usual_height(written) if len(written) else DUST
         pencil = pale & (solid >= PENCIL * float(dark)) & _is_sign(high / usual, wide / high)
         if (high * wide)[pencil].sum() < CROWDED * contrast.size:
             pale &= ~pencil
@@ -210,15 +215,6 @@ def _extent(at: np.ndarray, piece: np.ndarray, count: int, width: int) -> tuple[
     np.minimum.at(left, piece, column)
     np.maximum.at(right, piece, column)
     return foot - top + 1, right - left + 1
-
-
-def _usual(high: np.ndarray) -> float:
-    """The height of what is written: the median of heights, each counted as often as it is high; dust is not asked."""
-    ordered = np.sort(high[high >= DUST]).astype(float)
-    if not len(ordered):
-        return DUST
-    mass = np.cumsum(ordered)
-    return float(ordered[np.searchsorted(mass, mass[-1] / 2)])
 
 
 def _is_sign(high: np.ndarray, aspect: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from netsuke.image.page import usual_height
+
 SPECK = 0.004  # of the square of a sign's height: the area below which ink is dirt
 SMALLEST = 7  # pixels of a sign's height
 ALIKE = 0.4  # height of the smaller of two neighbours as a share of the larger
@@ -17,20 +19,12 @@ GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
-ALIGNED, FAR, UNEVEN = (
-    0.06,
-    15.0,
-    0.08,
-)  # of their height: how far they are out of line; apart; of a cell: unevenly
+ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
+UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
-HELD, FULL = (
-    0.3,
-    0.4,
-)  # of a frame: height of what it holds, at least, and of its box that its ink covers, at most
-RIM, ASTRAY = (
-    0.15,
-    0.1,
-)  # of a frame's shorter side: how far in its ink lies; of its ink: what lies further, at most
+HELD = 0.3  # of a frame's height: what it holds is as high, at least
+FULL = 0.4  # of a frame's box that its ink covers, at most
+RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies, but for such a share
 GAPS = 0.08  # of a frame's height: where it is broken
 SOLID = 0.8  # of a piece's box that its ink covers: remains of lines are as full as that, and signs are not
 HOLLOW = 0.2  # of a piece's box that its ink covers
@@ -94,12 +88,12 @@ def _keep_enclosed(within: np.ndarray, stats: np.ndarray, large: np.ndarray, lab
         rim = max(1, round(RIM * min(w, h)))
         if int(ink[rim:-rim, rim:-rim].sum()) < ASTRAY * area:
             continue
-        ink = np.pad(ink, h)  # room for the closing
-        gap = round(GAPS * h)
-        ink = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8)) if gap > 1 else ink
+        gap = 1 + round(GAPS * h)
+        ink = np.pad(ink, gap)
+        ink = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
         cv2.floodFill(ink, None, (0, 0), 2)
         x0, y0, wide, high = stats[large[held], :4].T
-        within[i, held] = ink[y0 + high // 2 - y + h, x0 + wide // 2 - x + h] != 2
+        within[i, held] = ink[y0 + high // 2 - y + gap, x0 + wide // 2 - x + gap] != 2
 
 
 def _frames(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -144,15 +138,9 @@ def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     _, _, w, h, area = stats.T.astype(float)
     held = within & (OUTSIZED * h < np.minimum(w, h)[:, None])
     drawn = area < SOLID * w * h
-    usual = _usual(h[drawn] if drawn.any() else h)
+    usual = usual_height(h[drawn] if drawn.any() else h)
     large = (np.minimum(w, h) > OUTSIZED * usual) | (held.sum(1) > 1)
     return large & (area < HOLLOW * w * h)
-
-
-def _usual(heights: np.ndarray) -> float:
-    """The median of heights, each counted as often as it is high: small print beside large digits is not usual."""
-    ordered = np.sort(heights)
-    return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
 
 
 def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
@@ -226,7 +214,7 @@ def _number(stats: np.ndarray, group: np.ndarray) -> Number:
 def _standing(found: list[Number]) -> list[Number]:
     """Without the groups that are full stops, flags and dashes beside a taller number."""
     boxes = np.array([(*number.box, number.height) for number in found], float).reshape(-1, 5)
-    usual = _usual(np.repeat(boxes[:, 4], [len(number.members) for number in found])) if found else 0.0
+    usual = usual_height(np.repeat(boxes[:, 4], [len(number.members) for number in found])) if found else 0.0
     boxes = boxes[boxes[:, 4] < OUTSIZED * usual]  # beside a drawing they are numbers of their own
     keep = []
     for number in found:

@@ -28,10 +28,7 @@ MASKED = 115  # of 255: how strong the ink of a mask is; a blurred edge is faint
 MISFIT = 0.4  # share that is not common to two boxes, from which a digit that is cut has neither
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 READ = 8  # texts of a number that are weighed as a whole
-PARTS, WHOLE = (
-    0.4,
-    0.25,
-)  # weights of what is said of a row's parts, and of what the scanner says of it as a whole
+PARTS, WHOLE = 0.4, 0.25  # powers of what all say of a row's parts, and of what the scanner says of the whole
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 

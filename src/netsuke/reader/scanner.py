@@ -26,7 +26,7 @@ NEAR = 4.0  # frames by which a bound is moved at most
 AROUND = 4  # pixels before and behind a row that are its own
 LARGER = 4.0  # a row is made larger by so much at most
 SIGNS = "0123456789.,-"
-BATCH = 32  # tiles that are run together
+BATCH = 32  # tiles that are run together, and rows that are spelt
 DOUBT = 0.65  # probability of none from which no sign is told
 
 
@@ -206,6 +206,13 @@ def spelling(scans: Sequence[Scan], texts: Sequence[Sequence[str]]) -> list[np.n
     It is the sum over all ways to set the text's signs on frames, the forward variable of Graves et al. (2006), so it
     needs no bounds between signs that overlap.
     """
+    out: list[np.ndarray] = []
+    for first in range(0, len(scans), BATCH):
+        out += _spelt(scans[first : first + BATCH], texts[first : first + BATCH])
+    return out
+
+
+def _spelt(scans: Sequence[Scan], texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
     every = [(k, text) for k, said in enumerate(texts) for text in said]
     if not every:
         return [np.zeros(0) for _ in texts]
