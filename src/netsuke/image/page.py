@@ -14,6 +14,7 @@ import numpy as np
 
 from netsuke.image import rules
 from netsuke.image.ink import Ink, grey
+from netsuke.image.pieces import boxes, pieces
 
 WORK = 1600  # pixels of the longer side at which ink is looked for: a digit of a sixtieth still has 27
 SMALL = 256  # pixels of the longer side at which paper is looked for
@@ -76,15 +77,15 @@ def page_digit(image: np.ndarray) -> Ink | None:
         larger = 1.0
     page = page_ink(full)
     ink, scale = page.pixels, page.scale / larger
-    _, label, stats, _ = cv2.connectedComponentsWithStats((ink > 0).astype(np.uint8), connectivity=8)
-    if len(stats) < 2:
+    label, stats = pieces(ink)
+    if not len(stats):
         return None
-    x, y, w, h, area = stats[1 + int(stats[1:, 4].argmax())]
+    x, y, w, h, area = stats[stats[:, 4].argmax()]
     left, top, wide, high, areas = stats.T
     beside = (left + wide > x - ASIDE * h) & (left < x + w + ASIDE * h)
     level = (top + high > y - OVER * h) & (top < y + h + OVER * h)
-    own = beside & level & (areas > DIRT * area) & (np.arange(len(stats)) > 0)
-    mask = own[label]
+    own = beside & level & (areas > DIRT * area)
+    mask = np.concatenate([[False], own])[label]
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     y, x, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
     box = tuple(int(v * scale) for v in (x, y, right - x, bottom - y))
@@ -193,7 +194,7 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     dark = np.searchsorted(np.cumsum(np.bincount(value, minlength=256)), 0.95 * len(value))
     pale = solid < PALE * float(dark)
     if pale.any() and not pale.all():
-        high, wide = _extent(at, piece, count, contrast.shape[1])
+        wide, high = boxes(at, piece, count, contrast.shape[1])[:, 2:].T
         written = high[~pale & (high >= DUST)]
         usual = usual_height(written) if len(written) else DUST
         pencil = pale & (solid >= PENCIL * float(dark)) & _is_sign(high / usual, wide / high)
@@ -204,17 +205,6 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     share.ravel()[at] = np.minimum(value * (255 / solid)[piece], 255)
     core = cv2.dilate(cv2.inRange(share, int(255 * CORE) + 1, 255), np.ones((3, 3), np.uint8))
     return cv2.threshold(share & core, int(255 * EDGE), 0, cv2.THRESH_TOZERO)[1]
-
-
-def _extent(at: np.ndarray, piece: np.ndarray, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Height and width of each of `count` pieces, in pixels, of the places `at`, growing, in an image of that width."""
-    row, column = np.divmod(at, width)
-    top, foot, left, right = np.zeros((4, count), np.intp)
-    top[piece[::-1]], foot[piece] = row[::-1], row  # the last that is written stays
-    left[:] = width
-    np.minimum.at(left, piece, column)
-    np.maximum.at(right, piece, column)
-    return foot - top + 1, right - left + 1
 
 
 def _is_sign(high: np.ndarray, aspect: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from itertools import compress
 
 import numpy as np
 
+from netsuke.image.pieces import pieces
 from netsuke.reader import lines, scanner, seams
 from netsuke.reader.scanner import Scan
 
@@ -61,11 +62,9 @@ def rows(
     Wide pieces are cut and neighbours joined, but for those that `judge` knows. A piece is also cut between any two
     signs that `scans` tells of in it, and rows in which it tells of no digit are left out.
     """
-    import cv2
-
-    _, label, stats, _ = cv2.connectedComponentsWithStats((ink > 0).astype(np.uint8), connectivity=8)
+    label, stats = pieces(ink)
     atoms = np.zeros(ink.shape, np.int32)
-    found = lines.numbers(stats[1:], label)
+    found = lines.numbers(stats, label)
     read: list[Scan | None] = [None] * len(found)
     if scans:
         parts = [_together(ink, label, number) for number in found]
@@ -79,11 +78,11 @@ def rows(
     out, first = [], 1
     for number, scan in zip(found, read, strict=True):
         marks = np.zeros(0) if scan is None else scan.marks() + number.box[0]
-        pieces = [
-            _atoms(ink, label, int(i) + 1, stats[i + 1], number.height, marks, int(i) in known)
+        parted = (
+            _atoms(ink, label, int(i) + 1, stats[i], number.height, marks, int(i) in known)
             for i in number.members
-        ]
-        made = sorted((part for piece in pieces for part in piece), key=lambda part: part[0])
+        )
+        made = sorted((part for parts in parted for part in parts), key=lambda part: part[0])
         for k, (_, atom, mask) in enumerate(made):
             x, y, w, h = atom.box
             atoms[y : y + h, x : x + w][mask] = first + k
@@ -102,11 +101,11 @@ def _known(
         int(i)
         for number in found
         for i in number.members
-        if stats[i + 1, 2] <= LONE * number.height and stats[i + 1, 3] > TALL * number.height
+        if stats[i, 2] <= LONE * number.height and stats[i, 3] > TALL * number.height
     ]
     if not whole:
         return set()
-    sure = judge([_piece(ink, label, i + 1, stats[i + 1])[0] for i in whole])
+    sure = judge([_piece(ink, label, i + 1, stats[i])[0] for i in whole])
     return {i for i, known in zip(whole, sure, strict=True) if known}
 
 
