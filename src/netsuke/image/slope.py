@@ -8,12 +8,16 @@ TINY = 256  # parts of the image's longer side in which lines are told apart
 GRAIN = 5  # pixels: one column of so many is asked
 RISES = np.linspace(-0.16, 0.16, 17)  # slopes that are tried
 LEVEL = 0.07  # what rises less is level
+LARGE = 200  # pixels of the shorter side, at least: across less, digits seem lines
 LINED = 3.0  # by how much more ink's sums change from one line to the next than from one row to the next
 
 
 def rise(ink: np.ndarray) -> float:
     """By how much thin lines rise, pixels per pixel to the right: where sums of ink along them change most from one to
-    the next (Hough's transform, of slopes only); 0 where that is about as flat, or no lines are."""
+    the next (Hough's transform, of slopes only); 0 where that is about as flat, or no lines are, or too
+    little is seen."""
+    if min(ink.shape) < LARGE:
+        return 0.0
     scale = min(1.0, TINY / max(ink.shape))
     y, x = np.nonzero(ink[:, ::GRAIN])
     y, x = y * scale, (GRAIN * x - ink.shape[1] / 2) * scale
