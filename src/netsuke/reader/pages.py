@@ -103,17 +103,20 @@ def _respelt(found: list[Found]) -> list[Found]:
     """Numbers whose texts weigh what the scanner says of the row as a whole, too: it needs no bounds between signs.
 
     Their share of all paths stays as it was. What is said of parts is said of the same ink again and again; alone it is
-    far too sure.
+    far too sure. Of dashes the scanner has no say, as it takes some for what is left of lines.
     """
     scans = [number.row.scan for number in found]
     known = [k for k, scan in enumerate(scans) if scan is not None]
     said = scanner.spelling(
         [scan for scan in scans if scan is not None],
-        [[path.text for path in found[k].paths] for k in known],
+        [
+            [text for path in found[k].paths for text in (path.text, path.text.replace("-", ""))]
+            for k in known
+        ],
     )
     out = list(found)
-    for k, spelt in zip(known, said, strict=True):
-        paths = found[k].paths
+    for k, both in zip(known, said, strict=True):
+        paths, spelt = found[k].paths, both.reshape(-1, 2).max(1)
         own = np.array([path.probability for path in paths])
         weight = own**PARTS * np.exp(WHOLE * (spelt - spelt.max()))
         weight *= own.sum() / max(weight.sum(), 1e-300)
