@@ -154,11 +154,13 @@ def _is_dark(small: np.ndarray, paper: np.ndarray, window: int) -> bool:
         return [cv2.threshold(side, STRONG, 0, cv2.THRESH_TOZERO)[1] for side in both]
 
     every = sides(paper)
-    thin = sides(cv2.medianBlur(small, THIN)) if min(small.shape) >= THIN else every
     whole = [cv2.sumElems(side)[0] for side in every]
     inside = [cv2.sumElems(side[inner])[0] for side in every]
     if max(inside) <= FEW * max(whole):
         return whole[0] >= whole[1]
+    if max(inside) > 2 * min(inside) or min(small.shape) < THIN:  # which no thin stroke can change
+        return inside[0] >= inside[1]
+    thin = sides(cv2.medianBlur(small, THIN))
     fine = [cv2.sumElems(cv2.min(a, b)[inner])[0] for a, b in zip(every, thin, strict=True)]
     return inside[0] + fine[0] >= inside[1] + fine[1]
 

@@ -21,7 +21,9 @@ LONG = 5.0  # runs of a line, at least: the bars of 676 make one of three
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
 FAINT = 0.85  # of what else counts as ink, after that
 ALONE = np.uint16(3)  # how much more contrast a row of a thin line has than the lighter of its neighbours
+BLOCK = 64  # rows that are looked at together
 BLOT = 16  # pixels: what is so thick both ways is no line, and would tie all that end at it
+FILLED = 0.6  # of its pixels, at least
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
 WHOLE = 0.85  # share of a line's columns that runs cover
@@ -95,9 +97,10 @@ def _blots(ink: np.ndarray, long: float) -> np.ndarray:
     """Ink that is thick both ways and as long as lines, uint8 [H, W]: a desk's edge, to which all lines are tied."""
     import cv2
 
-    thick = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    thick = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((BLOT, BLOT), np.uint8))
-    _, label, stats, _ = cv2.connectedComponentsWithStats(thick[::STEP, ::STEP], connectivity=8)
+    tiny = max(1, ink.shape[1] // STEP), max(1, ink.shape[0] // STEP)
+    solid = cv2.threshold(cv2.resize(ink * 255, tiny, interpolation=cv2.INTER_AREA), 255 * FILLED, 1, 0)[1]
+    thick = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((BLOT // STEP, BLOT // STEP), np.uint8))
+    _, label, stats, _ = cv2.connectedComponentsWithStats(thick, connectivity=8)
     chosen = stats[:, 2:4].max(1) * STEP >= long
     chosen[0] = False
     coarse = cv2.resize(chosen.astype(np.uint8)[label], ink.shape[::-1], interpolation=cv2.INTER_NEAREST)
@@ -234,18 +237,21 @@ class _Runs:
 
 
 def _gathered(contrast: np.ndarray) -> np.ndarray:
-    """Thin lines gathered in one row of pixels, uint16 [H, W]: a line that rises is shared by two rows, by halves where
-    it goes from one to the other, and a faint one seems to break there."""
+    """Thin lines gathered in one row of pixels, in place, uint16 [H, W]: a line that rises is shared by two rows, by
+    halves where it goes from one to the other, and a faint one seems to break there."""
     import cv2
 
-    if len(contrast) < 3:
-        return contrast
-    beside, other = cv2.max(contrast[:-2], contrast[2:]), cv2.min(contrast[:-2], contrast[2:])
-    own = contrast[1:-1]
-    thin = cv2.bitwise_and(cv2.compare(own, beside, cv2.CMP_GE), cv2.compare(own, other * ALONE, cv2.CMP_GT))
-    gathered: np.ndarray = contrast.copy()
-    gathered[1:-1] = cv2.add(own, beside, mask=thin, dst=own.copy())
-    return gathered
+    above = contrast[:1].copy()
+    for top in range(1, len(contrast) - 1, BLOCK):  # in parts that stay in the processor's cache
+        own, lower = contrast[top:-1][:BLOCK], contrast[top + 1 :][:BLOCK]
+        upper = np.concatenate([above, own[:-1]])
+        above = own[-1:].copy()
+        beside, other = cv2.max(upper, lower), cv2.min(upper, lower)
+        thin = cv2.bitwise_and(
+            cv2.compare(own, beside, cv2.CMP_GE), cv2.compare(own, other * ALONE, cv2.CMP_GT)
+        )
+        cv2.add(own, beside, mask=thin, dst=own)
+    return contrast
 
 
 def _on_lines(pieces: _Lines) -> np.ndarray:

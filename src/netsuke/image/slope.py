@@ -6,7 +6,7 @@ import numpy as np
 
 TINY = 256  # parts of the image's longer side in which lines are told apart
 GRAIN = 5  # pixels: one column of so many is asked
-RISES = np.linspace(-0.16, 0.16, 17)  # slopes that are tried
+RISES = np.linspace(-0.16, 0.16, 17, dtype=np.float32)  # slopes that are tried
 LEVEL = 0.07  # what rises less is level
 LARGE = 200  # pixels of the shorter side, at least: across less, digits seem lines
 LINED = 3.0  # by how much more ink's sums change from one line to the next than from one row to the next
@@ -20,8 +20,8 @@ def rise(ink: np.ndarray) -> float:
         return 0.0
     scale = min(1.0, TINY / max(ink.shape))
     y, x = np.nonzero(ink[:, ::GRAIN])
-    y, x = y * scale, (GRAIN * x - ink.shape[1] / 2) * scale
-    places = (np.rint(y - share * x + TINY).astype(np.intp) for share in RISES)
+    y, x = y.astype(np.float32) * scale + TINY, (GRAIN * x.astype(np.float32) - ink.shape[1] / 2) * scale
+    places = ((y - share * x).astype(np.int32) for share in RISES)
     steps = [np.diff(np.bincount(place)) for place in places]
     change = np.array([step @ step for step in steps])
     best = int(change.argmax())

@@ -54,31 +54,35 @@ class Finder:
         choose the scale; where the digits it finds in one of the `rows` [n] are of another height, it looks once more
         at that.
         """
-        level = _level(heights)
-        out, theirs = self._look(ink, boxes, level)
+        level, known = _level(heights), dict[float, np.ndarray]()
+        out, theirs = self._look(ink, boxes, level, known)
         found, again = out[:, -2] < np.log(0.5), level.copy()
         for row in np.unique(rows[found]):
             again[rows == row] = _level(np.median(theirs[(rows == row) & found, 3]))
         moved = np.flatnonzero(again != level)
         if len(moved):
-            out[moved], theirs[moved] = self._look(ink, boxes[moved], again[moved])
+            out[moved], theirs[moved] = self._look(ink, boxes[moved], again[moved], known)
         corners = np.stack([theirs[:, :2], theirs[:, :2] + theirs[:, 2:].clip(0)]).clip(0, ink.shape[::-1])
         return out, np.concatenate([corners[0], corners[1] - corners[0]], 1)
 
-    def _look(self, ink: np.ndarray, boxes: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`look` at the boxes' levels."""
+    def _look(
+        self, ink: np.ndarray, boxes: np.ndarray, level: np.ndarray, known: dict[float, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`look` at the boxes' levels; `known` are those for which the ink was scaled."""
         out, theirs = np.zeros((len(boxes), len(self.classes) + 2)), np.zeros((len(boxes), 4))
         for step in np.unique(level):
             at = np.flatnonzero(level == step)
             scale = float(2 ** (step / 2))
-            places, tiles = self._tiles(ink, scale, boxes[at])
+            if scale not in known:
+                known[scale] = self._scaled(ink, scale)
+            places, tiles = self._tiles(known[scale], scale, boxes[at])
             maps = [self._engine.run(tiles[i : i + BATCH]) for i in range(0, len(tiles), BATCH)]
             out[at], box = self._told(np.concatenate(maps), places, boxes[at] * scale)
             theirs[at] = box / scale
         return out, theirs
 
-    def _tiles(self, ink: np.ndarray, scale: float, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each box its tile's number, left and top [n, 3], and those tiles uint8 [m, 1, S, S]."""
+    def _scaled(self, ink: np.ndarray, scale: float) -> np.ndarray:
+        """Ink at a scale, in whole tiles with margins around."""
         import cv2
 
         core = self._side - 2 * MARGIN
@@ -88,6 +92,12 @@ class Finder:
         down, across = -(-level.shape[0] // core), -(-level.shape[1] // core)
         padded = np.zeros((down * core + 2 * MARGIN, across * core + 2 * MARGIN), np.uint8)
         padded[MARGIN : MARGIN + level.shape[0], MARGIN : MARGIN + level.shape[1]] = level
+        return padded
+
+    def _tiles(self, padded: np.ndarray, scale: float, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each box its tile's number, left and top [n, 3], and those tiles uint8 [m, 1, S, S] of scaled ink."""
+        core = self._side - 2 * MARGIN
+        down, across = ((side - 2 * MARGIN) // core for side in padded.shape)
         middle = (boxes[:, :2] + boxes[:, 2:] / 2) * scale
         column, row = (middle // core).astype(np.int64).clip(0, [across - 1, down - 1]).T
         used, number = np.unique(row * across + column, return_inverse=True)

@@ -27,8 +27,8 @@ KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut n
 MASKED = 115  # of 255: how strong the ink of a mask is; a blurred edge is fainter
 MISFIT = 0.4  # share that is not common to two boxes, from which a digit that is cut has neither
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
-READ = 8  # texts of a number that are weighed as a whole
 PARTS, WHOLE = 0.4, 0.25  # powers of what all say of a row's parts, and of what the scanner says of the whole
+CLEAR = 1e-5  # probability of a number's second text, as a share of the first's, from which that is the one
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
@@ -69,6 +69,7 @@ def numbers(
     least: float = NUMBER,
 ) -> Iterator[Found]:
     """The numbers of a page's ink uint8 [H, W]: rows that are numbers with a probability of `least`."""
+    classify = _once(classify)  # pieces that are asked for before they are cut are often candidates, too
     rows, atoms = segments.rows(ink, known(artifact, classify), sight.scanner.scan if sight else None)
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
@@ -77,7 +78,7 @@ def numbers(
     seen: list[Seen | None] = [None] * len(rows) if sight is None else [*sight.see(ink, rows)]
     knowing = rejection(artifact) is not None
     fitted = weights.choice(knowing, sight is not None)
-    best, last = ADDENDS if field.total is not None else READ, 0
+    best, last = ADDENDS if field.total is not None else ALTERNATIVES, 0
     found: list[Found] = []
     for row, told in zip(rows, seen, strict=True):
         first, last = last, last + len(row.spans)
@@ -99,30 +100,55 @@ def numbers(
             yield replace(number, trust=sure)
 
 
+def _once(classify: Classify) -> Classify:
+    """The same, but each crop is looked at once."""
+    seen: dict[tuple[int, bytes], np.ndarray] = {}
+
+    def ask(crops: list[np.ndarray]) -> np.ndarray:
+        keys = [(len(crop), crop.tobytes()) for crop in crops]
+        new = {key: crop for key, crop in zip(keys, crops, strict=True) if key not in seen}
+        if new:
+            seen.update(zip(new, classify([*new.values()]), strict=True))
+        return np.array([seen[key] for key in keys])
+
+    return ask
+
+
 def _respelt(found: list[Found]) -> list[Found]:
     """Numbers whose texts weigh what the scanner says of the row as a whole, too: it needs no bounds between signs.
 
     Their share of all paths stays as it was. What is said of parts is said of the same ink again and again; alone it is
     far too sure. Of dashes the scanner has no say, as it takes some for what is left of lines.
     """
-    scans = [number.row.scan for number in found]
-    known = [k for k, scan in enumerate(scans) if scan is not None]
-    said = scanner.spelling(
-        [scan for scan in scans if scan is not None],
-        [
-            [text for path in found[k].paths for text in (path.text, path.text.replace("-", ""))]
-            for k in known
-        ],
-    )
-    out = list(found)
-    for k, both in zip(known, said, strict=True):
-        paths, spelt = found[k].paths, both.reshape(-1, 2).max(1)
-        own = np.array([path.probability for path in paths])
-        weight = own**PARTS * np.exp(WHOLE * (spelt - spelt.max()))
-        weight *= own.sum() / max(weight.sum(), 1e-300)
-        order = np.argsort(-weight, kind="stable")
-        out[k] = replace(found[k], paths=[replace(paths[i], probability=float(weight[i])) for i in order])
-    return out
+    open_ = [(number, scan) for number in found if _doubtful(number.paths) and (scan := number.row.scan)]
+    texts = [
+        list(dict.fromkeys(text for path in number.paths for text in (path.text, _undashed(path.text))))
+        for number, _ in open_
+    ]
+    said = scanner.spelling([scan for _, scan in open_], texts)
+    chances = [dict(zip(*both, strict=True)) for both in zip(texts, said, strict=True)]
+    known = {id(number): chance for (number, _), chance in zip(open_, chances, strict=True)}
+    return [_weighed(number, known[id(number)]) if id(number) in known else number for number in found]
+
+
+def _weighed(number: Found, chance: dict[str, float]) -> Found:
+    """A number with the probabilities of its texts anew, of the scanner's log-probabilities."""
+    paths = number.paths
+    own = np.array([path.probability for path in paths])
+    spelt = np.array([max(chance[path.text], chance[_undashed(path.text)]) for path in paths])
+    weight = own**PARTS * np.exp(WHOLE * (spelt - spelt.max()))
+    weight *= own.sum() / max(weight.sum(), 1e-300)
+    order = np.argsort(-weight, kind="stable")
+    return replace(number, paths=[replace(paths[i], probability=float(weight[i])) for i in order])
+
+
+def _doubtful(paths: list[Path]) -> bool:
+    """Whether there is a second text that may yet be the first."""
+    return len(paths) > 1 and paths[1].probability > CLEAR * paths[0].probability
+
+
+def _undashed(text: str) -> str:
+    return text.replace("-", "")
 
 
 def strong(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:

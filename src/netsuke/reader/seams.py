@@ -36,9 +36,9 @@ def cuts(ink: np.ndarray, height: float, most: int, marks: Iterable[float] = ())
         return []
     stroke = _stroke(ink)
     price = ink.astype(np.float32) / 255
-    down, up = _swept(price), _swept(price[::-1])[::-1]
     middle = len(price) // 2
-    through = (down + up - price)[middle]
+    ends = _swept(_halves(price, middle))
+    through = ends[-1].sum(0) - price[middle]
     tried = np.flatnonzero(through <= DEEP * stroke)
     between = [_between(a, b, ink.shape[1]) for a, b in pairwise(marks)]
     between = [part for part in between if len(part)]
@@ -46,8 +46,8 @@ def cuts(ink: np.ndarray, height: float, most: int, marks: Iterable[float] = ())
     columns = np.concatenate([tried, best])
     if not len(columns):
         return []
-    above, below = _traced(down[: middle + 1], columns), _traced(up[middle:][::-1], columns)
-    paths = np.concatenate([above[::-1], below[1:]])  # [h, n]
+    above, below = _traced(ends, columns)
+    paths = np.concatenate([above[middle::-1], below[1 : len(price) - middle]])  # [h, n]
     beside = np.concatenate([np.zeros((len(price), 1)), np.cumsum(price, 1)], 1)
     left = np.take_along_axis(beside, paths, 1).sum(0)  # ink left of each path
     total, least = float(beside[:, -1].sum()), PART * height * stroke
@@ -89,28 +89,36 @@ def _stroke(ink: np.ndarray) -> float:
     return max(1.0, 4 * float(inside.sum()) / count - 1) if count else 1.0
 
 
+def _halves(price: np.ndarray, middle: int) -> np.ndarray:
+    """The rows from the top to the middle and from the bottom to it, [n, 2, w]; nothing before the shorter."""
+    upper, lower = price[: middle + 1], price[middle:][::-1]
+    out = np.zeros((max(len(upper), len(lower)), 2, price.shape[1]), np.float32)
+    out[-len(upper) :, 0], out[-len(lower) :, 1] = upper, lower
+    return out
+
+
 def _swept(price: np.ndarray) -> np.ndarray:
-    """The least price of a path from the top row to each pixel, that pixel's own included."""
+    """The least prices of paths from the first row to each pixel, that pixel's own included, of prices [n, 2, w]."""
     total = price.copy()
-    for y in range(1, len(price)):
-        above = total[y - 1]
+    for above, own in pairwise(total):
         least = above.copy()
-        np.minimum(least[1:], above[:-1] + ASLANT, out=least[1:])
-        np.minimum(least[:-1], above[1:] + ASLANT, out=least[:-1])
-        total[y] += least
+        np.minimum(least[:, 1:], above[:, :-1] + ASLANT, out=least[:, 1:])
+        np.minimum(least[:, :-1], above[:, 1:] + ASLANT, out=least[:, :-1])
+        own += least
     return total
 
 
 def _traced(total: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Columns [h, n] of the paths that `_swept` found to n pixels of the last row, from there to the top."""
-    out = np.empty((len(total), len(columns)), np.intp)
-    out[0] = columns
-    last = total.shape[1] - 1
+    """Columns [2, n, k] of the paths that `_swept` found to k pixels of the last rows, from there to the first."""
+    columns = np.stack([columns, columns])
+    out = np.empty((2, len(total), columns.shape[1]), np.intp)
+    out[:, 0] = columns
+    last, half = total.shape[2] - 1, np.array([[0], [1]])
     for step, above in enumerate(total[-2::-1], 1):
         left, right = np.maximum(columns - 1, 0), np.minimum(columns + 1, last)
-        straight, low, high = above[columns], above[left] + ASLANT, above[right] + ASLANT
+        straight, low, high = above[half, columns], above[half, left] + ASLANT, above[half, right] + ASLANT
         columns = np.where(
             low < straight, np.where(high < low, right, left), np.where(high < straight, right, columns)
         )
-        out[step] = columns
+        out[:, step] = columns
     return out
