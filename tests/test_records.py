@@ -53,7 +53,9 @@ def test_table_of_reading(tables, monkeypatch, tmp_path):
             "no digit: noise": {"n": 3, "ms": 1.0, "invented": share(0.0)},
             "cheque-strings": crop | {"digits_right": share(0.9)},
             "touching digits": {"n": 0, "ms": None},
+            "MNIST pushed together": crop,
             "pages": {"n": 2, "ms": 1234.5, "exact": share(0.5), **page},
+            "photographs": {"n": 4, "ms": 99.0, "exact": share(0.25), **page},
         }
 
     readers = {
@@ -68,11 +70,11 @@ def test_table_of_reading(tables, monkeypatch, tmp_path):
     _, _, head, line, own, peer, _, said, *_ = made.splitlines()
     assert head.count("|") == line.count("|") == own.count("|") == peer.count("|")
     assert own.endswith(
-        "| 75.0% | 75.0% | 75.0% | 90.0% | – | 50.0% | 98.0% | 25.0% | 0.5 | 1,234.5 | 1,234 |"
+        "| 75.0% | 75.0% | 75.0% | 90.0% | – | 75.0% | 50.0% | 98.0% | 25.0% | 98.0% | 25.0% | 0.5 | 1,234.5 | 1,234 |"
     )
     assert peer.startswith("| rapidocr (rapidocr 3.10) | ")
-    assert "| 50.0% | – | 25.0% |" in peer
-    assert "pages 2, without a digit 4. a machine" in said
+    assert "| 50.0% | – | 25.0% | – | 25.0% |" in peer
+    assert "pages 2, photographs 4, without a digit 4. a machine" in said
 
 
 @pytest.mark.parametrize(
