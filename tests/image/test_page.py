@@ -81,6 +81,30 @@ def test_digits_beside_a_desk_are_as_whole_as_others(desk):
     assert agree(found, (written(0.5) < 0.75)[part][4:-4, 4:-4]) > 0.9
 
 
+@pytest.mark.parametrize("desk", [30, 110, 170])
+@pytest.mark.parametrize("margin", [30, 200, 600])
+@pytest.mark.parametrize("degrees", [0, 9])
+def test_a_sheet_that_lies_on_a_desk_is_read_whole(desk, margin, degrees):
+    sheet = photo(written(0.6))
+    turn = cv2.getRotationMatrix2D((320, 120), degrees, 1)
+    turn[:, 2] += margin
+    size = (640 + 2 * margin, 240 + 2 * margin)
+    image = cv2.warpAffine(sheet, turn, size, borderValue=desk)
+    truth = cv2.warpAffine((255 * TRUTH).astype(np.uint8), turn, size) > 128
+    page = page_ink(image)
+    found = cv2.resize(page.pixels, size, interpolation=cv2.INTER_LINEAR) > 128
+    near = cv2.dilate(truth.astype(np.uint8), np.ones((31, 31), np.uint8)) > 0
+    assert agree(found & near, truth) > 0.85
+
+
+def test_digits_that_leave_little_paper_in_an_image():
+    canvas = np.zeros((80, 120), np.uint8)
+    cv2.ellipse(canvas, (30, 40), (14, 24), 0, 0, 360, 255, 15, cv2.LINE_AA)
+    cv2.ellipse(canvas, (86, 40), (17, 24), 0, 0, 360, 255, 17, cv2.LINE_AA)
+    image = (240 - 0.85 * canvas).astype(np.uint8)
+    assert agree(strokes(image), canvas > 128) > 0.9
+
+
 @pytest.mark.parametrize("thick", [14, 22, 28])
 def test_bold_digits_in_a_small_image_are_ink_and_not_what_they_hold(thick):
     canvas = np.zeros((192, 216), np.uint8)

@@ -95,3 +95,8 @@ def test_ones_of_a_hand_are_no_bars_between_cells():
 def test_a_number_beside_a_tall_stamp_is_one_still():
     stamp = [186, 30, 79, 112, 2600]
     assert found(*digits(20, 70, 5, height=46), stamp)[0][:5] == [0, 1, 2, 3, 4]
+
+
+def test_digits_beside_a_desks_edges_are_numbers_still():
+    edges = [[760, 100, 108, 685, 16000], [238, 175, 102, 684, 13000], [244, 84, 512, 84, 9400]]
+    assert [0, 1, 2, 3] in found(*digits(430, 220, 4, height=50), *edges)

@@ -15,6 +15,7 @@ import numpy as np
 from netsuke.image import rules
 from netsuke.image.ink import Ink, grey
 from netsuke.image.pieces import boxes, pieces
+from netsuke.image.polarity import even_border, is_dark
 
 WORK = 1600  # pixels of the longer side at which ink is looked for: a digit of a sixtieth still has 27
 SMALL = 256  # pixels of the longer side at which paper is looked for
@@ -32,11 +33,9 @@ SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
 ASIDE, OVER = 0.15, 0.3  # of a digit's height: how far beside and above it parts of it lie
 DIRT = 0.02  # of a digit's ink: smaller pieces are none of it
-THIN = 15  # pixels of a median at SMALL that spares no thin stroke
 STROKE = 15  # pixels of a stroke at SMALL, at most, beside a desk
 DRAWN = 0.28  # of the paper's brightness: by as much a desk drew its median away
 DUST = 7.0  # pixels of height: less is no sign
-FEW = 0.01  # of all that stands out: less than that far from the border is nothing
 STRONG = int(255 * MIN_CONTRAST)
 DARKEST = np.uint8(32)  # paper's brightness, at least
 FINE = 8  # parts of a grey level in which the paper's texture is measured
@@ -120,8 +119,8 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     window = min(NARROW, round(WINDOW * min(small.shape))) | 1
     paper = cv2.medianBlur(small, window) if window >= 3 else small
     paper = cv2.blur(paper, (window // 4 | 1, window // 4 | 1))
-    dark = _is_dark(small, paper, window)
-    paper = _up_to_the_rim(small, paper) if dark else paper
+    dark = is_dark(small, paper, window, STRONG)
+    paper = _up_to_the_rim(small, paper, min(full.shape) < SMALL) if dark else paper
     paper = cv2.resize(paper, size, interpolation=cv2.INTER_LINEAR)
     sides = cv2.subtract(paper, full), cv2.subtract(full, paper)
     ink, other = sides if dark else sides[::-1]
@@ -138,42 +137,19 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ink, cv2.resize(floor.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
 
 
-def _is_dark(small: np.ndarray, paper: np.ndarray, window: int) -> bool:
-    """Whether ink is darker than its paper: more stands out to that side, uint8 [h, w] both.
+def _up_to_the_rim(small: np.ndarray, paper: np.ndarray, crop: bool) -> np.ndarray:
+    """The paper of dark ink, uint8 [h, w]: lighter where a desk, a shadow or bold ink nearby drew the median away.
 
-    Along a desk around the paper it is the paper's rim that stands out; so only what is far from the border is asked,
-    if anything is there. Thin strokes count twice: the insides of bold signs are no ink.
-    """
-    import cv2
-
-    edge = window // 2
-    inner = (slice(edge, -edge or None),) * 2
-
-    def sides(ground: np.ndarray) -> list[np.ndarray]:
-        both = cv2.subtract(ground, small), cv2.subtract(small, ground)
-        return [cv2.threshold(side, STRONG, 0, cv2.THRESH_TOZERO)[1] for side in both]
-
-    every = sides(paper)
-    whole = [cv2.sumElems(side)[0] for side in every]
-    inside = [cv2.sumElems(side[inner])[0] for side in every]
-    if max(inside) <= FEW * max(whole):
-        return whole[0] >= whole[1]
-    if max(inside) > 2 * min(inside) or min(small.shape) < THIN:  # which no thin stroke can change
-        return inside[0] >= inside[1]
-    thin = sides(cv2.medianBlur(small, THIN))
-    fine = [cv2.sumElems(cv2.min(a, b)[inner])[0] for a, b in zip(every, thin, strict=True)]
-    return inside[0] + fine[0] >= inside[1] + fine[1]
-
-
-def _up_to_the_rim(small: np.ndarray, paper: np.ndarray) -> np.ndarray:
-    """The paper of dark ink, uint8 [h, w]: lighter where a desk or a shadow nearby drew the median away.
-
-    There it is what lies around the strokes (a morphological closing); elsewhere that is too light, on patterned paper.
+    There it is what lies around the strokes (a morphological closing), which is too light elsewhere, on patterned
+    paper; of a `crop`, which bold ink may fill, the border, too, where that is even.
     """
     import cv2
 
     fine = cv2.medianBlur(small, 3)
     around = cv2.morphologyEx(fine, cv2.MORPH_CLOSE, np.ones((STROKE, STROKE), np.uint8))
+    level = even_border(small, STRONG) if crop else None
+    if level is not None:
+        around = np.maximum(around, np.uint8(level))
     drawn = cv2.subtract(around, paper) > DRAWN * np.maximum(paper, DARKEST).astype(np.float32)
     return np.where(drawn, around, paper)
 

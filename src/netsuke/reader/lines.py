@@ -22,6 +22,7 @@ POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so ma
 ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
+HUGE = 3.0  # times the median: higher ones, a desk's edge, say no more of what is usual
 HELD = 0.3  # of a frame's height: what it holds is as high, at least
 FULL = 0.4  # of a frame's box that its ink covers, at most
 RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies, but for such a share
@@ -214,7 +215,10 @@ def _number(stats: np.ndarray, group: np.ndarray) -> Number:
 def _standing(found: list[Number]) -> list[Number]:
     """Without the groups that are full stops, flags and dashes beside a taller number."""
     boxes = np.array([(*number.box, number.height) for number in found], float).reshape(-1, 5)
-    usual = usual_height(np.repeat(boxes[:, 4], [len(number.members) for number in found])) if found else 0.0
+    if not found:
+        return []
+    heights = np.repeat(boxes[:, 4], [len(number.members) for number in found])
+    usual = usual_height(np.minimum(heights, HUGE * np.median(heights)))
     boxes = boxes[boxes[:, 4] < OUTSIZED * usual]  # beside a drawing they are numbers of their own
     keep = []
     for number in found:

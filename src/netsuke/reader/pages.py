@@ -20,6 +20,7 @@ from netsuke.reader.scanner import SIGNS
 from netsuke.reader.sight import Seen, Sight
 
 ALTERNATIVES = 5  # texts that are told of a number
+FAR = 12.0  # nats below the likeliest texts at which those that add up are given up
 ADDENDS = 40  # texts of each number that a sum may take
 NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model, finder or scanner, none is read
@@ -177,7 +178,7 @@ def _says(path: Path) -> bool:
 
 
 def _adding_up(found: list[Found], total: Decimal | str) -> list[Found]:
-    """The numbers with those texts first that add up; none where no choice does."""
+    """The numbers with those texts first that add up; none where no choice does that may be what is written."""
     options = [
         [(sums.value(path.text), log(max(path.probability, 1e-300))) for path in number.paths]
         for number in found
@@ -188,6 +189,9 @@ def _adding_up(found: list[Found], total: Decimal | str) -> list[Found]:
         options[-1] = [(-worth, weight) for worth, weight in options[-1]]
     chosen = sums.choice(options, Decimal(0) if total == LAST else Decimal(total))
     if chosen is None:
+        return []
+    worth = [[weight for _, weight in own] for own in options]
+    if sum(own[k] for own, k in zip(worth, chosen, strict=True)) < sum(map(max, worth)) - FAR:
         return []
     out = []
     for number, k in zip(found, chosen, strict=True):
