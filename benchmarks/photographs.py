@@ -13,15 +13,10 @@ import numpy as np
 
 from netsuke import data
 from netsuke.lab.scenes import Line, Mark, Scene
+from netsuke.lab.scenes.sheet import around
 
-INKS = (
-    (30, 60, 120),
-    (40, 40, 40),
-    (60, 90, 150),
-    (160, 40, 60),
-    (90, 90, 90),
-    (130, 130, 130),
-)  # RGB; pencils last
+# RGB; pencils last
+INKS = ((30, 60, 120), (40, 40, 40), (60, 90, 150), (160, 40, 60), (90, 90, 90), (130, 130, 130))
 FONTS = (0, 2, 3, 4)  # of OpenCV
 INKED = 0.4  # of a digit's darkest ink: what is its stroke
 
@@ -164,7 +159,7 @@ class Sheet:
             tuple(range(end - len(text) + 1, end + 1)) for text, end in zip(self.strings, ends, strict=True)
         )
         strings = tuple(
-            Line(text, _around([marks[k - 1].box for k in part]))
+            Line(text, around([marks[k - 1].box for k in part]))
             for text, part in zip(self.strings, members, strict=True)
         )
         return Scene(cv2.imdecode(packed, cv2.IMREAD_COLOR), marks, strings, mask, members, frozenset())
@@ -200,12 +195,4 @@ def _glyph(label: int, height: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _box(solid: np.ndarray) -> tuple[int, int, int, int]:
-    x, y, wide, high = cv2.boundingRect(solid.astype(np.uint8))
-    return x, y, wide, high
-
-
-def _around(boxes: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
-    part = np.array(boxes)
-    x, y = part[:, :2].min(0).tolist()
-    right, foot = (part[:, :2] + part[:, 2:]).max(0).tolist()
-    return x, y, right - x, foot - y
+    return tuple(cv2.boundingRect(solid.astype(np.uint8)))  # type: ignore[return-value]

@@ -201,6 +201,9 @@ def test_numbers_add_up(reader, glyphs):
         assert found == [20, 35, 55]
     off = reader.read_all(image, field=Field(sum=111))
     assert not off or sum(value(reading.text) for reading in off) == 111
+    lists = [["20", "35"], ["72", "3580"]]  # no reading that anyone could take for these adds up
+    assert len(reader.read_all(page_of(glyphs, lists))) == 4
+    assert reader.read_all(page_of(glyphs, lists), field=Field(sum="last")) == []
 
 
 # --- edges -------------------------------------------------------------------------------------------

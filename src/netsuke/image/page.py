@@ -14,7 +14,7 @@ import numpy as np
 
 from netsuke.image import rules
 from netsuke.image.ink import Ink, grey
-from netsuke.image.pieces import boxes, pieces
+from netsuke.image.pieces import boxes, pieces, usual_height
 from netsuke.image.polarity import even_border, is_dark
 
 WORK = 1600  # pixels of the longer side at which ink is looked for: a digit of a sixtieth still has 27
@@ -89,12 +89,6 @@ def page_digit(image: np.ndarray) -> Ink | None:
     y, x, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
     box = tuple(int(v * scale) for v in (x, y, right - x, bottom - y))
     return Ink((ink * mask)[y:bottom, x:right], (box[0], box[1], max(1, box[2]), max(1, box[3])))
-
-
-def usual_height(heights: np.ndarray) -> float:
-    """The median of heights, each counted as often as it is high: small print beside large digits is not usual."""
-    ordered = np.sort(heights).astype(float)
-    return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
 
 
 def _shrunk(full: np.ndarray, longer: int) -> np.ndarray:

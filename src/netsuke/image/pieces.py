@@ -27,3 +27,9 @@ def boxes(at: np.ndarray, piece: np.ndarray, count: int, width: int) -> np.ndarr
     np.minimum.at(left, piece, column)
     np.maximum.at(right, piece, column)
     return np.stack([left, top, right - left + 1, foot - top + 1], 1)
+
+
+def usual_height(heights: np.ndarray) -> float:
+    """The median of heights, each counted as often as it is high: small print beside large digits is not usual."""
+    ordered = np.sort(heights).astype(float)
+    return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])

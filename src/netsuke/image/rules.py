@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from netsuke.image.pieces import pieces
 from netsuke.image.slope import moved, rise
 
 RUN = 0.022  # of the image's longer side: shorter runs in one row of pixels are no part of a line
@@ -100,10 +101,9 @@ def _blots(ink: np.ndarray, long: float) -> np.ndarray:
     tiny = max(1, ink.shape[1] // STEP), max(1, ink.shape[0] // STEP)
     solid = cv2.threshold(cv2.resize(ink * 255, tiny, interpolation=cv2.INTER_AREA), 255 * FILLED, 1, 0)[1]
     thick = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((BLOT // STEP, BLOT // STEP), np.uint8))
-    _, label, stats, _ = cv2.connectedComponentsWithStats(thick, connectivity=8)
-    chosen = stats[:, 2:4].max(1) * STEP >= long
-    chosen[0] = False
-    coarse = cv2.resize(chosen.astype(np.uint8)[label], ink.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    label, stats = pieces(thick)
+    chosen = np.concatenate([[0], stats[:, 2:4].max(1) * STEP >= long]).astype(np.uint8)
+    coarse = cv2.resize(chosen[label], ink.shape[::-1], interpolation=cv2.INTER_NEAREST)
     return cv2.dilate(coarse, np.ones((3 + 2 * STEP, 3 + 2 * STEP), np.uint8))
 
 

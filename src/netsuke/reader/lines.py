@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netsuke.image.page import usual_height
+from netsuke.image.pieces import usual_height
 
 SPECK = 0.004  # of the square of a sign's height: the area below which ink is dirt
 SMALLEST = 7  # pixels of a sign's height

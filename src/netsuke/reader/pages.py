@@ -121,15 +121,17 @@ def _respelt(found: list[Found]) -> list[Found]:
     Their share of all paths stays as it was. What is said of parts is said of the same ink again and again; alone it is
     far too sure. Of dashes the scanner has no say, as it takes some for what is left of lines.
     """
-    open_ = [(number, scan) for number in found if _doubtful(number.paths) and (scan := number.row.scan)]
+    scans = {
+        k: number.row.scan for k, number in enumerate(found) if number.row.scan and _doubtful(number.paths)
+    }
     texts = [
-        list(dict.fromkeys(text for path in number.paths for text in (path.text, _undashed(path.text))))
-        for number, _ in open_
+        list(dict.fromkeys(text for path in found[k].paths for text in (path.text, _undashed(path.text))))
+        for k in scans
     ]
-    said = scanner.spelling([scan for _, scan in open_], texts)
-    chances = [dict(zip(*both, strict=True)) for both in zip(texts, said, strict=True)]
-    known = {id(number): chance for (number, _), chance in zip(open_, chances, strict=True)}
-    return [_weighed(number, known[id(number)]) if id(number) in known else number for number in found]
+    out = list(found)
+    for k, own, spelt in zip(scans, texts, scanner.spelling([*scans.values()], texts), strict=True):
+        out[k] = _weighed(found[k], dict(zip(own, spelt, strict=True)))
+    return out
 
 
 def _weighed(number: Found, chance: dict[str, float]) -> Found:
