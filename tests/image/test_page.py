@@ -207,6 +207,41 @@ def test_squared_paper_and_boxes_go():
     assert agree(strokes(photo(light)), written(thick=7) < 0.65) > 0.9
 
 
+def puzzle(degrees: float, pencil: float) -> tuple[np.ndarray, np.ndarray]:
+    """A turned grid of 9 x 9 cells whose frame, and every third line, is broad and black; with a 5 in each second cell,
+    which reaches the line above it, in pencil: the image and its strokes."""
+    lines, inked = np.zeros((2, 720, 720), np.uint8)
+    for k in range(10):
+        at, thick = 36 + 72 * k, 9 if k % 3 == 0 else 3
+        cv2.line(lines, (at, 36), (at, 684), 255, thick)
+        cv2.line(lines, (36, at), (684, at), 255, thick)
+        for i in range(k % 2, 9, 2):
+            if k < 9:
+                corner = (54 + 72 * i, 36 + 4 + 72 * k + 44)
+                cv2.putText(inked, "5", corner, cv2.FONT_HERSHEY_SIMPLEX, 1.9, 255, 3, cv2.LINE_AA)
+    turn = cv2.getRotationMatrix2D((360, 360), degrees, 0.92)
+    lines, inked = (cv2.warpAffine(part, turn, (720, 720)) for part in (lines, inked))
+    light = np.minimum(1 - 0.95 * (lines / 255), 1 - pencil * (inked / 255))
+    grain = np.random.default_rng(6).normal(0, 2, light.shape)
+    return (light * 210 + grain).clip(0, 255).astype(np.uint8), (inked > 128) & (lines < 20)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1.5, -4.0])
+@pytest.mark.parametrize("pencil", [0.9, 0.35])
+def test_broad_black_lines_of_a_puzzle_go_and_take_no_digit_with_them(degrees, pencil):
+    image, truth = puzzle(degrees, pencil)
+    found = strokes(image)
+    near = cv2.dilate(truth.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
+    assert (found & ~near).sum() < 0.03 * truth.sum()
+    assert (found & truth).sum() > 0.85 * truth.sum()
+
+
+def test_a_frame_at_the_edge_of_an_image_goes():
+    light = written()
+    cv2.rectangle(light, (0, 0), (SHAPE[1] - 1, SHAPE[0] - 1), 0.1, 7)
+    assert agree(strokes(photo(light)), TRUTH) > 0.93
+
+
 def test_touching_bars_are_no_ruled_line():
     light = np.ones((60, 200))
     for x in range(30, 150, 30):

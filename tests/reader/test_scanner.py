@@ -50,20 +50,8 @@ def along(scanner: Scanner, ink: np.ndarray) -> str:
     return "".join(SIGNS[k] for i, k in enumerate(best) if k != NONE and (i == 0 or best[i - 1] != k))
 
 
-LOST = pytest.mark.xfail(
-    strict=True, reason="this scanner tells no 9 in the middle of it; the reader reads all"
-)
-LENGTHS = ("3", "2580", "90210", "314159265358")
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        pytest.param(text, size, marks=LOST if (len(text), size) == (12, 3.0) else ())
-        for text in LENGTHS
-        for size in (0.6, 1.0, 2.0, 3.0, 4.0)
-    ],
-)
+@pytest.mark.parametrize("text", ["3", "2580", "90210", "314159265358"])
+@pytest.mark.parametrize("size", [0.6, 1.0, 2.0, 3.0, 4.0])
 def test_printed_digits_are_read_at_any_size_and_length(scanner, text, size):
     assert along(scanner, page(text, size)) == text
 
@@ -244,3 +232,28 @@ def test_what_a_row_says_in_print_is_what_it_spells_best(scanner):
     assert found.argmax() == 1
     assert found[1] > -0.5
     assert scanning.spelling([], []) == []
+
+
+def test_what_is_not_clear_is_the_mean_of_two_looks(scanner):
+    ink = page("2580", 1.5)
+    x, y, w, h = cv2.boundingRect(ink)
+    clear = ink[y : y + h, x : x + w]
+    torn = clear * (np.random.default_rng(0).random(clear.shape) < 0.3)
+    once, twice = scanner.scan([clear, torn], [h, h])
+    assert once.second is None
+    assert twice.second is not None
+    assert [twice.factor, twice.second.factor] == pytest.approx(
+        [scanning.scale(h, h / down) * across for down, across in scanning.LOOKS]
+    )
+    texts = ["2580", "258", "2530"]
+    box = np.array([[k * w / 4, 0, w / 4, h] for k in range(4)])
+    spans = [(0, 1), (1, 3), (3, 4)]
+    asked = (
+        lambda scans: scanning.spelling(scans, [texts] * len(scans)),
+        lambda scans: scanning.told(scans, [box] * len(scans), [spans] * len(scans), [0] * len(scans)),
+    )
+    for ask in asked:
+        first, second = ask([scanning.Scan(look.frames, look.factor) for look in (twice, twice.second)])
+        found = ask([twice, once])
+        assert np.allclose(np.exp(found[0]), (np.exp(first) + np.exp(second)) / 2)
+        assert np.allclose(found[1], *ask([once]))

@@ -28,6 +28,7 @@ EDGE = 0.2  # and how faint the pixels at its edge may be
 PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground,
 PENCIL = 0.16  # but for those of a sign's size, pencil beside print,
 CROWDED = 0.4  # unless their boxes cover so much of the image: a pattern
+FREE = 0.3  # of a piece that lies beside broad lines: what is darker along them says nothing of it
 LEVELS = 64  # of the histograms
 SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
@@ -58,7 +59,7 @@ def page_ink(image: np.ndarray) -> PageInk:
     scale = max(1.0, max(full.shape) / WORK)
     full = _shrunk(full, WORK)
     contrast, floor = _contrast(full)
-    return PageInk(_solid(rules.without_lines(contrast, floor), floor), scale)
+    return PageInk(_solid(*rules.without_lines(contrast, floor), floor), scale)
 
 
 def page_digit(image: np.ndarray) -> Ink | None:
@@ -148,7 +149,7 @@ def _up_to_the_rim(small: np.ndarray, paper: np.ndarray, crop: bool) -> np.ndarr
     return np.where(drawn, around, paper)
 
 
-def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
+def _solid(contrast: np.ndarray, lined: np.ndarray, floor: np.ndarray) -> np.ndarray:
     """Contrast as a share of the solid ink of its piece, uint8 [H, W]; 0 outside the strokes."""
     import cv2
 
@@ -161,7 +162,10 @@ def _solid(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     kept = large[piece]
     at, value, piece = at[kept], value[kept], number[piece[kept]]
     count = int(large.sum())
-    table = np.bincount(piece * LEVELS + value // (256 // LEVELS), minlength=count * LEVELS)
+    free = ~lined.ravel()[at]
+    own = np.bincount(piece, free, minlength=count) >= FREE * np.bincount(piece, minlength=count)
+    asked = free | ~own[piece]
+    table = np.bincount(piece[asked] * LEVELS + value[asked] // (256 // LEVELS), minlength=count * LEVELS)
     solid = _upper(table.reshape(count, LEVELS)) * 255
     dark = np.searchsorted(np.cumsum(np.bincount(value, minlength=256)), 0.95 * len(value))
     pale = solid < PALE * float(dark)

@@ -33,13 +33,19 @@ ROUGH = 0.5  # pixels that the middle of a line strays from a parabola, on avera
 STRAIGHT = 1.0  # pixels beyond half its thickness that a line may stray from a parabola
 VOTERS = 200  # pixels that vote for a line
 SLOPES = np.linspace(-0.12, 0.12, 33)  # rises of a line by its length
+THICKEST = 24  # pixels to either side of a line that are looked at
+BROAD = 4  # pixels of a line's runs from which ink is asked how broad it is
+DARK = 2.0  # of the floor: ink that is darker counts as if it was not, else it would seem longer
+SOFT = 6  # pixels of a line from which its blurred edges are two pixels broad
+MORE = 4  # pixels that a line is thicker than its runs, at most
 THIN = 0.025  # of a line's length: its thickness, at most; touching digits make bars of a thirtieth
 THIN_WHOLE = 0.035  # where it runs from side to side
 THIN_CORNERS = 0.045  # where it ends in corners on both sides
 
 
-def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Contrast uint8 [H, W] with the lines' pixels 0, but for those where a stroke crosses.
+def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Contrast uint8 [H, W] with the lines' pixels 0, but for those where a stroke crosses; and where broad lines were,
+    bool [H, W]: what is left there is as dark as they.
 
     `floor` uint8 [H, W] is the contrast up to which a pixel is paper.
     """
@@ -53,12 +59,13 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> np.ndarray:
     gone, flat = ways[0].rules(_near(cv2.transpose(seen[1])).view(np.uint8))
     beside, upright = map(cv2.transpose, ways[1].rules(_near(cv2.transpose(seen[0])).view(np.uint8)))
     if not (flat.any() or upright.any()):
-        return contrast
+        return contrast, gone > 0
     gone |= beside
     gone |= (_near(flat, 1) & _near(upright, 1)).view(
         np.uint8
     )  # crossings: for either line the other is a stroke
-    return contrast * (1 - gone)
+    broad = np.maximum(flat, upright)
+    return contrast * (1 - gone), _near((broad >= BROAD).view(np.uint8), int(broad.max()) // 2 + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +88,7 @@ class _Way:
         if slope:
             contrast, floor, blots = (moved(part, slope) for part in (contrast, floor, blots))
             ink = (contrast > floor).view(np.uint8)
-        return cls(ink, _Runs(contrast, floor, blots, run), slope, high)
+        return cls(ink, _Runs(ink, contrast, floor, blots, run), slope, high)
 
     def back(self, part: np.ndarray) -> np.ndarray:
         """What was found there in its place in the image."""
@@ -173,14 +180,16 @@ class _Lines:
 class _Runs:
     """Long runs of ink in rows of pixels, and which of them go on from row to row and over gaps."""
 
-    def __init__(self, contrast: np.ndarray, floor: np.ndarray, blots: np.ndarray, run: int):
+    def __init__(self, ink: np.ndarray, contrast: np.ndarray, floor: np.ndarray, blots: np.ndarray, run: int):
         import cv2
 
-        self.run = run
+        self.run, self.ink = run, ink
         self.contrast = _gathered(cv2.boxFilter(contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False))
+        grey = cv2.min(contrast, cv2.convertScaleAbs(floor, alpha=DARK))
+        grey = _gathered(cv2.boxFilter(grey, cv2.CV_16U, (BRIDGE, 1), normalize=False))
         faint = floor * np.uint16(round(FAINT * BRIDGE))
-        ink = (self.contrast > faint).view(np.uint8)
-        runs = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
+        bridged = (grey > faint).view(np.uint8)
+        runs = cv2.morphologyEx(bridged, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
         self.runs = runs = cv2.subtract(runs, blots)
         joined = cv2.dilate(runs, np.ones((3, run // 2), np.uint8))
         count, label = cv2.connectedComponents(joined, connectivity=8)
@@ -216,9 +225,30 @@ class _Runs:
             good = are_rules(lines) & (lines.points > 0)
             good[good] = self._are_whole(lines.these(good))
             taken = good[lines.owner]
-            out[lines.y[taken], lines.x[taken]] = np.maximum(1, lines.thickness.round())[lines.owner[taken]]
+            out[lines.y[taken], lines.x[taken]] = self._thick(lines)[lines.owner[taken]]
             pieces = pieces.only(~near).these(good)  # others may have been tied to it by strokes
         return cv2.dilate(out, np.ones((1, 2 * STEP - 1), np.uint8)) * self.runs
+
+    def _thick(self, lines: _Lines) -> np.ndarray:
+        """Pixels of ink across each line where nothing crosses it, its blurred edges and all: runs are narrower."""
+        runs = np.maximum(1, np.rint(lines.thickness))
+        number, down = lines.columns
+        owner, column = np.nonzero(number * (runs >= BROAD)[:, None])
+        y = np.rint(down[owner, column] / number[owner, column]).astype(np.intp)
+        x = np.minimum(column * STEP + EDGE, self.ink.shape[1] - 1)
+        across = np.zeros(number.shape, np.intp)
+        for way in (-1, 1):
+            inked = np.ones(len(y), bool)
+            for far in range(THICKEST):
+                at = y + way * far
+                inked &= (at >= 0) & (at < len(self.ink))
+                inked[inked] = self.ink[at[inked], x[inked]] > 0
+                across[owner[inked], column[inked]] += 1
+        covered = np.count_nonzero(across, 1)
+        ordered = np.sort(across, 1)
+        middle = ordered[np.arange(lines.count), len(ordered[0]) - 1 - covered // 2]
+        # both ways count the middle
+        return np.where(covered > 0, np.clip(middle - 1, runs, runs + MORE), runs)
 
     def _are_whole(self, lines: _Lines) -> np.ndarray:
         """Whether lines have no gaps, are about as dark everywhere and smooth, unlike feet of digits in a row."""
@@ -279,7 +309,7 @@ def _longest(pieces: _Lines) -> np.ndarray:
     for a, b in pairwise(cuts):
         piece = order[a:b]
         near[piece] = _voted(pieces.y[piece], pieces.x[piece], weight[piece])
-    for _ in range(2):
+    for _ in range(4):
         lines = pieces.only(near)
         near = np.abs(
             pieces.y - _parabolas(lines.x, lines.y, lines.owner, lines.count, pieces)
@@ -344,12 +374,13 @@ def _outside_strokes(ink: np.ndarray, lines: np.ndarray, more: int) -> np.ndarra
     import cv2
 
     gone: np.ndarray = np.zeros(ink.shape, np.uint8)
-    found = cv2.calcHist([lines], [0], None, [256], [0, 256]).ravel()
-    found[0] = 0
-    for thick in np.flatnonzero(found).tolist():
-        near = cv2.dilate(
-            cv2.inRange(lines, thick, thick), np.ones((3 + 2 * more, 1), np.uint8)
-        )  # and its blurred edges
-        thicker = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((thick + 2 + more, 1), np.uint8))
-        gone |= near & (ink ^ thicker)
+    for thick in range(1, int(cv2.minMaxLoc(lines)[1]) + 1):
+        own = cv2.inRange(lines, thick, thick)
+        if not cv2.countNonZero(own):
+            continue
+        edges = 1 + more + (thick >= SOFT)
+        near = cv2.dilate(own, np.ones((1 + 2 * edges, 1), np.uint8))
+        window = np.ones((thick + 2 + more, 1), np.uint8)
+        thicker = cv2.erode(ink, window, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        gone |= near & (ink ^ cv2.dilate(thicker, window))
     return gone

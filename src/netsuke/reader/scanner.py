@@ -8,8 +8,8 @@ the probability that exactly one sign stands there, and which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +25,8 @@ SQUEEZED = 0.75  # a row that is taller than a tile is made smaller by so much a
 NEAR = 4.0  # frames by which a bound is moved at most
 AROUND = 4  # pixels before and behind a row that are its own
 LARGER = 4.0  # a row is made larger by so much at most
+LOOKS = (1.1, 1.0), (1.1, 1.15)  # how a row is scaled for each look: of HEIGHT, and across of that
+CLEAR = 0.97  # probability of each sign, and of none between them, from which a row is looked at once
 SIGNS = "0123456789.,-"
 BATCH = 32  # tiles that are run together, and rows that are spelt
 DOUBT = 0.65  # probability of none from which no sign is told
@@ -48,30 +50,49 @@ class Scanner:
         self._engine = Engine(artifact, backend=backend)
 
     def scan(self, inks: Sequence[np.ndarray], heights: Sequence[float]) -> list[Scan]:
-        """Reads rows of ink, uint8 [h, w] each, whose digits are of these heights in pixels."""
+        """Reads rows of ink, uint8 [h, w] each, whose digits are of these heights in pixels.
+
+        What is not clear is looked at again, a little wider: what both looks say together is surer.
+        """
+        scans = self._look(inks, heights, *LOOKS[0])
+        again = [k for k, scan in enumerate(scans) if not scan.is_clear()]
+        second = self._look([inks[k] for k in again], [heights[k] for k in again], *LOOKS[1])
+        for k, other in zip(again, second, strict=True):
+            scans[k] = replace(scans[k], second=other)
+        return scans
+
+    def _look(
+        self, inks: Sequence[np.ndarray], heights: Sequence[float], down: float, across: float
+    ) -> list[Scan]:
         if not len(inks):
             return []
-        factors = [scale(ink.shape[0], height) for ink, height in zip(inks, heights, strict=True)]
-        strips = [strip(ink, factor, factor) for ink, factor in zip(inks, factors, strict=True)]
-        cut = [tiles(one) for one in strips]
+        sizes = [scale(ink.shape[0], height / down) for ink, height in zip(inks, heights, strict=True)]
+        cut = [tiles(strip(ink, size, size * across)) for ink, size in zip(inks, sizes, strict=True)]
         together = np.concatenate(cut)
         maps = [self._engine.run(together[i : i + BATCH]) for i in range(0, len(together), BATCH)]
         last = np.cumsum([len(part) for part in cut])
         own = np.split(np.concatenate(maps)[:, :, 0] * self._scale, last[:-1])
-        return [Scan(framed(part), factor) for part, factor in zip(own, factors, strict=True)]
+        return [Scan(framed(part), size * across) for part, size in zip(own, sizes, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
     """What is read along a row: log-probabilities float64 [frames, 14] of SIGNS and of none; a pixel of its ink is
-    `factor` pixels of the strip, and its first is MARGIN pixels behind the first frame."""
+    `factor` pixels of the strip, and its first is MARGIN pixels behind the first frame. `second` is another look."""
 
     frames: np.ndarray
     factor: float
+    second: Scan | None = None
 
     def loudest(self) -> float:
         """The greatest probability of a digit anywhere."""
         return float(np.exp(self.frames[:, :10].max()))
+
+    def is_clear(self) -> bool:
+        """Whether each sign, and none between them, is sure somewhere."""
+        chance = np.exp(self.frames)
+        begins = np.flatnonzero(np.diff(chance.argmax(1), prepend=-1))
+        return bool(np.maximum.reduceat(chance.max(1), begins).min() >= CLEAR)
 
     def peaks(self) -> np.ndarray:
         """Where a sign is told, in frames: float [n], growing."""
@@ -93,10 +114,36 @@ def told(
     left: Sequence[int],
 ) -> list[np.ndarray]:
     """Of each row's spans of atoms the log-probabilities float64 [spans, 14] that exactly one sign stands within it,
-    one column a sign, and that none does.
+    one column a sign, and that none does: the mean of both looks.
 
     `boxes` [atoms, 4] (x, y, w, h) are in the order of their middles, `left` is where the row's ink begins.
     """
+
+    def ask(look: Sequence[Scan], rows: Sequence[int]) -> list[np.ndarray]:
+        return _told(look, [boxes[k] for k in rows], [spans[k] for k in rows], [left[k] for k in rows])
+
+    return _heard(scans, ask)
+
+
+def _heard(
+    scans: Sequence[Scan], ask: Callable[[Sequence[Scan], Sequence[int]], list[np.ndarray]]
+) -> list[np.ndarray]:
+    """Log-probabilities of each row: what `ask` tells of its look, or the mean of both; it takes looks and which rows
+    they are of."""
+    found = ask(scans, range(len(scans)))
+    second = {k: scan.second for k, scan in enumerate(scans) if scan.second}
+    for k, other in zip(second, ask([*second.values()], [*second]), strict=True):
+        found[k] = np.logaddexp(found[k], other) - np.log(2)
+    return found
+
+
+def _told(
+    scans: Sequence[Scan],
+    boxes: Sequence[np.ndarray],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    left: Sequence[int],
+) -> list[np.ndarray]:
+    """`told`, of one look."""
     if not len(scans):
         return []
     ends, past = [], 0
@@ -204,12 +251,15 @@ def spelling(scans: Sequence[Scan], texts: Sequence[Sequence[str]]) -> list[np.n
     """The log-probability that a row says just this text and no more: float64 [texts] of each row.
 
     It is the sum over all ways to set the text's signs on frames, the forward variable of Graves et al. (2006), so it
-    needs no bounds between signs that overlap.
+    needs no bounds between signs that overlap; and the mean of both looks.
     """
-    out: list[np.ndarray] = []
-    for first in range(0, len(scans), BATCH):
-        out += _spelt(scans[first : first + BATCH], texts[first : first + BATCH])
-    return out
+    return _heard(scans, lambda look, rows: _spelt_all(look, [texts[k] for k in rows]))
+
+
+def _spelt_all(scans: Sequence[Scan], texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """`spelling`, of one look."""
+    parts = (slice(first, first + BATCH) for first in range(0, len(scans), BATCH))
+    return [one for part in parts for one in _spelt(scans[part], texts[part])]
 
 
 def _spelt(scans: Sequence[Scan], texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
