@@ -9,7 +9,7 @@ from itertools import compress
 import numpy as np
 
 from netsuke.image.pieces import pieces
-from netsuke.reader import lines, scanner, seams, stacked
+from netsuke.reader import boxed, lines, scanner, seams, stacked
 from netsuke.reader.scanner import Scan
 
 # Lengths are shares of the height of the row's digits.
@@ -62,7 +62,7 @@ def rows(
     Wide pieces are cut and neighbours joined, but for those that `judge` knows. A piece is also cut between any two
     signs that `scans` tells of in it, and rows in which it tells of no digit are left out.
     """
-    label, stats = stacked.parted(*pieces(ink))
+    label, stats = stacked.parted(*boxed.unboxed(*pieces(ink)))
     atoms = np.zeros(ink.shape, np.int32)
     found = lines.numbers(stats, label)
     read: list[Scan | None] = [None] * len(found)
