@@ -23,6 +23,7 @@ WINDOW = 0.7  # of the shorter side, at most: where the paper's median is taken
 NARROW = 61  # pixels of that window at SMALL, at most: shadows are wider
 MIN_CONTRAST = 0.06  # of the paper's brightness; fainter is paper
 NOISE = 2.5  # sigmas of the paper's own texture that are no ink
+EVENEST = 30  # percent of the image, whose texture is the most that paper has: desks, edges and much ink seem rougher
 CORE = 0.42  # of a piece's solid ink: where a stroke is
 EDGE = 0.2  # and how faint the pixels at its edge may be
 PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground,
@@ -127,7 +128,7 @@ def _contrast(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         other = cv2.convertScaleAbs(other, alpha=FINE)
     texture = np.minimum(_shrunk(other, longer), int(2 * 255 * MIN_CONTRAST * FINE)).astype(np.float32)
     sigma = cv2.blur(texture, (window, window)) * 2.5 / FINE  # E[max(x, 0)] is 0.4 sigma
-    sigma = np.minimum(sigma, np.median(sigma))  # beside much ink the paper seems rougher than it is
+    sigma = np.minimum(sigma, np.percentile(sigma, EVENEST))
     floor = np.maximum(255 * MIN_CONTRAST / 2, NOISE * sigma)
     return ink, cv2.resize(floor.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
 
