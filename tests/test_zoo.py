@@ -60,4 +60,5 @@ def test_a_file_is_taken_before_a_shipped_model_of_its_name(tmp_path, monkeypatc
     assert zoo.file("digit-base") == zoo.path("digit-base")
     Path("digit-base").write_bytes(b"mine")
     assert zoo.file("digit-base") == Path("digit-base")
-    assert zoo.file("gone.netsuke") == Path("gone.netsuke")  # whoever opens it says so
+    with pytest.raises(OptionError, match=r"gone\.netsuke: does not exist.*digit-base.*digit-small"):
+        zoo.file("gone.netsuke")

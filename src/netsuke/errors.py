@@ -31,3 +31,8 @@ class UnsupportedLayer(GraphError):
 
 class MissingExtra(NetsukeError):
     """An optional dependency that is not installed."""
+
+
+def typed(given: object) -> str:
+    """What was given, in quotes and on one line, with backslashes as they were typed: repr doubles them."""
+    return repr(given).replace("\\\\", "\\")

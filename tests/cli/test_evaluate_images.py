@@ -198,6 +198,8 @@ USAGE = {
     ("m.netsuke", "--data", "digits", "--html", "x.html"): "--html is of --images",
     ("--images", "gone"): "gone: no such folder",
     ("nope", "--images", "."): "no labels.csv",
+    ("--images", ".", "--one", "--all"): "--one and --all exclude each other",
+    ("m.netsuke", "--data", "digits", "--all"): "--all is of --images",
 }
 
 

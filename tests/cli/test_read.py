@@ -175,7 +175,19 @@ USAGE = {
     ("a.png", "--jobs", "0"): "--jobs must be at least 1",
     ("-", "-"): "twice",
     ("a.png", "--camera", "0"): "give no files beside it",
-    ("a.png", "--model", "digit-huge"): "digit-huge",
+    ("a.png", "--one", "--all"): "--one and --all exclude each other",
+    ("a.png", "--range", "5"): "range is 0..100 or (0, 100); got '5'",
+    ("a.png", "--range", "9..3"): "the smaller first; got '9..3'",
+    ("a.png", "--length", "0"): "length is 1 or more digits",
+    ("a.png", "--length", "x"): "length is 5, 3..6",
+    ("a.png", "--pattern", r"\d{4"): r"pattern '\d{4': at character 3",
+    ("a.png", "--overlay", "x.gif"): "--overlay x.gif: netsuke draws .png, .jpg",
+    ("a.png", "a.png", "--overlay", "x.jpg"): "x.jpg names one picture and there are 2: name a folder",
+    (
+        "a.png",
+        "--model",
+        "digit-huge",
+    ): "digit-huge: does not exist, and no shipped model is called so; there is digit-base, ",
     ("a.png", "--model", "digit-small", "--error-rate", "0.01"): "--threshold",
 }
 
@@ -188,6 +200,29 @@ def test_bad_usage_is_one_line(args: tuple[str, ...], tmp_path: Path, netsuke_cl
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert USAGE[args] in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_overlay_is_of_the_format_its_name_says(tmp_path: Path, netsuke_cli: Any) -> None:
+    save(tmp_path / "a.png", one())
+    (tmp_path / "folder.jpg").mkdir()
+    for name in ("x.jpg", "X.WEBP", "x.png", "folder.jpg", "v1.2"):
+        done = netsuke_cli("read", "a.png", "--one", "--overlay", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    start = {name: (tmp_path / name).read_bytes()[:12] for name in ("x.jpg", "X.WEBP", "x.png")}
+    assert start["x.jpg"].startswith(b"\xff\xd8\xff")
+    assert start["X.WEBP"].endswith(b"WEBP")
+    assert start["x.png"].startswith(b"\x89PNG")
+    assert (tmp_path / "folder.jpg" / "a.png").is_file()  # it was a folder before
+    assert (tmp_path / "v1.2" / "a.png").is_file()
+
+
+def test_an_overlay_too_wide_for_its_format_is_an_error(tmp_path: Path, netsuke_cli: Any) -> None:
+    save(tmp_path / "wide.png", np.full((40, 17_000), 235, np.uint8))  # a WebP ends at 16,383
+    done = netsuke_cli("read", "wide.png", "--one", "--overlay", "x.webp", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "netsuke: wide.png: --overlay x.webp cannot hold 17000 x 40 pixels: name a .png\n"
+    assert not (tmp_path / "x.webp").exists()
 
 
 def test_a_camera_gives_a_picture(tmp_path: Path, netsuke_cli: Any) -> None:

@@ -80,6 +80,21 @@ def test_patterns_it_does_not_know(pattern):
         Field(pattern=pattern)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        (r"\d\w", r"pattern '\d\w': at character 3 netsuke wants digits and . , - (not '\w')"),
+        ("1[a-z]", "pattern '1[a-z]': at character 2 netsuke wants digits and . , - (not '[a-z]')"),
+        ("\\d\n", r"pattern '\d\n': at character 3"),
+    ],
+)
+def test_a_pattern_is_shown_as_it_was_typed_and_on_one_line(pattern, said):
+    with pytest.raises(OptionError) as caught:
+        Field(pattern=pattern)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @given(NUMBERS, st.integers(0, 3000), st.integers(0, 3000))
 def test_ranges(text, a, b):
     low, high = sorted((a, b))
@@ -135,9 +150,9 @@ def test_weights_of_ones_own(weights, modulus, data):
     "wrong",
     [
         {"length": 0}, {"length": "4..2"}, {"length": "a"}, {"length": range(1, 9, 2)}, {"length": 2.5},
-        {"range": "5..1"}, {"range": "-3..1"}, {"range": (1, 2, 3)}, {"range": "x"}, {"checksum": "crc"},
-        {"checksum": "iban"}, {"checksum": ((), 10)}, {"checksum": ((1,), 1)}, {"checksum": 5}, {"sum": "much"},
-        {"sum": "nan"},
+        {"range": "5..1"}, {"range": "-3..1"}, {"range": (1, 2, 3)}, {"range": "x"}, {"range": "5"}, {"range": 5},
+        {"checksum": "crc"}, {"checksum": "iban"}, {"checksum": ((), 10)}, {"checksum": ((1,), 1)}, {"checksum": 5},
+        {"sum": "much"}, {"sum": "nan"},
     ],
 )  # fmt: skip
 def test_nonsense_is_an_option_error(wrong):

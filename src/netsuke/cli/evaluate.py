@@ -37,9 +37,9 @@ def evaluate(
         Path | None, typer.Option(help="Folder of label PNGs: i on the i-th digit; masks/ beside it.")
     ] = None,
     one: Annotated[
-        bool | None,
-        typer.Option("--one/--all", help="Each image is a crop of one digit, or a page; else by its labels."),
-    ] = None,
+        bool, typer.Option("--one", help="Each image is a crop of one digit; else by its labels.")
+    ] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Each image is a page; else by its labels.")] = False,
     threshold: Annotated[
         float | None, typer.Option(help="How sure a digit must be to be accepted, 0 to 1.")
     ] = None,
@@ -56,18 +56,20 @@ def evaluate(
     Example: netsuke evaluate --images scans/ --labels labels.csv --html errors.html
     """
     from netsuke.cli import console
+    from netsuke.cli.options import crops
     from netsuke.errors import OptionError
 
     if (data is None) == (images is None):
         raise OptionError("give --data NAME, or --images FOLDER with labels.csv, and not both")
     if images is not None:
-        _read(artifact, images, labels, boxes, masks, one, threshold, html, jobs, json)
+        _read(artifact, images, labels, boxes, masks, crops(one, all_), threshold, html, jobs, json)
         return
     of_images = {
         "labels": labels,
         "boxes": boxes,
         "masks": masks,
-        "one": one,
+        "one": one or None,
+        "all": all_ or None,
         "threshold": threshold,
         "html": html,
     }

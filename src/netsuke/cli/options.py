@@ -53,6 +53,13 @@ def check_out(out: Path) -> None:
         raise OptionError(f"cannot write into {folder}: {error.strerror}") from error
 
 
+def crops(one: bool, all_: bool) -> bool | None:
+    """What --one and --all say, None where neither is given. Raises OptionError where both are."""
+    if one and all_:
+        raise OptionError("--one and --all exclude each other: choose one")
+    return one if one or all_ else None
+
+
 def check_overwrite(source: str | None, out: Path | None) -> None:
     """Raise OptionError where the result would take the place of what it is made from."""
     if source and out is not None and out.exists() and Path(source).exists() and out.samefile(source):

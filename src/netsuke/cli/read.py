@@ -36,9 +36,9 @@ def read(
         str | None, typer.Option(help="A .netsuke file or a shipped model; see netsuke models.")
     ] = None,
     one: Annotated[
-        bool | None,
-        typer.Option("--one/--all", help="Each image is a crop of one digit, or a page; else it is judged."),
-    ] = None,
+        bool, typer.Option("--one", help="Each image is a crop of one digit; else it is judged.")
+    ] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Each image is a page; else it is judged.")] = False,
     finder: Annotated[
         bool,
         typer.Option("--finder/--no-finder", help="Look at pages with the shipped finder and scanner, too."),
@@ -66,7 +66,8 @@ def read(
         bool, typer.Option("--alternatives", help="What else a number may say, in text and --overlay.")
     ] = False,
     overlay: Annotated[
-        Path | None, typer.Option(help="Draw what was read: a .png for one image, a folder for several.")
+        Path | None,
+        typer.Option(help="Draw what was read: a .png or .jpg for one image, a folder for several."),
     ] = None,
     camera: Annotated[
         str | None,
@@ -89,10 +90,10 @@ def read(
     Example: netsuke read cards/ --pattern '\\d{4}-\\d{2}' --error-rate 0.01
     """
     from netsuke.cli import answers, inputs, reading
-    from netsuke.cli.options import check_out
+    from netsuke.cli.options import check_out, crops
     from netsuke.errors import OptionError
 
-    found = _sources(files or [], camera)
+    found, single = _sources(files or [], camera), crops(one, all_)
     for given, name in ((threshold, "--threshold"), (error_rate, "--error-rate")):
         if given is not None and not 0 <= given <= 1:
             raise OptionError(f"{name} is a share, 0 to 1; got {given:g}")
@@ -104,7 +105,7 @@ def read(
         raise OptionError("--json and --csv - both write to stdout: name a file for the CSV")
     settings = reading.Settings(
         model=model,
-        mode="auto" if one is None else "one" if one else "all",
+        mode="auto" if single is None else "one" if single else "all",
         field=_field(length=length, pattern=pattern, range=range_, checksum=checksum, sum=sum_),
         threshold=threshold,
         error_rate=error_rate,

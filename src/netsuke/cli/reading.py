@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from netsuke.cli.inputs import Source, Task, tasks
+from netsuke.cli.inputs import SUFFIXES, Source, Task, tasks
 from netsuke.errors import OptionError
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ Mode = Literal["auto", "one", "all"]
 WORTH = 2.0  # seconds of work that must be left for processes to be started
 TRIED = 0.5  # seconds after which that is judged
 CROP = 0.3  # of an image's height: one sign that high is a crop's
+DRAWN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what every OpenCV writes
+PICTURES = {*DRAWN, *SUFFIXES, ".avif", ".heic", ".jp2", ".svg"}  # what no one calls a folder
+LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # pixels of a side that their encoders take
 AHEAD = 4  # tasks a process that wait for it: bounds what is in memory
 
 
@@ -99,6 +102,8 @@ class Worker:
         try:
             pixels = decoded(task)
             entry["results"] = [self._plain(reading) for reading in self.read(pixels)]
+            if job.overlay is not None:
+                self._draw(pixels, entry["results"], job.overlay)
         except (DataError, MissingExtra, MemoryError, cv2.error) as error:
             reason = str(error).split("\n", 1)[0] or "out of memory"
             return {
@@ -106,8 +111,6 @@ class Worker:
                 "results": [],
                 "error": reason if task.name in reason else f"{task.label}: {reason}",
             }
-        if job.overlay is not None:
-            self._draw(pixels, entry["results"], job.overlay)
         if not self.settings.masks:
             for result in entry["results"]:
                 for digit in result["digits"]:
@@ -151,6 +154,7 @@ class Worker:
     def _draw(self, pixels: np.ndarray, results: list[Entry], path: Path) -> None:
         import cv2
 
+        from netsuke.errors import DataError
         from netsuke.files import write_whole
         from netsuke.image.overlay import overlay
 
@@ -158,7 +162,10 @@ class Worker:
         if not self.settings.masks:
             shown = [{**r, "digits": [{**d, "mask": None} for d in r["digits"]]} for r in results]
         picture = overlay(pixels, shown, alternatives=self.settings.alternatives)
-        write_whole(path, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        height, width = picture.shape[:2]
+        if max(height, width) > LONGEST.get(path.suffix.lower(), width + height):
+            raise DataError(f"--overlay {path} cannot hold {width} x {height} pixels: name a .png")
+        write_whole(path, cv2.imencode(path.suffix.lower(), picture[..., ::-1])[1].tobytes())
 
 
 class Plan:
@@ -171,22 +178,24 @@ class Plan:
         self._tasks = chain(first, self._tasks)
         self._overlay, self._used = overlay, set[str]()
         self._read = read_from(found)
-        self._single = len(first) == 1
-        if overlay is not None and not self._single and overlay.suffix.lower() == ".png":
-            raise OptionError(
-                f"--overlay {overlay} names one picture and there are {max(self.total, 2)}: name a folder"
-            )
+        self._own = False  # whether the overlay names the picture itself, not a folder for it
         if overlay is not None:
+            self._own = overlay.suffix.lower() in PICTURES and not overlay.is_dir()
+            if self._own and len(first) != 1:
+                raise OptionError(
+                    f"--overlay {overlay} names one picture and there are {max(self.total, 2)}: name a folder"
+                )
+            if self._own and overlay.suffix.lower() not in DRAWN:
+                raise OptionError(f"--overlay {overlay}: netsuke draws {', '.join(DRAWN)}; name one of these")
             self._keep(found, overlay)
 
     def _keep(self, found: list[Source], overlay: Path) -> None:
         """Raise OptionError where a picture would take the place of an image, or can't be written."""
         from netsuke.cli.options import check_out
 
-        own = self._single and overlay.suffix.lower() == ".png"
-        check_out(overlay if own else overlay / "drawn.png")
+        check_out(overlay if self._own else overlay / "drawn.png")
         for source in found:
-            drawn = overlay if own else overlay / Path(source.inside).with_suffix(".png")
+            drawn = overlay if self._own else overlay / Path(source.inside).with_suffix(".png")
             if drawn.resolve() in self._read:
                 raise OptionError(f"--overlay {overlay} would overwrite {drawn}: name another folder")
 
@@ -204,7 +213,7 @@ class Plan:
     def _picture(self, task: Task) -> Path | None:
         if self._overlay is None or task.error:
             return None
-        if self._single and self._overlay.suffix.lower() == ".png":
+        if self._own:
             return self._overlay
         stem = str(Path(task.inside).with_suffix("")) + ("" if task.page is None else f"-{task.page}")
         name, again = stem, 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from functools import cache
 
-from netsuke.errors import OptionError
+from netsuke.errors import OptionError, typed
 from netsuke.reader.automata import Checksum, Values
 
 NAMES = "luhn, isbn, mod11, iban:DE (any country), weights such as 3,1,3,1%10, or (weights, modulus)"
@@ -35,9 +35,9 @@ def _known(given: str | tuple[tuple[int, ...], int]) -> tuple[Values, int, int, 
         try:
             weights, modulus = tuple(int(weight) for weight in given[0]), int(given[1])
         except (TypeError, ValueError, IndexError, KeyError):
-            raise OptionError(f"unknown checksum {given!r}; netsuke knows {NAMES}") from None
+            raise OptionError(f"unknown checksum {typed(given)}; netsuke knows {NAMES}") from None
     if not weights or modulus < 2:
-        raise OptionError(f"a checksum needs weights and a modulus above 1; got {given!r}")
+        raise OptionError(f"a checksum needs weights and a modulus above 1; got {typed(given)}")
     rows = tuple(tuple(weight * digit for digit in range(10)) for weight in weights)
     return (lambda n: rows), modulus, 0, (len(weights),)
 
@@ -49,7 +49,7 @@ def _parsed(given: str) -> tuple[tuple[int, ...], int]:
             raise ValueError("no modulus")
         return tuple(int(weight) for weight in weights.split(",")), int(modulus)
     except ValueError:
-        raise OptionError(f"unknown checksum {given!r}; netsuke knows {NAMES}") from None
+        raise OptionError(f"unknown checksum {typed(given)}; netsuke knows {NAMES}") from None
 
 
 def _iban(country: str) -> tuple[Values, int, int, Container[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from netsuke.errors import OptionError
+from netsuke.errors import OptionError, typed
 from netsuke.reader.automata import All, Between, Length, Without
 from netsuke.reader.checksums import checksum
 from netsuke.reader.lattice import Anything, Automaton
@@ -65,7 +65,7 @@ class Field:
         except InvalidOperation:
             total = Decimal("nan")
         if not total.is_finite():
-            raise OptionError(f'sum is a number or "{LAST}"; got {self.sum!r}')
+            raise OptionError(f'sum is a number or "{LAST}"; got {typed(self.sum)}')
         return total
 
     def _lengths(self) -> tuple[int, int]:
@@ -74,33 +74,34 @@ class Field:
             least, most = given.start, given.stop - 1
             right = given.step == 1
         else:
-            least, most = _bounds(given, "length", "5, 3..6 or range(3, 7)")
+            least, most = _bounds(given, "length", "5, 3..6 or range(3, 7)", alone=True)
             right = True
         if not right or not 1 <= least <= most:
-            raise OptionError(f"length is 1 or more digits, the smaller number first; got {given!r}")
+            raise OptionError(f"length is 1 or more digits, the smaller number first; got {typed(given)}")
         return least, most
 
     def _bounds(self) -> tuple[int, int]:
-        low, high = _bounds(self.range, "range", "0..100 or (0, 100)")
+        low, high = _bounds(self.range, "range", "0..100 or (0, 100)", alone=False)
         if not 0 <= low <= high:
-            raise OptionError(f"range is of whole numbers from 0, the smaller first; got {self.range!r}")
+            raise OptionError(f"range is of whole numbers from 0, the smaller first; got {typed(self.range)}")
         return low, high
 
 
 range_ = range
 
 
-def _bounds(given: object, name: str, wanted: str) -> tuple[int, int]:
-    """5, "5", "3..6" or (3, 6) as two numbers."""
+def _bounds(given: object, name: str, wanted: str, *, alone: bool) -> tuple[int, int]:
+    """Two numbers given as "3..6" or (3, 6); where one may stand alone, as 5 or "5" too."""
     try:
         if isinstance(given, str):
             low, dots, high = given.partition("..")
-            return int(low), int(high) if dots else int(low)
+            if dots or alone:
+                return int(low), int(high) if dots else int(low)
         if isinstance(given, tuple):
             low_, high_ = given
             return int(low_), int(high_)
-        if isinstance(given, int) and not isinstance(given, bool):
+        if alone and isinstance(given, int) and not isinstance(given, bool):
             return given, given
     except ValueError:
         pass
-    raise OptionError(f"{name} is {wanted}; got {given!r}")
+    raise OptionError(f"{name} is {wanted}; got {typed(given)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from netsuke.errors import OptionError
+from netsuke.errors import OptionError, typed
 
 DIGITS = frozenset("0123456789")
 SIGNS = DIGITS | frozenset(".,-")
@@ -99,6 +99,7 @@ class Pattern:
         return out
 
     def _part(self) -> tuple[int, int]:
+        begin = self._at
         sign = self._next("something to match")
         if sign == "(":
             inner = self._choice()
@@ -107,7 +108,8 @@ class Pattern:
             return inner
         signs = self._set() if sign == "[" else self._escaped() if sign == "\\" else frozenset(sign)
         if not signs <= SIGNS:
-            raise self._wrong(f"digits and . , - (not {sign!r})")
+            part, self._at = self._text[begin : self._at], begin
+            raise self._wrong(f"digits and . , - (not {typed(part)})")
         first, last = self._node(), self._node()
         self._arcs[first].append((signs, last))
         return first, last
@@ -173,7 +175,7 @@ class Pattern:
 
     def _node(self) -> int:
         if len(self._arcs) == NODES:
-            raise OptionError(f"pattern {self._text!r} is too large: write fewer or smaller repetitions")
+            raise OptionError(f"pattern {typed(self._text)} is too large: write fewer or smaller repetitions")
         self._arcs.append([])
         return len(self._arcs) - 1
 
@@ -181,4 +183,4 @@ class Pattern:
         self._arcs[a].append((None, b))
 
     def _wrong(self, wanted: str) -> OptionError:
-        return OptionError(f"pattern {self._text!r}: at character {self._at + 1} netsuke wants {wanted}")
+        return OptionError(f"pattern {typed(self._text)}: at character {self._at + 1} netsuke wants {wanted}")

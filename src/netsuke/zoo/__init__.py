@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,18 @@ def path(name: str) -> Path:
 
 
 def file(given: str | Path) -> Path:
-    """The file of that path or, where there is none, of the shipped artifact of that name."""
+    """The file of that path or, where there is none, of the shipped artifact of that name.
+
+    Raises OptionError, listing what ships, where there is neither.
+    """
     here = Path(given)
-    return path(str(given)) if str(given) in names() and not here.is_file() else here
+    if str(given) in names() and not here.is_file():
+        return path(str(given))
+    if not os.path.exists(here):
+        raise OptionError(
+            f"{given}: does not exist, and no shipped model is called so; there is {', '.join(names())}"
+        )
+    return here
 
 
 def record(name: str) -> dict[str, Any]:
