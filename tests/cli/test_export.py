@@ -123,7 +123,7 @@ def test_a_setting_leaves_a_module_out(place: Path, netsuke_cli: Any) -> None:
 def test_one_wrong_byte_in_c_is_noticed(place: Path, netsuke_cli: Any) -> None:
     """A compiler that first adds one to the first bias of the logits, then does as it is told."""
     real = shutil.which("cc")
-    edit = r"/_bias\[3\]/{n;s/^ */ 1 + /}"
+    edit = r"/_bias\[3\]/{n;/1 +/!s/^ */ 1 + /}"  # once: a machine without a cross compiler compiles twice
     script = f"for f; do case $f in *.c) sed -i '{edit}' $f;; esac; done; exec {real} \"$@\""
     tool(place / "bin", "cc", script)
     args = ("export", "a.netsuke", "--verify", "images", "-o", "out", "--json")
