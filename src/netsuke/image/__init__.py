@@ -1,7 +1,7 @@
 """Photo to ink to the model's input: the decoder, and the one normaliser that every reader shares."""
 
 from netsuke.image.files import MAX_BYTES, decode
-from netsuke.image.fitting import fit, fits
+from netsuke.image.fitting import fit, fits, turned
 from netsuke.image.ink import Ink, find_ink, grey, normalize
 from netsuke.image.page import PageInk, page_digit, page_ink
 from netsuke.image.paged import pages
@@ -19,4 +19,5 @@ __all__ = [
     "page_digit",
     "page_ink",
     "pages",
+    "turned",
 ]

@@ -11,6 +11,7 @@ from netsuke.errors import OptionError
 from netsuke.image.paper import ranked
 
 FULL = 75  # the percentile of the input's ink that becomes 255: lifts the strokes of a thin pen to MNIST's
+FAINT = 30  # of turned ink: what is fainter is a blurred edge
 BATCH = 64  # crops that are fitted together
 LARGE = 128  # pixels of a side from which a crop is fitted alone
 GRAIN = 4  # the 8x8 digits count ink in blocks of 4x4, which places them to a quarter of a pixel
@@ -55,6 +56,20 @@ def fits(crops: Sequence[np.ndarray], *, size: int = 28, box: int = 20, centring
         part = order[at : at + BATCH]
         out[part] = _fits([crops[k] for k in part], size, box)
     return out
+
+
+def turned(ink: np.ndarray, degrees: float) -> np.ndarray:
+    """Ink uint8 [h, w] turned counterclockwise, cut to what is left of it."""
+    import cv2
+
+    h, w = ink.shape
+    rim = max(h, w) // 3
+    side = h + 2 * rim, w + 2 * rim
+    view = cv2.getRotationMatrix2D((w / 2, h / 2), degrees, 1.0)
+    view[:, 2] += rim
+    out = cv2.warpAffine(ink, view, side[::-1])
+    x, y, w, h = cv2.boundingRect((out > FAINT).view(np.uint8))
+    return out[y : y + h, x : x + w] if w else ink
 
 
 def _fits(crops: Sequence[np.ndarray], size: int, box: int) -> np.ndarray:
