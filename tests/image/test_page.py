@@ -119,6 +119,33 @@ def test_faint_and_strong_pens(ink):
     assert agree(strokes(photo(written(ink))), TRUTH) > 0.9
 
 
+def squared(light: np.ndarray) -> np.ndarray:
+    """The strokes of 2580 on squared paper under that light, with noise."""
+    paper = written(0.3, thick=3)
+    paper[::24] = np.minimum(paper[::24], 0.7)
+    paper[:, ::24] = np.minimum(paper[:, ::24], 0.7)
+    return photo(cv2.GaussianBlur(paper * light, (0, 0), 1.0))
+
+
+def test_a_sheet_that_is_half_in_a_shadow_has_dark_strokes():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    lit = 0.5 + 0.5 / (1 + np.exp((y + 120 - 0.3 * x) / 6))
+    image = cv2.copyMakeBorder(squared(lit), 12, 26, 50, 8, cv2.BORDER_CONSTANT, value=50)
+    found = strokes(image)[12:-26, 50:-8]
+    assert agree(found[20:-20, 20:-20], TRUTH[20:-20, 20:-20]) > 0.8
+
+
+def test_pencil_beside_print_on_a_desk():
+    """Neither the desk nor the sheet's rim say how dark ink is, or how large signs are."""
+    print_ = np.zeros(SHAPE, np.uint8)
+    for k in range(6):
+        cv2.putText(print_, "4", (20 + 100 * k, 230), cv2.FONT_HERSHEY_SIMPLEX, 1.6, 255, 6, cv2.LINE_AA)
+    light = np.minimum(written(0.14), 1 - 0.95 * print_ / 255)
+    image = cv2.copyMakeBorder(photo(light), 40, 40, 60, 60, cv2.BORDER_CONSTANT, value=30)
+    found = strokes(image)[40:-40, 60:-60]
+    assert agree(found[60:170, 20:-20], TRUTH[60:170, 20:-20]) > 0.7
+
+
 def test_pencil_beside_print():
     print_ = np.zeros(SHAPE, np.uint8)
     cv2.putText(print_, "Sum", (10, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.5, 255, 4, cv2.LINE_AA)

@@ -45,7 +45,7 @@ def bench(
     """
     from netsuke import zoo
 
-    artifact, beside = zoo.file(artifact), zoo.file(beside) if beside else None
+    artifact = zoo.file(artifact)
     if device is not None:
         from netsuke.cli.device import devices
         from netsuke.errors import OptionError
@@ -60,7 +60,8 @@ def bench(
     from netsuke.measure.latency import hardware
 
     with ExitStack() as stack:
-        entries, absent = entered([path for path in (artifact, beside) if path], names_of(only), stack)
+        files = [artifact, *([zoo.file(beside)] if beside else [])]
+        entries, absent = entered(files, names_of(only), stack)
         reasons = [f"{row['backend']}: {row['reason']}" for row in absent]
         if not entries:
             raise NetsukeError(f"nothing can run this here; {'; '.join(reasons)}")

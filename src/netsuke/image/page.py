@@ -27,7 +27,9 @@ EVENEST = 30  # percent of the image, whose texture is the most that paper has: 
 CORE = 0.42  # of a piece's solid ink: where a stroke is
 EDGE = 0.2  # and how faint the pixels at its edge may be
 PALE = 0.28  # of the darkest ink: fainter pieces are print of the ground,
-PENCIL = 0.16  # but for those of a sign's size, pencil beside print,
+PENCIL = 0.11  # but for those of a sign's size, pencil beside print,
+LARGE = 0.25  # of an image's side: what is longer is no sign
+THICK = 0.3  # of a large piece that is thick both ways: a desk, which says nothing of how dark ink is
 CROWDED = 0.4  # unless their boxes cover so much of the image: a pattern
 FREE = 0.3  # of a piece that lies beside broad lines: what is darker along them says nothing of it
 LEVELS = 64  # of the histograms
@@ -150,7 +152,7 @@ def _up_to_the_rim(small: np.ndarray, paper: np.ndarray, crop: bool) -> np.ndarr
     return np.where(drawn, around, paper)
 
 
-def _solid(contrast: np.ndarray, lined: np.ndarray, floor: np.ndarray) -> np.ndarray:
+def _solid(contrast: np.ndarray, lined: np.ndarray, blots: np.ndarray, floor: np.ndarray) -> np.ndarray:
     """Contrast as a share of the solid ink of its piece, uint8 [H, W]; 0 outside the strokes."""
     import cv2
 
@@ -168,13 +170,21 @@ def _solid(contrast: np.ndarray, lined: np.ndarray, floor: np.ndarray) -> np.nda
     asked = free | ~own[piece]
     table = np.bincount(piece[asked] * LEVELS + value[asked] // (256 // LEVELS), minlength=count * LEVELS)
     solid = _upper(table.reshape(count, LEVELS)) * 255
-    dark = np.searchsorted(np.cumsum(np.bincount(value, minlength=256)), 0.95 * len(value))
-    pale = solid < PALE * float(dark)
-    if pale.any() and not pale.all():
-        wide, high = boxes(at, piece, count, contrast.shape[1])[:, 2:].T
-        written = high[~pale & (high >= DUST)]
-        usual = usual_height(written) if len(written) else DUST
-        pencil = pale & (solid >= PENCIL * float(dark)) & _is_sign(high / usual, wide / high)
+    dark = _dark(value)
+    pale = solid < PALE * dark
+    if pale.any():
+        box = boxes(at, piece, count, contrast.shape[1])
+        large = np.any(box[:, 2:] > LARGE * np.array(contrast.shape[::-1]), axis=1)
+        area, thick = (np.bincount(piece, weight, count) for weight in (None, blots.ravel()[at]))
+        desk = large & (thick > THICK * area)
+        if desk.any() and not desk.all():
+            dark = _dark(value[~desk[piece]])
+            pale = solid < PALE * dark
+        wide, high = box[:, 2:].T
+        signs = ~pale & ~desk & (high >= DUST)
+        signs = signs & ~large if (signs & ~large).any() else signs
+        usual = usual_height(high[signs]) if signs.any() else DUST
+        pencil = pale & (solid >= PENCIL * dark) & _is_sign(high / usual, wide / high)
         if (high * wide)[pencil].sum() < CROWDED * contrast.size:
             pale &= ~pencil
     solid[pale | (solid < 255 * MIN_CONTRAST)] = np.inf
@@ -182,6 +192,11 @@ def _solid(contrast: np.ndarray, lined: np.ndarray, floor: np.ndarray) -> np.nda
     share.ravel()[at] = np.minimum(value * (255 / solid)[piece], 255)
     core = cv2.dilate(cv2.inRange(share, int(255 * CORE) + 1, 255), np.ones((3, 3), np.uint8))
     return cv2.threshold(share & core, int(255 * EDGE), 0, cv2.THRESH_TOZERO)[1]
+
+
+def _dark(value: np.ndarray) -> float:
+    """How dark solid ink is, of the contrast of all that may be ink."""
+    return float(np.searchsorted(np.cumsum(np.bincount(value, minlength=256)), 0.95 * len(value)))
 
 
 def _is_sign(high: np.ndarray, aspect: np.ndarray) -> np.ndarray:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 THIN = 15  # pixels of a median that spares no thin stroke
 FEW = 0.01  # of all that stands out: less than that far from the border is nothing
 RECTANGULAR = 0.85  # of the smallest rectangle around it that a sheet covers, at least
 STRAIGHT, CORNERS = 0.02, 5  # of its outline, by which sides are no straight lines; corners, at most
+RINGS = 0, 2, 4  # pixels from a sheet's edge between which levels are asked for, of it and of the desk
+STEP, STEEPER = 1.0, 1.5  # the step at the edge: times the contrast of ink, and the steps beside it, at least
 SHEET = 0.03, 0.97  # of the image that a sheet is, at least and at most
 INKED = 0.2  # grey levels by which strokes stand out on a sheet, on average, at least
 CLEAR = 2.0  # times as much stands out to their side, at least
@@ -28,22 +32,19 @@ def is_dark(small: np.ndarray, paper: np.ndarray, window: int, strong: int) -> b
     if told is not None:
         return told
     level = even_border(small, strong)  # lighter than that may be a sheet whose outline is not seen
-    if level is not None and _side(small, np.full_like(small, level), strong, small.size):
+    if level is not None and _clearer(_both(small, np.full_like(small, level), strong), small.size):
         return True
     edge = window // 2
     inner = (slice(edge, -edge or None),) * 2
 
-    def sides(ground: np.ndarray) -> list[np.ndarray]:
-        return [_beyond(side, strong) for side in (cv2.subtract(ground, small), cv2.subtract(small, ground))]
-
-    every = sides(paper)
+    every = _both(small, paper, strong)
     whole = [cv2.sumElems(side)[0] for side in every]
     inside = [cv2.sumElems(side[inner])[0] for side in every]
     if max(inside) <= FEW * max(whole):
         return whole[0] >= whole[1]
     if max(inside) > 2 * min(inside) or min(small.shape) < THIN:  # which no thin stroke can change
         return inside[0] >= inside[1]
-    thin = sides(cv2.medianBlur(small, THIN))
+    thin = _both(small, cv2.medianBlur(small, THIN), strong)
     fine = [cv2.sumElems(cv2.min(a, b)[inner])[0] for a, b in zip(every, thin, strict=True)]
     return inside[0] + fine[0] >= inside[1] + fine[1]
 
@@ -53,21 +54,40 @@ def _strokes(small: np.ndarray, window: int, strong: int) -> bool | None:
     import cv2
 
     sheet = _sheet(small)
-    if sheet is None:
+    if sheet is None or not _has_edge(small, sheet, strong):
         return None
     inside = cv2.erode(sheet, np.ones((2 * INSIDE + 1, 2 * INSIDE + 1), np.uint8), borderValue=0)
     if not inside.any():
         return None
     alone = np.where(inside > 0, small, np.uint8(np.median(small[inside > 0])))  # as if it had no edge
-    return _side(alone, cv2.medianBlur(alone, window), strong, int(np.count_nonzero(inside)))
+    broad, fine = (
+        _both(alone, cv2.medianBlur(alone, size), strong) for size in (window, min(window, THIN))
+    )  # the edge of a shadow is broad, and the insides of bold signs are fine alone
+    thin = [cv2.min(a, b) for a, b in zip(broad, fine, strict=True)]
+    size = int(np.count_nonzero(inside))
+    told = _clearer(thin, size)
+    return told if any(_is_inked(side, size) for side in thin) else _clearer(broad, size)
 
 
-def _side(small: np.ndarray, ground: np.ndarray, strong: int, size: int) -> bool | None:
-    """Whether what stands out of the ground is darker; None where little does on `size` pixels, or to both sides."""
+def _both(small: np.ndarray, ground: np.ndarray, strong: int) -> list[np.ndarray]:
+    """By how much pixels are darker than the ground, and lighter, where by `strong`: uint8 [h, w] each."""
     import cv2
 
-    sides = cv2.subtract(ground, small), cv2.subtract(small, ground)
-    dark, light = (cv2.sumElems(_beyond(side, strong))[0] for side in sides)
+    return [_beyond(side, strong) for side in (cv2.subtract(ground, small), cv2.subtract(small, ground))]
+
+
+def _is_inked(side: np.ndarray, size: int) -> bool:
+    """Whether anything stands out to a side, on `size` pixels."""
+    import cv2
+
+    return bool(cv2.sumElems(side)[0] > INKED * size)
+
+
+def _clearer(sides: list[np.ndarray], size: int) -> bool | None:
+    """Whether what stands out is darker; None where little does on `size` pixels, or to both sides."""
+    import cv2
+
+    dark, light = (cv2.sumElems(side)[0] for side in sides)
     clear = max(dark, light) > max(INKED * size, CLEAR * min(dark, light))
     return dark > light if clear else None
 
@@ -104,6 +124,21 @@ def _is_rectangle(outline: np.ndarray, area: float) -> bool:
 
     corners = cv2.approxPolyDP(cv2.convexHull(outline), STRAIGHT * cv2.arcLength(outline, True), True)
     return len(corners) <= CORNERS and area > RECTANGULAR * float(np.prod(cv2.minAreaRect(outline)[1]))
+
+
+def _has_edge(small: np.ndarray, sheet: np.ndarray, strong: int) -> bool:
+    """Whether an image steps from one level to another along a sheet's outline; light that falls off does not."""
+    import cv2
+
+    levels = []  # from the sheet's middle outwards
+    for part, order in ((sheet, -1), (1 - sheet, 1)):
+        shrunk = [cv2.erode(part, np.ones((2 * k + 1, 2 * k + 1), np.uint8)) for k in RINGS]
+        rings = [small[cv2.subtract(a, b) > 0] for a, b in pairwise(shrunk)]
+        if not all(len(ring) for ring in rings):
+            return False
+        levels += [float(ring.mean()) for ring in rings][::order]
+    inner, step, outer = np.abs(np.diff(levels))
+    return bool(step > max(STEP * strong, STEEPER * inner, STEEPER * outer))
 
 
 def _beyond(side: np.ndarray, strong: int) -> np.ndarray:

@@ -43,9 +43,9 @@ THIN_WHOLE = 0.035  # where it runs from side to side
 THIN_CORNERS = 0.045  # where it ends in corners on both sides
 
 
-def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Contrast uint8 [H, W] with the lines' pixels 0, but for those where a stroke crosses; and where broad lines were,
-    bool [H, W]: what is left there is as dark as they.
+def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Contrast uint8 [H, W] with the lines' pixels 0, but for those where a stroke crosses; where broad lines were,
+    bool [H, W]: what is left there is as dark as they; and what is too thick for strokes, uint8 [H, W] of 0 and 1.
 
     `floor` uint8 [H, W] is the contrast up to which a pixel is paper.
     """
@@ -53,19 +53,21 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, 
 
     ink = (contrast > floor).view(np.uint8)
     run = max(SHORTEST, round(RUN * max(ink.shape)))
-    parts = contrast, floor, _blots(ink, LONG * run)
+    blots = _blots(ink, LONG * run)
+    parts = contrast, floor, blots
     ways = [_Way.of(parts, run), _Way.of([cv2.transpose(part) for part in parts], run)]
     seen = [way.back(way.runs.runs) for way in ways]
     gone, flat = ways[0].rules(_near(cv2.transpose(seen[1])).view(np.uint8))
     beside, upright = map(cv2.transpose, ways[1].rules(_near(cv2.transpose(seen[0])).view(np.uint8)))
     if not (flat.any() or upright.any()):
-        return contrast, gone > 0
+        return contrast, gone > 0, blots
     gone |= beside
     gone |= (_near(flat, 1) & _near(upright, 1)).view(
         np.uint8
     )  # crossings: for either line the other is a stroke
     broad = np.maximum(flat, upright)
-    return contrast * (1 - gone), _near((broad >= BROAD).view(np.uint8), int(broad.max()) // 2 + 1)
+    beside_broad = _near((broad >= BROAD).view(np.uint8), int(broad.max()) // 2 + 1)
+    return contrast * (1 - gone), beside_broad, blots
 
 
 @dataclass(frozen=True, eq=False)
