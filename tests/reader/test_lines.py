@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from netsuke.image.pieces import pieces
 from netsuke.reader import lines
 
 
@@ -100,3 +101,28 @@ def test_a_number_beside_a_tall_stamp_is_one_still():
 def test_digits_beside_a_desks_edges_are_numbers_still():
     edges = [[760, 100, 108, 685, 16000], [238, 175, 102, 684, 13000], [244, 84, 512, 84, 9400]]
     assert [0, 1, 2, 3] in found(*digits(430, 220, 4, height=50), *edges)
+
+
+def score(lean: float, tall: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of 17/20 whose slash leans so far to the right of its foot, and is as many times as high as the digits."""
+    ink = np.zeros((160, 420), np.uint8)
+    for sign, x in (("1", 40), ("7", 90), ("2", 230), ("0", 290)):
+        cv2.putText(ink, sign, (x, 110), cv2.FONT_HERSHEY_SIMPLEX, 2.2, 255, 4)
+    high = round(tall * 48)
+    foot, head = ((185 + way * round(lean * high / 2), 88 - way * high // 2) for way in (-1, 1))
+    cv2.line(ink, foot, head, 255, 4)
+    return pieces(ink)
+
+
+@pytest.mark.parametrize(("lean", "tall"), [(0.35, 1.5), (0.6, 1.6), (0.5, 1.4)])
+def test_a_slash_parts_two_numbers_and_is_of_neither(lean, tall):
+    label, stats = score(lean, tall)
+    found = lines.numbers(stats, label)
+    assert [len(number.members) for number in found] == [2, 2]
+    assert found[0].box[0] + found[0].box[2] < 185 < found[1].box[0]
+
+
+@pytest.mark.parametrize(("lean", "tall"), [(0.1, 1.5), (0.35, 1.0), (-0.5, 1.5)])
+def test_a_1_that_leans_or_is_tall_is_no_slash(lean, tall):
+    label, stats = score(lean, tall)
+    assert sum(len(number.members) for number in lines.numbers(stats, label)) == 5

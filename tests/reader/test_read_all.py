@@ -263,3 +263,11 @@ def test_a_cut_is_a_path_and_costs_what_it_crosses(seed):
     assert (np.diff([cut.columns[12] for cut in found]) > 0).all()
     side = seams.sides(found, 60) if found else np.zeros((24, 60))
     assert (np.diff(side, axis=1) >= 0).all()
+
+
+def test_a_score_is_two_numbers():
+    image = np.full((160, 420), 235, np.uint8)
+    for sign, x in (("1", 40), ("7", 90), ("2", 230), ("0", 290)):
+        cv2.putText(image, sign, (x, 110), cv2.FONT_HERSHEY_SIMPLEX, 2.2, 60, 4, cv2.LINE_AA)
+    cv2.line(image, (170, 130), (200, 45), 60, 4, cv2.LINE_AA)
+    assert [reading.text for reading in Reader().read_all(image)] == ["17", "20"]

@@ -21,6 +21,9 @@ LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
 ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
+LEANING = 0.28, 1.0  # widths of a slash, by its height
+SLIM = 0.5  # of its box that its ink covers, at most
+TALLER, NEXT = 1.25, 1.6  # its height by that of what stands beside it; how far off that is, at most
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
 HUGE = 3.0  # times the median: higher ones, a desk's edge, say no more of what is usual
 HELD = 0.3  # of a frame's height: what it holds is as high, at least
@@ -62,9 +65,11 @@ def numbers(stats: np.ndarray, label: np.ndarray | None = None) -> list[Number]:
     fences = large[_fences(stats[large]) & ~framed]
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
+    slashes = large[_slashes(stats[large], label, large) & ~framed] if label is not None else large[:0]
     groups = [part for group in _linked(stats, large[~framed]) for part in _parted(stats, group)]
     groups = [np.setdiff1d(group, fences) for group in groups]  # they tied digits together, and are none
-    stats[fences, 4] = 0
+    groups = [part for group in groups for part in _over(stats, group, slashes)]
+    stats[fences, 4] = stats[slashes, 4] = 0
     found = _with_small(stats, _standing([_number(stats, group) for group in groups if len(group)]))
     return _in_order([number for number in found if len(number.members) <= LONG])
 
@@ -130,6 +135,45 @@ def _fences(stats: np.ndarray) -> np.ndarray:
         uneven = np.abs(gaps / cell - np.rint(gaps / cell)) if cell > CELL * h[i] else 1.0
         out[i] = np.mean(uneven) < UNEVEN
     return out
+
+
+def _slashes(stats: np.ndarray, label: np.ndarray, large: np.ndarray) -> np.ndarray:
+    """Which pieces part two numbers, as in a score: straight strokes that lean to the right, taller than what stands on
+    both their sides: bool [n]."""
+    x, y, w, h, area = stats.T.astype(float)
+    out = np.zeros(len(stats), bool)
+    likely = (w > LEANING[0] * h) & (w < LEANING[1] * h) & (area < SLIM * w * h)
+    for i in np.flatnonzero(likely):
+        middle = x[i] + w[i] / 2
+        off = np.maximum(x - middle, middle - (x + w))  # how far beside it
+        level = (y < y[i] + h[i]) & (y + h > y[i]) & (h > ALIKE * h[i])
+        near = level & (np.abs(x + w / 2 - middle) < NEXT * h[i]) & (off > -0.5 * w[i])
+        near[i] = False
+        left, right = near & (x + w / 2 < middle), near & (x + w / 2 > middle)
+        if not left.any() or not right.any() or h[i] < TALLER * np.median(h[near]):
+            continue
+        top, side = int(y[i]), int(x[i])
+        rows, columns = np.nonzero(label[top : top + int(h[i]), side : side + int(w[i])] == large[i] + 1)
+        slope, start = np.polyfit(rows, columns, 1)
+        strayed = np.abs(columns - slope * rows - start).mean()
+        out[i] = slope < 0 and strayed < ASTRAY * w[i]
+    return out
+
+
+def _over(stats: np.ndarray, group: np.ndarray, slashes: np.ndarray) -> list[np.ndarray]:
+    """A group, cut at the slashes within it, which are no part of it."""
+    group = np.setdiff1d(group, slashes)
+    if not len(slashes) or len(group) < 2:
+        return [group]
+    middle = stats[group, 0] + stats[group, 2] / 2
+    low, high = stats[group, 1].min(), (stats[group, 1] + stats[group, 3]).max()
+    at = [
+        left + wide / 2
+        for left, top, wide, tall in stats[slashes, :4].tolist()
+        if low < top + tall / 2 < high
+    ]
+    side = np.searchsorted(np.sort(at), middle)
+    return [group[side == k] for k in range(len(at) + 1) if (side == k).any()]
 
 
 def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
