@@ -60,11 +60,10 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, 
     gone, flat = ways[0].rules(_near(cv2.transpose(seen[1])).view(np.uint8))
     beside, upright = map(cv2.transpose, ways[1].rules(_near(cv2.transpose(seen[0])).view(np.uint8)))
     if not (flat.any() or upright.any()):
-        return contrast, gone > 0, blots
+        return contrast, np.zeros(gone.shape, bool), blots
     gone |= beside
-    gone |= (_near(flat, 1) & _near(upright, 1)).view(
-        np.uint8
-    )  # crossings: for either line the other is a stroke
+    # crossings: for either line the other is a stroke
+    gone |= (_near(flat, 1) & _near(upright, 1)).view(np.uint8)
     broad = np.maximum(flat, upright)
     beside_broad = _near((broad >= BROAD).view(np.uint8), int(broad.max()) // 2 + 1)
     return contrast * (1 - gone), beside_broad, blots
@@ -304,9 +303,8 @@ def _longest(pieces: _Lines) -> np.ndarray:
     """The same for pieces that are not straight."""
     order = np.argsort(pieces.owner, kind="stable")
     cuts = np.searchsorted(pieces.owner[order], np.arange(pieces.count + 1))
-    weight = (
-        1 / pieces.columns[0][pieces.owner, (pieces.x - EDGE) // STEP]
-    )  # of a column 1: thick ink does not outvote a line
+    # each column weighs 1: thick ink does not outvote a line
+    weight = 1 / pieces.columns[0][pieces.owner, (pieces.x - EDGE) // STEP]
     near = np.zeros(len(order), bool)
     for a, b in pairwise(cuts):
         piece = order[a:b]

@@ -8,8 +8,8 @@ import numpy as np
 
 SMALLEST = 20  # pixels of a box's shorter side
 FILLED = 0.7  # of a box that its piece covers, at most
-NEAR = 0.2  # of a piece's height: as near to its rim a side lies,
-ALONG = 0.75  # along such a share of it
+NEAR = 0.2  # of a piece's height: how near to its rim a side lies
+ALONG = 0.75  # of a side that is seen, at least
 CORNER = 0.08  # of a side that is not asked, at both its ends
 STRAIGHT = 1.5  # pixels by which a side may stray from a line
 THIN = 0.2  # of a box's shorter side: a side's thickness, at most

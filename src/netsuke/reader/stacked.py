@@ -15,7 +15,8 @@ APART = 0.8  # the middles of the two lines
 ACROSS = 0.25  # by how much a neighbour may reach into the other line
 SEARCHED = 0.3  # how far from the middle between the lines the cut may lie
 MIDDLE = 0.3  # of the piece's height: it is cut between that and the rest
-SIDES, FEW = 3, 2.0  # neighbours at least, of both lines together; of a piece so tall two do
+SIDES = 3  # neighbours at least, of both lines together,
+FEW = 2.0  # height of a piece from which two do
 
 
 def parted(label: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
