@@ -73,7 +73,6 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, 
 class _Way:
     """An image whose lines are flat: each column is moved, by whole pixels, until what rises by `slope` does not."""
 
-    ink: np.ndarray
     runs: _Runs
     slope: float
     high: int  # of the image
@@ -89,7 +88,7 @@ class _Way:
         if slope:
             contrast, floor, blots = (moved(part, slope) for part in (contrast, floor, blots))
             ink = (contrast > floor).view(np.uint8)
-        return cls(ink, _Runs(ink, contrast, floor, blots, run), slope, high)
+        return cls(_Runs(ink, contrast, floor, blots, run), slope, high)
 
     def back(self, part: np.ndarray) -> np.ndarray:
         """What was found there in its place in the image."""
@@ -99,7 +98,7 @@ class _Way:
         """Which pixels of flat lines go, and the lines with their thickness, uint8 [H, W] of the image; `corners` are
         of the image, too."""
         lines = self.runs.rules(moved(corners, self.slope) > 0)
-        return self.back(_outside_strokes(self.ink, lines, 1 if self.slope else 0)), self.back(lines)
+        return self.back(_outside_strokes(self.runs.ink, lines, 1 if self.slope else 0)), self.back(lines)
 
 
 def _blots(ink: np.ndarray, long: float) -> np.ndarray:

@@ -22,7 +22,10 @@ POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so ma
 ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 LEANING = 0.28, 1.0  # widths of a slash, by its height
-SLIM = 0.5  # of its box that its ink covers, at most
+SLIM, BENT = (
+    0.5,
+    0.1,
+)  # of its box that its ink covers, and of its width by which it strays from straight, at most
 TALLER, NEXT = 1.25, 1.6  # its height by that of what stands beside it; how far off that is, at most
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
 HUGE = 3.0  # times the median: higher ones, a desk's edge, say no more of what is usual
@@ -54,7 +57,7 @@ def numbers(stats: np.ndarray, label: np.ndarray | None = None) -> list[Number]:
     """
     if not len(stats):
         return []
-    large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
+    large = tall_enough(stats)
     large = large[
         np.argsort(-stats[large, 3], kind="stable")[:PIECES]
     ]  # before any pair of them is looked at
@@ -72,6 +75,11 @@ def numbers(stats: np.ndarray, label: np.ndarray | None = None) -> list[Number]:
     stats[fences, 4] = stats[slashes, 4] = 0
     found = _with_small(stats, _standing([_number(stats, group) for group in groups if len(group)]))
     return _in_order([number for number in found if len(number.members) <= LONG])
+
+
+def tall_enough(stats: np.ndarray) -> np.ndarray:
+    """Which components may be signs, or drawings, and are no dots: int [k]."""
+    return np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
 
 
 def _within(stats: np.ndarray) -> np.ndarray:
@@ -156,7 +164,7 @@ def _slashes(stats: np.ndarray, label: np.ndarray, large: np.ndarray) -> np.ndar
         rows, columns = np.nonzero(label[top : top + int(h[i]), side : side + int(w[i])] == large[i] + 1)
         slope, start = np.polyfit(rows, columns, 1)
         strayed = np.abs(columns - slope * rows - start).mean()
-        out[i] = slope < 0 and strayed < ASTRAY * w[i]
+        out[i] = slope < 0 and strayed < BENT * w[i]
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netsuke.image.pieces import usual_height
-from netsuke.reader.lines import SMALLEST
+from netsuke.reader.lines import tall_enough
 
 # Lengths are shares of the usual height of the page's signs.
 TALL, TALLEST = 1.6, 3.2  # height of such a piece
@@ -25,7 +25,7 @@ def parted(label: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     That is told by their neighbours: all of them stand in the one line or in the other.
     """
-    large = np.flatnonzero((stats[:, 3] >= SMALLEST) & (stats[:, 4] >= 2 * SMALLEST))
+    large = tall_enough(stats)
     if len(large) < SIDES:
         return label, stats
     usual = usual_height(stats[large, 3])
@@ -69,6 +69,8 @@ def _between(others: np.ndarray, usual: float) -> float | None:
 
 
 def _box(mask: np.ndarray, x: int, y: int) -> tuple[int, int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    left, top = int(columns[0]), int(rows[0])
-    return x + left, y + top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top, int(mask.sum())
+    """x, y, w, h and area of a mask bool [h, w] whose corner lies at x, y."""
+    import cv2
+
+    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
+    return x + left, y + top, wide, high, int(mask.sum())
