@@ -174,15 +174,15 @@ def _solid(contrast: np.ndarray, lined: np.ndarray, blots: np.ndarray, floor: np
     pale = solid < PALE * dark
     if pale.any():
         box = boxes(at, piece, count, contrast.shape[1])
-        large = np.any(box[:, 2:] > LARGE * np.array(contrast.shape[::-1]), axis=1)
+        far = np.any(box[:, 2:] > LARGE * np.array(contrast.shape[::-1]), axis=1)
         area, thick = (np.bincount(piece, weight, count) for weight in (None, blots.ravel()[at]))
-        desk = large & (thick > THICK * area)
+        desk = far & (thick > THICK * area)
         if desk.any() and not desk.all():
             dark = _dark(value[~desk[piece]])
             pale = solid < PALE * dark
         wide, high = box[:, 2:].T
         signs = ~pale & ~desk & (high >= DUST)
-        signs = signs & ~large if (signs & ~large).any() else signs
+        signs = signs & ~far if (signs & ~far).any() else signs
         usual = usual_height(high[signs]) if signs.any() else DUST
         pencil = pale & (solid >= PENCIL * dark) & _is_sign(high / usual, wide / high)
         if (high * wide)[pencil].sum() < CROWDED * contrast.size:
