@@ -1,6 +1,7 @@
 """Trains what reads on a GPU while all other cores make scenes for it: base, finder and scanner, side by side.
 
     python benchmarks/family_gpu.py --work runs/gpu --out runs/family --seconds 577 --makers 14
+    python benchmarks/family_gpu.py --work runs/gpu --out runs/family --on   # from what ships, not from nothing
     python benchmarks/family_gpu.py --work runs/gpu --out runs/family --device cpu --makers 1 --seconds 86400
 
 Makers draw scenes of training writers and cut from them what each network eats; the networks train on all that was made
@@ -25,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netsuke import zoo
+from netsuke.artifact import Artifact
 from netsuke.files import write_whole
 from netsuke.lab import finder, pens, scanner, scenes
 from netsuke.lab.augment import Augment, _widest
@@ -40,8 +43,9 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {  # a net, its ba
     "finder": (lambda: finder.network(width=80, depth=6), 256, 6e-3),
     "scanner": (lambda: scanner.network(width=112, depth=5, along=4), 512, 6e-3),
 }
+SHIPPED = {"base": "digit-base", "finder": "finder", "scanner": "scanner"}
 EATS = {"base": ("signs", "cut"), "finder": ("sheets",), "scanner": ("rows",)}
-TIME = {"base": 0.25, "finder": 0.15, "scanner": 0.6}  # shares of the GPU
+TIME = {"base": 0.2, "finder": 0.1, "scanner": 0.7}  # shares of the GPU
 WORN = {"base": 0.5, "finder": 0.5, "scanner": 0.6}  # how often: factors of the chances in `worn`
 SIGNS = 0.75  # of the classifier's images; the rest are candidates cut from scenes
 AUGMENT = "rotate=6,shift=0.05,scale=0.07,shear=5,thickness=0.2,clean=0.4"  # of the classifier's images
@@ -50,6 +54,12 @@ DRAWN = 4  # tiles drawn of each row, and of each page
 PAGES, WORDY, TOUCHING = 0.27, 0.33, 0.4  # of the scenes; of the pages; of the strings
 MOST = 3_000_000  # images of a kind that are kept on the GPU
 EMA, WARM = 0.998, 500  # of the weights, a step; steps in which the learning rate rises
+UNIT, START, SHOWN = (
+    32.0,
+    0.1,
+    128,
+)  # where it goes on: integers that are 1, the size of weights, images for norms
+ON = 0.5  # of the learning rate, where training goes on
 LEAST = 2000  # images of each kind before it begins
 
 
@@ -63,6 +73,7 @@ def main() -> None:
     parser.add_argument("--makers", type=int, default=14, help="processes that make images")
     parser.add_argument("--seed", type=int, default=500)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--on", action="store_true", help="go on from what ships, at a lower learning rate")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +82,7 @@ def main() -> None:
     running = [
         context.Process(target=make, args=(given.work, given.seed, k, end)) for k in range(given.makers)
     ]
-    running.append(context.Process(target=train, args=(given.work, given.out, end, given.device)))
+    running.append(context.Process(target=train, args=(given.work, given.out, end, given.device, given.on)))
     for one in running:
         one.start()
     for one in running:
@@ -138,6 +149,52 @@ def drawn(rng: np.random.Generator) -> scenes.Scene:
     return scenes.page(rng, kind=kind, digits=int(rng.choice([0, 8, 20, 40], p=finder.FEW)))
 
 
+def thawed(net: nn.Module, model: Artifact, shown: Tensor) -> None:
+    """Gives a net the weights of its own artifact, so that training goes on from what ships.
+
+    An artifact has no norms: each is set so that it changes nothing on `shown`, float32 [n, 1, H, W] in 0..1. Channels
+    between a depthwise convolution and the pointwise one behind it come to one scale, as quantisation evened out their
+    weights instead. Activations that saturate in integers do not here; some hundred steps make up for it.
+    """
+    parts, tensors = dict(net.named_modules()), {k: torch.as_tensor(v) for k, v in model.tensors.items()}
+    convs = [op for op in model.graph.ops if op.kind == "qconv2d"]
+    scale = torch.full(
+        (1,), 127 / UNIT
+    )  # of what a layer reads, by channel: here an image in 0..1, elsewhere integers
+    with torch.no_grad():
+        for op in convs:
+            path, _, at = op.name.removeprefix("layer").replace("_", ".").rpartition(".")
+            conv, norm = (parts[f"{path}.{i}".strip(".")] for i in (int(at), int(at) + 1))
+            gain = tensors[f"{op.name}.multiplier"].float() / 2.0 ** tensors[f"{op.name}.shift"]
+            weight = tensors[f"{op.name}.weight"] * gain.view(-1, 1, 1, 1)
+            if conv.groups == 1:
+                weight = weight * scale.view(1, -1, 1, 1)
+            size = weight.flatten(1).square().mean(1).sqrt().clamp(min=1e-8) / START
+            conv.weight.copy_(weight / size.view(-1, 1, 1, 1))
+            seen: list[Tensor] = []
+            hook = conv.register_forward_hook(lambda _, __, out, seen=seen: seen.append(out))
+            net.eval()(shown)
+            hook.remove()
+            norm.running_mean.copy_(seen[0].mean((0, 2, 3)))
+            norm.running_var.copy_(seen[0].var((0, 2, 3)))
+            norm.weight.copy_(size * (norm.running_var + norm.eps).sqrt())
+            norm.bias.copy_(size * norm.running_mean + tensors[f"{op.name}.bias"] * gain / UNIT)
+            scale = torch.ones(1)
+            if conv.groups > 1:
+                scale = norm.weight.clamp(min=1e-3).clone()
+                norm.weight.div_(scale)
+                norm.bias.div_(scale)
+        last = model.graph.ops[-1]
+        head = parts[last.name.removeprefix("layer")]
+        pools = [op.attrs for op in model.graph.ops if op.kind == "qavgpool"]
+        grown = math.prod(
+            math.prod(a["kernel"]) * a["multiplier"] / 2 ** a["shift"] for a in pools
+        )  # by rounding well
+        weight = tensors[f"{last.name}.weight"] * (last.attrs["scale"] * UNIT * grown)
+        head.weight.copy_(weight.view_as(head.weight))
+        head.bias.copy_(tensors[f"{last.name}.bias"] * last.attrs["scale"])
+
+
 def save(file: Path, *parts: np.ndarray, **named: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, *parts, **named)
@@ -178,7 +235,7 @@ class Pool:
 class Training:
     """One net; on a GPU its steps are one CUDA graph on a stream of its own, since most kernels are short."""
 
-    def __init__(self, name: str, work: Path, out: Path, cuda: bool, end: float):
+    def __init__(self, name: str, work: Path, out: Path, cuda: bool, end: float, on: bool):
         build_net, batch, self.rate = NETS[name]
         self.name, self.file, self.cuda, self.batch = name, out / f"{name}.pt", cuda, batch if cuda else 32
         most = MOST if cuda else MOST // 30
@@ -190,8 +247,12 @@ class Training:
             for pool in self.pools:
                 pool.fill(5.0)
         self.augment = Augment.parse(AUGMENT)
-        self.net = build_net().train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.mean = build_net()
+        self.net, self.mean = build_net(), build_net()
+        if on:
+            self.rate *= ON
+            shown = self.pools[0].parts[0][: min(SHOWN, self.pools[0].size)].float() / 255
+            thawed(self.net, Artifact.load(zoo.path(SHIPPED[name])), shown)
+        self.net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.load_state_dict(self.net.state_dict())
         self.own, self.averaged = (
             [*net.parameters(), *(part for part in net.buffers() if part.is_floating_point())]
@@ -301,13 +362,13 @@ class Training:
         write_whole(self.file, buffer.getbuffer())
 
 
-def train(work: Path, out: Path, end: float, device: str) -> None:
+def train(work: Path, out: Path, end: float, device: str, on: bool) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     torch.set_default_device(device)
-    every = [Training(name, work, out, device != "cpu", end) for name in NETS]
+    every = [Training(name, work, out, device != "cpu", end, on) for name in NETS]
     start = filled = time.time()
     while time.time() < end:
         share, least = min(1.0, (time.time() - start) / (end - start)), min(one.used() for one in every)

@@ -182,6 +182,12 @@ USAGE = {
     ("a.png", "--length", "x"): "length is 5, 3..6",
     ("a.png", "--pattern", r"\d{4"): r"pattern '\d{4': at character 3",
     ("a.png", "--overlay", "x.gif"): "--overlay x.gif: netsuke draws .png, .jpg",
+    ("a.png", "--overlay", "o.txt"): "--overlay o.txt: netsuke draws .png, .jpg",
+    (
+        "a.png",
+        "--pattern",
+        "[5-2]",
+    ): "pattern '[5-2]': at character 3 netsuke wants the smaller digit first, [2-5]",
     ("a.png", "a.png", "--overlay", "x.jpg"): "x.jpg names one picture and there are 2: name a folder",
     (
         "a.png",
@@ -326,6 +332,26 @@ def test_ctrl_c_keeps_what_was_read(tmp_path: Path) -> None:
             break
         time.sleep(0.05)
     assert not alive(process.pid)
+
+
+def test_ctrl_c_into_a_slow_pipe_cuts_nothing(tmp_path: Path) -> None:
+    for i in range(40):
+        save(tmp_path / "many" / f"{i}.png", one())
+    with subprocess.Popen(
+        [sys.executable, "-m", "netsuke", "read", "many", "--one", "--json", "--masks", "--jobs", "1"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, pipesize=4096, bufsize=0,
+        preexec_fn=heeds_ctrl_c,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        begin = process.stdout.read(1)
+        time.sleep(1)  # the pipe is full; netsuke waits amid an entry
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+        out, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    entries = json.loads(begin + out)
+    assert 0 < len(entries) < 40
+    assert f"stopped after {len(entries)} of 40" in said.decode()
 
 
 def test_thresholds_for_a_promised_error() -> None:

@@ -14,6 +14,7 @@ Entry = Mapping[str, Any]
 COLUMNS = (
     "file", "page", "number", "text", "confidence", "state", "x", "y", "w", "h", "alternatives", "error",
 )  # fmt: skip
+WORTH = 0.0005  # confidence from which a guess is told: one that is not shown as 0.0 %
 
 
 class Lines:
@@ -37,7 +38,8 @@ class Lines:
         digits, state = result["digits"], result["state"]
         first = digits[0]
         if not result["text"]:
-            parts = [f"no digit, if one a {first['digit']} at {first['confidence']:.1%}"]
+            guess = f", if one a {first['digit']} at {first['confidence']:.1%}"
+            parts = ["no digit" + guess * (first["confidence"] >= WORTH)]
         else:
             parts = [f"{result['text']}  {result['confidence']:.1%} sure"]
             parts += [state] if state != "digit" else []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,29 @@ from typing import Any
 
 class Stopped(Exception):
     """Ctrl-C in a verb that has nothing to go on from; the text says how far it came."""
+
+
+@contextmanager
+def whole() -> Iterator[None]:
+    """What is written within is whole: a Ctrl-C waits for its end, a second one does not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, stopped = signal.getsignal(signal.SIGINT), False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        if stopped:
+            raise KeyboardInterrupt
+        stopped = True
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def print_json(document: Any) -> None:

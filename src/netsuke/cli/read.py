@@ -163,13 +163,15 @@ def _run(plan: Plan, settings: Settings, jobs: int, out: list[Lines | Document |
             if "error" in entry:
                 failed += 1
                 console.note(f"netsuke: {entry['error']}")
-            for way in out:
-                way.add(entry)
+            with console.whole():
+                for way in out:
+                    way.add(entry)
     except KeyboardInterrupt:
         raise console.Stopped(f"stopped after {done} of {plan.total}") from None
     finally:
-        for way in out:
-            way.end()
+        with console.whole():
+            for way in out:
+                way.end()
     if failed:
         raise typer.Exit(2)
 

@@ -28,7 +28,17 @@ WORTH = 2.0  # seconds of work that must be left for processes to be started
 TRIED = 0.5  # seconds after which that is judged
 CROP = 0.3  # of an image's height: one sign that high is a crop's
 DRAWN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what every OpenCV writes
-PICTURES = {*DRAWN, *SUFFIXES, ".avif", ".heic", ".jp2", ".svg"}  # what no one calls a folder
+FILES = {
+    *DRAWN,
+    *SUFFIXES,
+    ".avif",
+    ".heic",
+    ".jp2",
+    ".svg",
+    ".csv",
+    ".json",
+    ".txt",
+}  # what no one calls a folder
 LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # pixels of a side that their encoders take
 AHEAD = 4  # tasks a process that wait for it: bounds what is in memory
 
@@ -180,13 +190,15 @@ class Plan:
         self._read = read_from(found)
         self._own = False  # whether the overlay names the picture itself, not a folder for it
         if overlay is not None:
-            self._own = overlay.suffix.lower() in PICTURES and not overlay.is_dir()
+            self._own = overlay.suffix.lower() in FILES and not overlay.is_dir()
             if self._own and len(first) != 1:
                 raise OptionError(
                     f"--overlay {overlay} names one picture and there are {max(self.total, 2)}: name a folder"
                 )
             if self._own and overlay.suffix.lower() not in DRAWN:
-                raise OptionError(f"--overlay {overlay}: netsuke draws {', '.join(DRAWN)}; name one of these")
+                raise OptionError(
+                    f"--overlay {overlay}: netsuke draws {', '.join(DRAWN)}; name one of these, or a folder"
+                )
             self._keep(found, overlay)
 
     def _keep(self, found: list[Source], overlay: Path) -> None:

@@ -129,6 +129,8 @@ class Pattern:
                 and self._text[self._at + 1 : self._at + 2] in DIGITS
             ):
                 top = self._text[self._at + 1]
+                if top < sign:
+                    raise self._wrong(f"the smaller digit first, [{top}-{sign}]")
                 signs |= {str(d) for d in range(int(sign), int(top) + 1)}
                 self._at += 2
             else:

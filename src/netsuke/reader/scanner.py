@@ -20,12 +20,12 @@ from netsuke.errors import ArtifactError
 
 TALL, WIDE, STRIDE = 32, 128, 2  # pixels of a tile, and of a frame
 MARGIN = 16  # pixels at a tile's ends that are left to its neighbours
-HEIGHT = 20.0  # pixels: a row's digits are brought to that
+HEIGHT = 22.0  # pixels: a row's digits are brought to that
 SQUEEZED = 0.75  # a row that is taller than a tile is made smaller by so much at most, then cut
 NEAR = 4.0  # frames by which a bound is moved at most
 AROUND = 4  # pixels before and behind a row that are its own
 LARGER = 4.0  # a row is made larger by so much at most
-LOOKS = (1.1, 1.0), (1.1, 1.15)  # how a row is scaled for each look: of HEIGHT, and across of that
+LOOKS = 1.0, 1.15  # how wide a row is made for each look
 CLEAR = 0.97  # probability of each sign, and of none between them, from which a row is looked at once
 SIGNS = "0123456789.,-"
 BATCH = 32  # tiles that are run together, and rows that are spelt
@@ -54,19 +54,17 @@ class Scanner:
 
         What is not clear is looked at again, a little wider: what both looks say together is surer.
         """
-        scans = self._look(inks, heights, *LOOKS[0])
+        scans = self._look(inks, heights, LOOKS[0])
         again = [k for k, scan in enumerate(scans) if not scan.is_clear()]
-        second = self._look([inks[k] for k in again], [heights[k] for k in again], *LOOKS[1])
+        second = self._look([inks[k] for k in again], [heights[k] for k in again], LOOKS[1])
         for k, other in zip(again, second, strict=True):
             scans[k] = replace(scans[k], second=other)
         return scans
 
-    def _look(
-        self, inks: Sequence[np.ndarray], heights: Sequence[float], down: float, across: float
-    ) -> list[Scan]:
+    def _look(self, inks: Sequence[np.ndarray], heights: Sequence[float], across: float) -> list[Scan]:
         if not len(inks):
             return []
-        sizes = [scale(ink.shape[0], height / down) for ink, height in zip(inks, heights, strict=True)]
+        sizes = [scale(ink.shape[0], height) for ink, height in zip(inks, heights, strict=True)]
         cut = [tiles(strip(ink, size, size * across)) for ink, size in zip(inks, sizes, strict=True)]
         together = np.concatenate(cut)
         maps = [self._engine.run(together[i : i + BATCH]) for i in range(0, len(together), BATCH)]
