@@ -26,6 +26,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,7 +229,8 @@ def _pages(items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Any]:
     for item, answer in zip(items, answers, strict=True):
         scene, texts = item.scene, [bare(part) for text, _ in answer.texts for part in text.split()]
         assert scene is not None
-        exact.append((sum(bare(line.text) in texts for line in scene.strings), len(scene.strings)))
+        wanted = Counter(bare(line.text) for line in scene.strings)
+        exact.append(((wanted & Counter(texts)).total(), wanted.total()))
         found = [d for d in answer.digits if d.state != "not a digit"]
         pairs = reading.match(
             [m.box for m in scene.digits], [d.box for d in found], [d.confidence for d in found]

@@ -263,6 +263,22 @@ def test_broad_black_lines_of_a_puzzle_go_and_take_no_digit_with_them(degrees, p
     assert (found & truth).sum() > 0.85 * truth.sum()
 
 
+@pytest.mark.parametrize("degrees", [0.0, -4.0])
+def test_walls_stand_where_upright_lines_were(degrees):
+    page = page_ink(puzzle(degrees, 0.7)[0])
+    begins = np.diff(page.walls[360].astype(int), prepend=0) > 0
+    assert begins.sum() == 10
+
+
+def test_pale_lines_are_no_walls():
+    light = written(0.8, thick=7)
+    for x in range(10, SHAPE[1], 60):
+        cv2.line(light, (x, 0), (x, SHAPE[0]), 0.85, 1)
+    page = page_ink(photo(light))
+    assert agree(page.pixels > 127, written(0.8, thick=7) < 0.65) > 0.9
+    assert not page.walls.any()
+
+
 def test_a_frame_at_the_edge_of_an_image_goes():
     light = written()
     cv2.rectangle(light, (0, 0), (SHAPE[1] - 1, SHAPE[0] - 1), 0.1, 7)

@@ -88,7 +88,7 @@ def test_touching_digits_are_parted(reader, glyphs):
 
 def test_boxes_of_cut_digits_lie_in_the_image_and_their_masks_in_them(reader, glyphs):
     looked = 0
-    for pair in ("20", "58", "03", "85", "96", "88", "060"):
+    for pair in ("20", "58", "03", "85", "96", "88", "060", "10", "15", "61"):
         image = strip(glyphs, pair, gap=-6)[14:, 24:-24]
         for digit in (digit for reading in reader.read_all(image) for digit in reading.digits):
             x, y, w, h = digit.box
@@ -114,6 +114,21 @@ def test_separators_are_told_apart(reader, glyphs):
     assert reading.text == "2083-54"
     (reading,) = reader.read_all(strip(glyphs, "38.250"), field=Field(separators=False))
     assert reading.text == "38250"
+
+
+def test_each_cell_of_a_puzzle_holds_a_number_of_its_own(reader, glyphs):
+    """Of digits that nearly fill their cells, closer to each other than those of numbers may be."""
+    side, rows = 60, ("3580", "6243", "8506", "2038")
+    image = np.full((4 * side + 40, 4 * side + 40), 235, np.uint8)
+    for k in range(5):
+        cv2.line(image, (20 + side * k, 20), (20 + side * k, 20 + 4 * side), 40, 5 if k % 2 == 0 else 2)
+        cv2.line(image, (20, 20 + side * k), (20 + 4 * side, 20 + side * k), 40, 5 if k % 2 == 0 else 2)
+    for i, row in enumerate(rows):
+        for k, sign in enumerate(row):
+            glyph = cv2.resize(glyphs[sign][0], (36, 42), interpolation=cv2.INTER_CUBIC)
+            place = image[29 + side * i : 71 + side * i, 32 + side * k : 68 + side * k]
+            place[:] = np.minimum(place, 235 - (glyph * 0.8).astype(np.uint8))
+    assert [reading.text for reading in reader.read_all(image)] == [sign for row in rows for sign in row]
 
 
 def page_of(glyphs, rows: list[list[str]]) -> np.ndarray:

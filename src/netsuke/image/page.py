@@ -32,6 +32,7 @@ LARGE = 0.25  # of an image's side: what is longer is no sign
 THICK = 0.3  # of a large piece that is thick both ways: a desk, which says nothing of how dark ink is
 CROWDED = 0.4  # unless their boxes cover so much of the image: a pattern
 FREE = 0.3  # of a piece that lies beside broad lines: what is darker along them says nothing of it
+WALL = 0.35  # of how dark ink is: lines as dark as that may part cells
 LEVELS = 64  # of the histograms
 SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
@@ -47,10 +48,12 @@ FINE = 8  # parts of a grey level in which the paper's texture is measured
 
 @dataclass(frozen=True, eq=False)
 class PageInk:
-    """`pixels` uint8 [h, w], 255 = solid ink, 0 = paper; `scale` is the input's pixels a pixel of it, at least 1."""
+    """`pixels` uint8 [h, w], 255 = solid ink, 0 = paper; `scale` is the input's pixels a pixel of it, at least 1;
+    `walls` bool [h, w], where dark upright lines were, that may part cells."""
 
     pixels: np.ndarray
     scale: float
+    walls: np.ndarray
 
 
 def page_ink(image: np.ndarray) -> PageInk:
@@ -62,7 +65,17 @@ def page_ink(image: np.ndarray) -> PageInk:
     scale = max(1.0, max(full.shape) / WORK)
     full = _shrunk(full, WORK)
     contrast, floor = _contrast(full)
-    return PageInk(_solid(*rules.without_lines(contrast, floor), floor), scale)
+    unruled = rules.without_lines(contrast, floor)
+    return PageInk(_solid(unruled, floor), scale, _walls(contrast, unruled, floor))
+
+
+def _walls(contrast: np.ndarray, unruled: rules.Unruled, floor: np.ndarray) -> np.ndarray:
+    """Where upright lines were, bool [H, W]; nowhere if they are pale beside the ink, as those of squared paper are."""
+    upright = unruled.upright
+    ink = unruled.contrast[unruled.contrast > floor]
+    if not upright.any() or not len(ink):
+        return upright
+    return upright if np.median(contrast[upright]) >= WALL * _dark(ink) else np.zeros_like(upright)
 
 
 def page_digit(image: np.ndarray) -> Ink | None:
@@ -152,10 +165,11 @@ def _up_to_the_rim(small: np.ndarray, paper: np.ndarray, crop: bool) -> np.ndarr
     return np.where(drawn, around, paper)
 
 
-def _solid(contrast: np.ndarray, lined: np.ndarray, blots: np.ndarray, floor: np.ndarray) -> np.ndarray:
+def _solid(unruled: rules.Unruled, floor: np.ndarray) -> np.ndarray:
     """Contrast as a share of the solid ink of its piece, uint8 [H, W]; 0 outside the strokes."""
     import cv2
 
+    contrast, lined, blots = unruled.contrast, unruled.broad, unruled.blots
     likely = contrast > floor
     count, label = cv2.connectedComponents(likely.view(np.uint8), connectivity=8)
     at = np.flatnonzero(likely)

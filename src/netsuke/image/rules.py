@@ -23,7 +23,10 @@ BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper
 FAINT = 0.85  # of what else counts as ink, after that
 ALONE = np.uint16(3)  # how much more contrast a row of a thin line has than the lighter of its neighbours
 BLOCK = 64  # rows that are looked at together
-BLOT = 16  # pixels: what is so thick both ways is no line, and would tie all that end at it
+BLOT, SURE = (
+    16,
+    20,
+)  # pixels: what is so thick both ways, and somewhere more, is no line; it would tie what ends at it
 FILLED = 0.4  # of its pixels, at least
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
@@ -43,12 +46,20 @@ THIN_WHOLE = 0.035  # where it runs from side to side
 THIN_CORNERS = 0.045  # where it ends in corners on both sides
 
 
-def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Contrast uint8 [H, W] with the lines' pixels 0, but for those where a stroke crosses; where broad lines were,
-    bool [H, W]: what is left there is as dark as they; and what is too thick for strokes, uint8 [H, W] of 0 and 1.
+@dataclass(frozen=True, eq=False)
+class Unruled:
+    """`contrast` uint8 [H, W] with the lines' pixels 0, but for those where a stroke crosses; bool [H, W] where
+    `upright` lines and where `broad` ones were: what is left beside these is as dark as they; and `blots`, what is too
+    thick for strokes, uint8 [H, W] of 0 and 1."""
 
-    `floor` uint8 [H, W] is the contrast up to which a pixel is paper.
-    """
+    contrast: np.ndarray
+    upright: np.ndarray
+    broad: np.ndarray
+    blots: np.ndarray
+
+
+def without_lines(contrast: np.ndarray, floor: np.ndarray) -> Unruled:
+    """Contrast uint8 [H, W] without its lines; `floor` uint8 [H, W] is that up to which a pixel is paper."""
     import cv2
 
     ink = (contrast > floor).view(np.uint8)
@@ -60,13 +71,14 @@ def without_lines(contrast: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, 
     gone, flat = ways[0].rules(_near(cv2.transpose(seen[1])).view(np.uint8))
     beside, upright = map(cv2.transpose, ways[1].rules(_near(cv2.transpose(seen[0])).view(np.uint8)))
     if not (flat.any() or upright.any()):
-        return contrast, np.zeros(gone.shape, bool), blots
+        none = np.zeros(gone.shape, bool)
+        return Unruled(contrast, none, none, blots)
     gone |= beside
     # crossings: for either line the other is a stroke
     gone |= (_near(flat, 1) & _near(upright, 1)).view(np.uint8)
     broad = np.maximum(flat, upright)
     beside_broad = _near((broad >= BROAD).view(np.uint8), int(broad.max()) // 2 + 1)
-    return contrast * (1 - gone), beside_broad, blots
+    return Unruled(contrast * (1 - gone), upright > 0, beside_broad, blots)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +121,9 @@ def _blots(ink: np.ndarray, long: float) -> np.ndarray:
     solid = cv2.threshold(cv2.resize(ink * 255, tiny, interpolation=cv2.INTER_AREA), 255 * FILLED, 1, 0)[1]
     thick = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((BLOT // STEP, BLOT // STEP), np.uint8))
     label, stats = pieces(thick)
-    chosen = np.concatenate([[0], stats[:, 2:4].max(1) * STEP >= long]).astype(np.uint8)
+    sure = cv2.erode(thick, np.ones((SURE // STEP, SURE // STEP), np.uint8))
+    core = np.bincount(label[sure > 0], minlength=len(stats) + 1)[1:] > 0
+    chosen = np.concatenate([[0], (stats[:, 2:4].max(1) * STEP >= long) & core]).astype(np.uint8)
     coarse = cv2.resize(chosen[label], ink.shape[::-1], interpolation=cv2.INTER_NEAREST)
     return cv2.dilate(coarse, np.ones((3 + 2 * STEP, 3 + 2 * STEP), np.uint8))
 

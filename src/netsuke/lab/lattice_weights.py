@@ -50,7 +50,10 @@ def cases(reader: Reader, image: np.ndarray, digits: Sequence[Box], texts: Seque
     page = images.page_ink(image)
     sight = reader.sight
     rows, atoms = segments.rows(
-        page.pixels, known(reader.artifact, reader.classified), sight.scanner.scan if sight else None
+        page.pixels,
+        known(reader.artifact, reader.classified),
+        sight.scanner.scan if sight else None,
+        page.walls,
     )
     rows = [row for row in rows if row.spans]
     if not rows:

@@ -24,7 +24,7 @@ def examples(reader: Reader, image: np.ndarray, digits: Sequence[Box]) -> Iterat
     """
     page = images.page_ink(image)
     for number in pages.numbers(
-        page.pixels, reader.artifact, reader.classified, Field(), reader.sight, least=0.0
+        page.pixels, reader.artifact, reader.classified, Field(), reader.sight, least=0.0, walls=page.walls
     ):
         path = number.paths[0]
         read = [segments.around(number.row, (e.start, e.stop)) for e in path.edges if e.symbol.isdigit()]

@@ -35,6 +35,8 @@ RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies, b
 GAPS = 0.08  # of a frame's height: where it is broken
 SOLID = 0.8  # of a piece's box that its ink covers: remains of lines are as full as that, and signs are not
 HOLLOW = 0.2  # of a piece's box that its ink covers
+ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
+HEIGHTS = 0.25, 0.5, 0.75  # of a piece, at which walls beside it are looked for
 SPACE, USUAL = 0.35, 2.5  # of the height, and of the row's usual gap: a wider one parts words and numbers
 PIECES, LONG = 4000, 60  # of a page and of a number, at most: more are texture and no writing
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
@@ -49,11 +51,14 @@ class Number:
     height: float
 
 
-def numbers(stats: np.ndarray, label: np.ndarray | None = None) -> list[Number]:
+def numbers(
+    stats: np.ndarray, label: np.ndarray | None = None, walls: np.ndarray | None = None
+) -> list[Number]:
     """Components (x, y, w, h, area; int [n, 5]) as numbers in reading order; those of none are left out.
 
     `label`, int32 [H, W] with i + 1 where component i is, tells a frame from touching digits with a loose stroke amid
-    them: the frame is closed around what it holds.
+    them: the frame is closed around what it holds. `walls`, bool [H, W], are upright lines: those of a table or a
+    puzzle, whose cells are wider than a sign is high, part numbers.
     """
     if not len(stats):
         return []
@@ -68,8 +73,10 @@ def numbers(stats: np.ndarray, label: np.ndarray | None = None) -> list[Number]:
     fences = large[_fences(stats[large]) & ~framed]
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
-    slashes = large[_slashes(stats[large], label, large) & ~framed] if label is not None else large[:0]
-    groups = [part for group in _linked(stats, large[~framed]) for part in _parted(stats, group)]
+    apart = _apart(stats[large], walls)
+    slashes = large[_slashes(stats[large], label, large, apart) & ~framed] if label is not None else large[:0]
+    linked = _linked(stats, large[~framed], apart[np.ix_(~framed, ~framed)])
+    groups = [part for group in linked for part in _parted(stats, group)]
     groups = [np.setdiff1d(group, fences) for group in groups]  # they tied digits together, and are none
     groups = [part for group in groups for part in _over(stats, group, slashes)]
     stats[fences, 4] = stats[slashes, 4] = 0
@@ -145,9 +152,9 @@ def _fences(stats: np.ndarray) -> np.ndarray:
     return out
 
 
-def _slashes(stats: np.ndarray, label: np.ndarray, large: np.ndarray) -> np.ndarray:
+def _slashes(stats: np.ndarray, label: np.ndarray, large: np.ndarray, apart: np.ndarray) -> np.ndarray:
     """Which pieces part two numbers, as in a score: straight strokes that lean to the right, taller than what stands on
-    both their sides: bool [n]."""
+    both their sides in the same cell: bool [n]."""
     x, y, w, h, area = stats.T.astype(float)
     out = np.zeros(len(stats), bool)
     likely = (w > LEANING[0] * h) & (w < LEANING[1] * h) & (area < SLIM * w * h)
@@ -156,6 +163,7 @@ def _slashes(stats: np.ndarray, label: np.ndarray, large: np.ndarray) -> np.ndar
         off = np.maximum(x - middle, middle - (x + w))  # how far beside it
         level = (y < y[i] + h[i]) & (y + h > y[i]) & (h > ALIKE * h[i])
         near = level & (np.abs(x + w / 2 - middle) < NEXT * h[i]) & (off > -0.5 * w[i])
+        near &= ~apart[i]
         near[i] = False
         left, right = near & (x + w / 2 < middle), near & (x + w / 2 > middle)
         if not left.any() or not right.any() or h[i] < TALLER * np.median(h[near]):
@@ -196,8 +204,31 @@ def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     return large & (area < HOLLOW * w * h)
 
 
-def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
-    """Large components that are neighbours in a line, by union of pairs."""
+def _apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
+    """Which pieces stand in different cells, each ROOMY, of `walls` bool [H, W]: bool [n, n]."""
+    if walls is None or not len(stats) or not walls.any():
+        return np.zeros((len(stats), len(stats)), bool)
+    x, y, w, h = (stats[:, k, None] for k in range(4))
+    middle = x + w / 2
+    ends = np.full(
+        (2, len(stats), len(HEIGHTS)), np.inf
+    )  # where the cell of each begins and ends, at three heights
+    ends[0] = -np.inf
+    for i, k in np.ndindex(ends.shape[1:]):
+        met = np.flatnonzero(walls[int(y[i, 0] + HEIGHTS[k] * h[i, 0])])
+        at = int(np.searchsorted(met, middle[i, 0]))
+        ends[0, i, k] = met[at - 1] if at else -np.inf
+        ends[1, i, k] = met[at] if at < len(met) else np.inf
+    left, right = np.median(ends, 2)[..., None]
+    roomy = right - left > ROOMY * usual_height(h[:, 0])
+    beyond = (right < middle.T) & (
+        middle < left.T
+    )  # the second to the right of the first one's cell, and vice versa
+    return (beyond | beyond.T) & roomy & roomy.T
+
+
+def _linked(stats: np.ndarray, large: np.ndarray, apart: np.ndarray) -> list[np.ndarray]:
+    """Large components that are neighbours in a line, and not `apart`, bool [n, n], by union of pairs."""
     parent = {int(i): int(i) for i in large}
 
     def root(i: int) -> int:
@@ -206,7 +237,8 @@ def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
             i = parent[i]
         return i
 
-    order = large[np.argsort(stats[large, 0])]
+    along = np.argsort(stats[large, 0])
+    order, apart = large[along], apart[np.ix_(along, along)]
     x, y, w, h = (stats[order, k].astype(float) for k in range(4))
     points = stats[stats[:, 4] > 0]
     for a in range(len(order)):
@@ -218,7 +250,7 @@ def _linked(stats: np.ndarray, large: np.ndarray) -> list[np.ndarray]:
         shared = np.minimum(y[a] + h[a], y + h) - np.maximum(y[a], y)
         level = (shared > BESIDE * np.minimum(h[a], h)) & (np.minimum(h[a], h) > ALIKE * tall)
         inside = (x + w <= x[a] + w[a]) & (shared > 0.9 * h)  # a piece above or within another
-        for b in np.flatnonzero(near & (level | inside)):
+        for b in np.flatnonzero(near & (level | inside) & ~apart[a]):
             parent[root(int(order[b]))] = root(int(order[a]))
     groups: dict[int, list[int]] = {}
     for i in order:

@@ -53,7 +53,7 @@ def read(
 ) -> list[Reading]:
     """The numbers of a uint8 image in reading order; `classify` takes crops of ink to probabilities [n, K + 1]."""
     page = images.page_ink(pixels)
-    found = list(numbers(page.pixels, artifact, classify, field, sight))
+    found = list(numbers(page.pixels, artifact, classify, field, sight, walls=page.walls))
     total = field.total
     if total is not None:
         found = _adding_up(found, total)
@@ -68,10 +68,13 @@ def numbers(
     sight: Sight | None,
     *,
     least: float = NUMBER,
+    walls: np.ndarray | None = None,
 ) -> Iterator[Found]:
-    """The numbers of a page's ink uint8 [H, W]: rows that are numbers with a probability of `least`."""
+    """The numbers of a page's ink uint8 [H, W]: rows, parted by `walls`, bool [H, W], that are numbers with a
+    probability of `least`."""
     classify = _once(classify)  # pieces that are asked for before they are cut are often candidates, too
-    rows, atoms = segments.rows(ink, known(artifact, classify), sight.scanner.scan if sight else None)
+    scans = sight.scanner.scan if sight else None
+    rows, atoms = segments.rows(ink, known(artifact, classify), scans, walls)
     crops = [segments.crop(ink, atoms, row, span) for row in rows for span in row.spans]
     if not crops:
         return

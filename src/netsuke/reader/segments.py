@@ -55,16 +55,20 @@ class Row:
 
 
 def rows(
-    ink: np.ndarray, judge: Judge | None = None, scans: Scans | None = None
+    ink: np.ndarray,
+    judge: Judge | None = None,
+    scans: Scans | None = None,
+    walls: np.ndarray | None = None,
 ) -> tuple[list[Row], np.ndarray]:
     """The numbers of a page's ink, uint8 [H, W], and its atoms, int32 [H, W], 0 where there is none.
 
     Wide pieces are cut and neighbours joined, but for those that `judge` knows. A piece is also cut between any two
-    signs that `scans` tells of in it, and rows in which it tells of no digit are left out.
+    signs that `scans` tells of in it, and rows in which it tells of no digit are left out. `walls`, bool [H, W], are
+    upright lines that part cells.
     """
     label, stats = stacked.parted(*boxed.unboxed(*pieces(ink)))
     atoms = np.zeros(ink.shape, np.int32)
-    found = lines.numbers(stats, label)
+    found = lines.numbers(stats, label, walls)
     read: list[Scan | None] = [None] * len(found)
     if scans:
         parts = [_together(ink, label, number) for number in found]
