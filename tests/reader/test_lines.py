@@ -45,6 +45,13 @@ def test_a_word_space_parts_numbers_and_even_spacing_does_not():
     assert found(*spaced) == [[0, 1, 2, 3, 4, 5]]
 
 
+def test_hairs_at_a_sheets_edge_are_no_digits_and_thin_pens_are():
+    edge = [400, 30, 2, 40, 60]
+    assert not any(8 in members for members in found(*digits(20, 20, 8), edge))
+    thin = [[x, y, w, h, 60] for x, y, w, h, _ in digits(20, 20, 8)]
+    assert any(8 in members for members in found(*thin, edge))
+
+
 def test_texture_is_no_number_and_its_pairs_fit_into_memory(monkeypatch):
     asked = []
     within = lines._within

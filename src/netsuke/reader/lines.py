@@ -15,6 +15,11 @@ ALIKE = 0.4  # height of the smaller of two neighbours as a share of the larger
 BESIDE = 0.4  # of the smaller one's height that lies within the larger one's
 BAR = 7  # widths of what is a bar
 LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none of them
+SLENDER, PATH = (
+    0.35,
+    2.5,
+)  # of its height: the widest upright stroke, and how long the strokes of most signs are
+HAIR, FEW = 0.5, 6  # of the width of strokes that is none, and of how many signs that is told
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
@@ -70,6 +75,7 @@ def numbers(
     if label is not None:
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
+    framed |= _hairs(stats[large])
     fences = large[_fences(stats[large]) & ~framed]
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
@@ -130,6 +136,17 @@ def _bars(stats: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     longer, other = stats[:, 2:4].max(1), stats[:, 2:4].min(1)
     return (longer > BAR * other) & (longer > LONGEST * np.median(stats[:, 3]))
+
+
+def _hairs(stats: np.ndarray) -> np.ndarray:
+    """Which pieces are what is left of a sheet's edge or of a grid: upright, straight and far thinner than the page's
+    thinner strokes: bool [n]."""
+    _, _, w, h, area = stats.T.astype(float)
+    signs = (w > SLENDER * h) & (w < 2 * h)
+    if signs.sum() < FEW:
+        return np.zeros(len(stats), bool)
+    stroke = np.percentile(area[signs] / (PATH * h[signs]), 25)
+    return (w <= SLENDER * h) & (area < HAIR * stroke * h)
 
 
 def _fences(stats: np.ndarray) -> np.ndarray:

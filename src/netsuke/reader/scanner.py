@@ -25,7 +25,7 @@ SQUEEZED = 0.75  # a row that is taller than a tile is made smaller by so much a
 NEAR = 4.0  # frames by which a bound is moved at most
 AROUND = 4  # pixels before and behind a row that are its own
 LARGER = 4.0  # a row is made larger by so much at most
-LOOKS = 1.0, 1.15  # how wide a row is made for each look
+LOOKS = 0.95, 1.15  # of its width, for each look at a row
 CLEAR = 0.97  # probability of each sign, and of none between them, from which a row is looked at once
 SIGNS = "0123456789.,-"
 BATCH = 32  # tiles that are run together, and rows that are spelt
@@ -52,7 +52,7 @@ class Scanner:
     def scan(self, inks: Sequence[np.ndarray], heights: Sequence[float]) -> list[Scan]:
         """Reads rows of ink, uint8 [h, w] each, whose digits are of these heights in pixels.
 
-        What is not clear is looked at again, a little wider: what both looks say together is surer.
+        What is not clear is looked at again, wider: what both looks say together is surer.
         """
         scans = self._look(inks, heights, LOOKS[0])
         again = [k for k, scan in enumerate(scans) if not scan.is_clear()]
