@@ -131,6 +131,18 @@ def test_each_cell_of_a_puzzle_holds_a_number_of_its_own(reader, glyphs):
     assert [reading.text for reading in reader.read_all(image)] == [sign for row in rows for sign in row]
 
 
+def test_a_field_is_one_number_however_large_its_cells(reader, glyphs):
+    side, text = 90, "2083"
+    image = np.full((170, 4 * side + 60), 235, np.uint8)
+    cv2.rectangle(image, (30, 30), (30 + 4 * side, 140), 60, 3)
+    for k, sign in enumerate(text):
+        cv2.line(image, (30 + side * k, 30), (30 + side * k, 140), 60, 3)
+        glyph = cv2.resize(glyphs[sign][0], (40, 60), interpolation=cv2.INTER_CUBIC)
+        place = image[55:115, 55 + side * k : 95 + side * k]
+        place[:] = np.minimum(place, 235 - (glyph * 0.8).astype(np.uint8))
+    assert [reading.text for reading in reader.read_all(image)] == [text]
+
+
 def page_of(glyphs, rows: list[list[str]]) -> np.ndarray:
     page = np.full((90 * len(rows) + 40, 700), 235, np.uint8)
     for i, row in enumerate(rows):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsuke.image.pieces import usual_height
+from netsuke.reader import cells
 
 SPECK = 0.004  # of the square of a sign's height: the area below which ink is dirt
 SMALLEST = 7  # pixels of a sign's height
@@ -23,9 +24,6 @@ HAIR, FEW = 0.5, 6  # of the width of strokes that is none, and of how many sign
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
-POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
-ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
-UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 LEANING = 0.28, 1.0  # widths of a slash, by its height
 SLIM, BENT = (
     0.5,
@@ -40,8 +38,6 @@ RIM, ASTRAY = 0.15, 0.1  # of a frame's shorter side: how far in its ink lies, b
 GAPS = 0.08  # of a frame's height: where it is broken
 SOLID = 0.8  # of a piece's box that its ink covers: remains of lines are as full as that, and signs are not
 HOLLOW = 0.2  # of a piece's box that its ink covers
-ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
-HEIGHTS = 0.25, 0.5, 0.75  # of a piece, at which walls beside it are looked for
 SPACE, USUAL = 0.35, 2.5  # of the height, and of the row's usual gap: a wider one parts words and numbers
 PIECES, LONG = 4000, 60  # of a page and of a number, at most: more are texture and no writing
 REACH = 0.6  # of a number's height: how far around it its full stops and flags lie
@@ -76,14 +72,18 @@ def numbers(
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
     framed |= _hairs(stats[large])
-    fences = large[_fences(stats[large]) & ~framed]
+    fences = large[cells.fences(stats[large]) & ~framed]
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
-    apart = _apart(stats[large], walls)
+    apart = cells.apart(stats[large], walls)
     slashes = large[_slashes(stats[large], label, large, apart) & ~framed] if label is not None else large[:0]
-    linked = _linked(stats, large[~framed], apart[np.ix_(~framed, ~framed)])
-    groups = [part for group in linked for part in _parted(stats, group)]
-    groups = [np.setdiff1d(group, fences) for group in groups]  # they tied digits together, and are none
+    posts = cells.posts(stats[large[~framed]], walls)
+    more = len(stats) + np.arange(len(posts))
+    tied, apart = np.concatenate([stats, posts]), np.pad(apart[np.ix_(~framed, ~framed)], (0, len(posts)))
+    linked = _linked(tied, np.concatenate([large[~framed], more]), apart)
+    groups = [part for group in linked for part in _parted(tied, group)]
+    ties = np.concatenate([fences, more])  # they tied digits together, and are none
+    groups = [np.setdiff1d(group, ties) for group in groups]
     groups = [part for group in groups for part in _over(stats, group, slashes)]
     stats[fences, 4] = stats[slashes, 4] = 0
     found = _with_small(stats, _standing([_number(stats, group) for group in groups if len(group)]))
@@ -149,26 +149,6 @@ def _hairs(stats: np.ndarray) -> np.ndarray:
     return (w <= SLENDER * h) & (area < HAIR * stroke * h)
 
 
-def _fences(stats: np.ndarray) -> np.ndarray:
-    """Which pieces stand between the cells of a form: upright bars of one height in a row, evenly apart: bool [n]."""
-    x, y, w, h, _ = stats.T.astype(float)
-    upright = np.flatnonzero(w < POST * h)
-    upright = upright[np.argsort(x[upright], kind="stable")]
-    out = np.zeros(len(stats), bool)
-    for i in upright:
-        off = np.abs(x[upright] - x[i])
-        level = ALIGNED * (h[i] + off)
-        alike = (np.abs(h[upright] - h[i]) < level) & (np.abs(y[upright] - y[i]) < level) & (off < FAR * h[i])
-        row = upright[alike]
-        if len(row) < POSTS:
-            continue
-        gaps = np.diff(x[row] + w[row] / 2)
-        cell = np.median(gaps)
-        uneven = np.abs(gaps / cell - np.rint(gaps / cell)) if cell > CELL * h[i] else 1.0
-        out[i] = np.mean(uneven) < UNEVEN
-    return out
-
-
 def _slashes(stats: np.ndarray, label: np.ndarray, large: np.ndarray, apart: np.ndarray) -> np.ndarray:
     """Which pieces part two numbers, as in a score: straight strokes that lean to the right, taller than what stands on
     both their sides in the same cell: bool [n]."""
@@ -219,29 +199,6 @@ def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     usual = usual_height(h[drawn] if drawn.any() else h)
     large = (np.minimum(w, h) > OUTSIZED * usual) | (held.sum(1) > 1)
     return large & (area < HOLLOW * w * h)
-
-
-def _apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
-    """Which pieces stand in different cells, each ROOMY, of `walls` bool [H, W]: bool [n, n]."""
-    if walls is None or not len(stats) or not walls.any():
-        return np.zeros((len(stats), len(stats)), bool)
-    x, y, w, h = (stats[:, k, None] for k in range(4))
-    middle = x + w / 2
-    ends = np.full(
-        (2, len(stats), len(HEIGHTS)), np.inf
-    )  # where the cell of each begins and ends, at three heights
-    ends[0] = -np.inf
-    for i, k in np.ndindex(ends.shape[1:]):
-        met = np.flatnonzero(walls[int(y[i, 0] + HEIGHTS[k] * h[i, 0])])
-        at = int(np.searchsorted(met, middle[i, 0]))
-        ends[0, i, k] = met[at - 1] if at else -np.inf
-        ends[1, i, k] = met[at] if at < len(met) else np.inf
-    left, right = np.median(ends, 2)[..., None]
-    roomy = right - left > ROOMY * usual_height(h[:, 0])
-    beyond = (right < middle.T) & (
-        middle < left.T
-    )  # the second to the right of the first one's cell, and vice versa
-    return (beyond | beyond.T) & roomy & roomy.T
 
 
 def _linked(stats: np.ndarray, large: np.ndarray, apart: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,80 @@
+"""Cells: upright lines part the numbers of a table or a puzzle, and tie the digits of a form's field together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netsuke.image.pieces import usual_height
+
+POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
+ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
+UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
+POSTED = 2.6  # of the page's usual height: higher walls are those of a table, and part its cells
+ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
+# Of a piece's height: where walls are looked for, above it, beside it and below it.
+HEIGHTS = np.array([-0.8, 0.25, 0.5, 0.75, 1.8])
+ON = 0.35  # of its height by which a wall leans on its way there; bars between the cells of a form's field end before
+
+
+def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
+    """Which pieces stand in different cells, each ROOMY, of `walls` bool [H, W] that go on above or below: bool
+    [n, n]."""
+    if walls is None or not len(stats) or not walls.any():
+        return np.zeros((len(stats), len(stats)), bool)
+    x, y, w, h = (stats[:, k, None].astype(float) for k in range(4))
+    middle = x + w / 2
+    heights = zip(middle[:, 0], y + h * HEIGHTS, strict=True)
+    ends = np.array([[_between(walls, x, y) for y in every] for x, every in heights])  # [n, HEIGHTS, 2]
+    inside = np.median(ends[:, 1:-1], 1)
+    with np.errstate(invalid="ignore"):  # of infinities
+        on = np.abs(ends[:, [0, -1]] - inside[:, None]).min(1) < ON * h
+    left, right = inside.T[..., None]
+    roomy = (right - left > ROOMY * usual_height(h[:, 0])) & (on | np.isinf(inside)).all(1, keepdims=True)
+    beyond = (right < middle.T) & (middle < left.T)  # the second to the right of the first one's cell
+    return (beyond | beyond.T) & roomy & roomy.T
+
+
+def _between(walls: np.ndarray, x: float, y: float) -> tuple[float, float]:
+    """The places of the walls to both sides of a point; infinite where none stands."""
+    met = np.flatnonzero(walls[int(y)]) if 0 <= y < len(walls) else np.zeros(0)
+    at = int(np.searchsorted(met, x))
+    return (float(met[at - 1]) if at else -np.inf), (float(met[at]) if at < len(met) else np.inf)
+
+
+def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
+    """Those of `walls` that stand between the cells of a single field, as pieces, int [n, 5]: they are about as high as
+    the signs between them."""
+    import cv2
+
+    if walls is None or not len(stats) or not walls.any():
+        return np.zeros((0, 5), int)
+    usual = usual_height(stats[:, 3])
+    gap = round(usual)
+    padded = np.pad(
+        walls.view(np.uint8), ((gap, gap), (0, 0))
+    )  # else all would be closed to the image's border
+    whole = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((gap | 1, 3), np.uint8))
+    found = cv2.connectedComponentsWithStats(whole, connectivity=8)[2][1:].astype(int)
+    found[:, 1] -= gap
+    found = found[(found[:, 3] > usual) & (found[:, 3] < POSTED * usual)]
+    return found[fences(found)]
+
+
+def fences(stats: np.ndarray) -> np.ndarray:
+    """Which pieces stand between the cells of a form: upright bars of one height in a row, evenly apart: bool [n]."""
+    x, y, w, h, _ = stats.T.astype(float)
+    upright = np.flatnonzero(w < POST * h)
+    upright = upright[np.argsort(x[upright], kind="stable")]
+    out = np.zeros(len(stats), bool)
+    for i in upright:
+        off = np.abs(x[upright] - x[i])
+        level = ALIGNED * (h[i] + off)
+        alike = (np.abs(h[upright] - h[i]) < level) & (np.abs(y[upright] - y[i]) < level) & (off < FAR * h[i])
+        row = upright[alike]
+        if len(row) < POSTS:
+            continue
+        gaps = np.diff(x[row] + w[row] / 2)
+        cell = np.median(gaps)
+        uneven = np.abs(gaps / cell - np.rint(gaps / cell)) if cell > CELL * h[i] else 1.0
+        out[i] = np.mean(uneven) < UNEVEN
+    return out
