@@ -143,6 +143,19 @@ def test_a_field_is_one_number_however_large_its_cells(reader, glyphs):
     assert [reading.text for reading in reader.read_all(image)] == [text]
 
 
+def test_digits_that_touch_the_bars_of_their_field_are_one_number(reader, glyphs):
+    side, text = 64, "208356"
+    page = np.full((600, 800), 235, np.uint8)
+    cv2.rectangle(page, (60, 200), (60 + side * len(text), 276), 60, 2)
+    for k, sign in enumerate(text):
+        cv2.line(page, (60 + side * k, 200), (60 + side * k, 276), 60, 2)
+        glyph = cv2.resize(glyphs[sign][0], (36, 50), interpolation=cv2.INTER_CUBIC)
+        left = 60 + side * k + (0 if k in (1, 2, 4) else 14)
+        place = page[213:263, left : left + 36]
+        place[:] = np.minimum(place, 235 - (glyph * 0.8).astype(np.uint8))
+    assert [reading.text for reading in reader.read_all(page)] == [text]
+
+
 def page_of(glyphs, rows: list[list[str]]) -> np.ndarray:
     page = np.full((90 * len(rows) + 40, 700), 235, np.uint8)
     for i, row in enumerate(rows):

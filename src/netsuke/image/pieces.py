@@ -33,3 +33,11 @@ def usual_height(heights: np.ndarray) -> float:
     """The median of heights, each counted as often as it is high: small print beside large digits is not usual."""
     ordered = np.sort(heights).astype(float)
     return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
+
+
+def stat(mask: np.ndarray, x: int, y: int) -> tuple[int, int, int, int, int]:
+    """x, y, w, h and area of a mask bool [h, w] whose corner lies at x, y."""
+    import cv2
+
+    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
+    return x + left, y + top, wide, high, int(mask.sum())

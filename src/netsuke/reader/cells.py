@@ -8,6 +8,7 @@ from netsuke.image.pieces import usual_height
 
 POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
 ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
+PAIRS = 3  # boxes of a field, at least, that stand apart
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 POSTED = 2.6  # of the page's usual height: higher walls are those of a table, and part its cells
 ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
@@ -71,10 +72,17 @@ def fences(stats: np.ndarray) -> np.ndarray:
         level = ALIGNED * (h[i] + off)
         alike = (np.abs(h[upright] - h[i]) < level) & (np.abs(y[upright] - y[i]) < level) & (off < FAR * h[i])
         row = upright[alike]
-        if len(row) < POSTS:
-            continue
-        gaps = np.diff(x[row] + w[row] / 2)
-        cell = np.median(gaps)
-        uneven = np.abs(gaps / cell - np.rint(gaps / cell)) if cell > CELL * h[i] else 1.0
-        out[i] = np.mean(uneven) < UNEVEN
+        out[i] = len(row) >= POSTS and even(x[row] + w[row] / 2, h[i])
     return out
+
+
+def even(places: np.ndarray, height: float) -> bool:
+    """Whether bars of a height stand evenly apart at these places, float [n] from the left, or by pairs as the sides of
+    single boxes do; some may be missing."""
+
+    def one(some: np.ndarray) -> bool:
+        gaps = np.diff(some)
+        cell = np.median(gaps)
+        return bool(cell > CELL * height and np.mean(np.abs(gaps / cell - np.rint(gaps / cell))) < UNEVEN)
+
+    return one(places) or (len(places) >= 2 * PAIRS and one(places[::2]) and one(places[1::2]))

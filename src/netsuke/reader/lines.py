@@ -71,8 +71,9 @@ def numbers(
     if label is not None:
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
-    framed |= _hairs(stats[large])
-    fences = large[cells.fences(stats[large]) & ~framed]
+    between = cells.fences(stats[large]) & ~framed
+    framed |= _hairs(stats[large]) & ~between
+    fences = large[between]
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
     apart = cells.apart(stats[large], walls)
@@ -81,8 +82,8 @@ def numbers(
     more = len(stats) + np.arange(len(posts))
     tied, apart = np.concatenate([stats, posts]), np.pad(apart[np.ix_(~framed, ~framed)], (0, len(posts)))
     linked = _linked(tied, np.concatenate([large[~framed], more]), apart)
-    groups = [part for group in linked for part in _parted(tied, group)]
-    ties = np.concatenate([fences, more])  # they tied digits together, and are none
+    ties = np.concatenate([fences, more])  # they tie digits together, and are none
+    groups = [part for group in linked for part in _parted(tied, group, ties)]
     groups = [np.setdiff1d(group, ties) for group in groups]
     groups = [part for group in groups for part in _over(stats, group, slashes)]
     stats[fences, 4] = stats[slashes, 4] = 0
@@ -232,8 +233,9 @@ def _linked(stats: np.ndarray, large: np.ndarray, apart: np.ndarray) -> list[np.
     return [np.array(group) for group in groups.values()]
 
 
-def _parted(stats: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
-    """A group, cut at the gaps that are wider than SPACE and than those between its other pieces; not at separators."""
+def _parted(stats: np.ndarray, group: np.ndarray, ties: np.ndarray) -> list[np.ndarray]:
+    """A group, cut at the gaps that are wider than SPACE and than those between its other pieces; not at separators,
+    and not beside `ties`."""
     if len(group) < 4:
         return [group]
     group = group[np.argsort(stats[group, 0], kind="stable")]
@@ -242,9 +244,10 @@ def _parted(stats: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
     gap = np.maximum(x[1:] - end[:-1], 0) / height
     usual = max(float(np.median(gap)), 0.06)
     points = stats[stats[:, 4] > 0]
+    tie = np.isin(group, ties)
     wide = [
         i + 1
-        for i in np.flatnonzero(gap > max(SPACE, USUAL * usual))
+        for i in np.flatnonzero((gap > max(SPACE, USUAL * usual)) & ~tie[1:] & ~tie[:-1])
         if not _pointed(points, end[i], x[i + 1 : i + 2], y[i] + h[i], height).any()
     ]
     return np.split(group, wide)

@@ -9,7 +9,7 @@ from itertools import compress
 import numpy as np
 
 from netsuke.image.pieces import pieces
-from netsuke.reader import boxed, lines, scanner, seams, stacked
+from netsuke.reader import boxed, combs, lines, scanner, seams, stacked
 from netsuke.reader.scanner import Scan
 
 # Lengths are shares of the height of the row's digits.
@@ -66,7 +66,7 @@ def rows(
     signs that `scans` tells of in it, and rows in which it tells of no digit are left out. `walls`, bool [H, W], are
     upright lines that part cells.
     """
-    label, stats = stacked.parted(*boxed.unboxed(*pieces(ink)))
+    label, stats = stacked.parted(*combs.parted(*boxed.unboxed(*pieces(ink))))
     atoms = np.zeros(ink.shape, np.int32)
     found = lines.numbers(stats, label, walls)
     read: list[Scan | None] = [None] * len(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsuke.image.pieces import usual_height
+from netsuke.image.pieces import stat, usual_height
 from netsuke.reader.lines import tall_enough
 
 # Lengths are shares of the usual height of the page's signs.
@@ -45,8 +45,8 @@ def parted(label: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray
         cut = low + int(own[low : round(at) - y + reach + 1].sum(1).argmin())
         part = label[y + cut : y + h, x : x + w]
         part[own[cut:]] = len(stats) + len(new) + 1
-        new.append(_box(own[cut:], x, y + cut))
-        stats[i] = _box(own[:cut], x, y)
+        new.append(stat(own[cut:], x, y + cut))
+        stats[i] = stat(own[:cut], x, y)
     return label, np.concatenate([stats, np.array(new, stats.dtype).reshape(-1, 5)])
 
 
@@ -66,11 +66,3 @@ def _between(others: np.ndarray, usual: float) -> float | None:
         return None
     foot, head = (top + high)[:k].max(), top[k:].min()
     return float(foot + head) / 2 if foot - head < ACROSS * usual else None
-
-
-def _box(mask: np.ndarray, x: int, y: int) -> tuple[int, int, int, int, int]:
-    """x, y, w, h and area of a mask bool [h, w] whose corner lies at x, y."""
-    import cv2
-
-    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
-    return x + left, y + top, wide, high, int(mask.sum())
