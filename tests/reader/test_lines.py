@@ -52,6 +52,13 @@ def test_hairs_at_a_sheets_edge_are_no_digits_and_thin_pens_are():
     assert any(8 in members for members in found(*thin, edge))
 
 
+def test_a_lone_bar_much_lower_than_the_pages_signs_is_left_of_a_grid():
+    page = [*digits(20, 20, 4), *digits(20, 120, 4)]
+    assert [8] not in found(*page, [500, 70, 4, 14, 50])
+    assert [8] in found(*page, [500, 70, 6, 28, 160])  # a 1
+    assert [8, 9] in found(*page, [500, 70, 4, 14, 50], [510, 70, 8, 14, 70])  # small print
+
+
 def test_texture_is_no_number_and_its_pairs_fit_into_memory(monkeypatch):
     asked = []
     within = lines._within

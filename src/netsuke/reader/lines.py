@@ -24,6 +24,7 @@ HAIR, FEW = 0.5, 6  # of the width of strokes that is none, and of how many sign
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
+LONELY = 0.5  # of the page's usual height: a lone upright bar as low is no 1
 LEANING = 0.28, 1.0  # widths of a slash, by its height
 SLIM, BENT = (
     0.5,
@@ -274,7 +275,8 @@ def _number(stats: np.ndarray, group: np.ndarray) -> Number:
 
 
 def _standing(found: list[Number]) -> list[Number]:
-    """Without the groups that are full stops, flags and dashes beside a taller number."""
+    """Without the groups that are full stops, flags and dashes beside a taller number, or a lone low bar, which is left
+    of a grid."""
     boxes = np.array([(*number.box, number.height) for number in found], float).reshape(-1, 5)
     if not found:
         return []
@@ -283,6 +285,8 @@ def _standing(found: list[Number]) -> list[Number]:
     boxes = boxes[boxes[:, 4] < OUTSIZED * usual]  # beside a drawing they are numbers of their own
     keep = []
     for number in found:
+        if len(number.members) == 1 and number.box[2] <= SLENDER * number.height < SLENDER * LONELY * usual:
+            continue
         aside, out = _off(boxes, number.box)
         tall = max(number.height, LESSER * number.box[2]) < LESSER * boxes[:, 4]
         if not (tall & (aside < REACH * boxes[:, 4]) & (out < 0.5 * REACH * boxes[:, 4])).any():
