@@ -182,6 +182,8 @@ USAGE = {
     ("a.png", "--length", "x"): "length is 5, 3..6",
     ("a.png", "--pattern", r"\d{4"): r"pattern '\d{4': at character 3",
     ("a.png", "--overlay", "x.gif"): "--overlay x.gif: netsuke draws .png, .jpg",
+    ("",): "an empty name is no file",
+    ("a.png", "--csv", "o.png", "--overlay", "o.png"): "--csv and --overlay both name o.png",
     ("a.png", "--overlay", "o.txt"): "--overlay o.txt: netsuke draws .png, .jpg",
     (
         "a.png",

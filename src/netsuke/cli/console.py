@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,25 +16,18 @@ class Stopped(Exception):
 
 @contextmanager
 def whole() -> Iterator[None]:
-    """What is written within is whole: a Ctrl-C waits for its end, a second one does not."""
-    if threading.current_thread() is not threading.main_thread():
+    """What is written within is whole: a Ctrl-C waits for its end.
+
+    The signal is blocked, not caught: a write that it interrupts would lose the rest of its block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
-    before, stopped = signal.getsignal(signal.SIGINT), False
-
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        if stopped:
-            raise KeyboardInterrupt
-        stopped = True
-
-    signal.signal(signal.SIGINT, stop)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if stopped:
-        raise KeyboardInterrupt
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def print_json(document: Any) -> None:

@@ -57,10 +57,13 @@ class Task:
 def sources(names: Iterable[str]) -> list[Source]:
     """Every file that the names stand for: folders and patterns sorted by name, numbers in it by value.
 
-    A name that leads to nothing becomes a Source with an `error`. Raises OptionError where stdin stands twice.
+    A name that leads to nothing becomes a Source with an `error`. Raises OptionError where stdin stands twice, and for
+    an empty name.
     """
     found: list[Source] = []
     for name in names:
+        if not name:
+            raise OptionError("an empty name is no file; name images or a folder, such as . for this one")
         path = Path(name)
         if name == STDIN:
             if any(source.name == STDIN for source in found):

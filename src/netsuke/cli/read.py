@@ -119,6 +119,8 @@ def read(
         check_out(Path(csv))
         if Path(csv).resolve() in reading.read_from(found):
             raise OptionError(f"--csv {csv} is one of the images: name another file")
+        if overlay is not None and Path(csv).resolve() == overlay.resolve():
+            raise OptionError(f"--csv and --overlay both name {csv}: give each a name of its own")
     plan = reading.Plan(found, overlay)
     out: list[Lines | Document | Table] = []
     if json:

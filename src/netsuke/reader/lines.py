@@ -24,6 +24,7 @@ HAIR, FEW = 0.5, 6  # of the width of strokes that is none, and of how many sign
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
+COMMA = 0.65  # of the digits' height: a comma is as high at most, that hangs at their foot
 LONELY = 0.5  # of the page's usual height: a lone upright bar as low is no 1
 LEANING = 0.28, 1.0  # widths of a slash, by its height
 SLIM, BENT = (
@@ -260,7 +261,7 @@ def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, he
     middle = (foot - y - h / 2) / height  # 0 at the foot of the digits, 1 at their top
     dot = (w < 0.4 * height) & (np.abs(middle) < 0.35)
     dash = (w > 1.3 * h) & (w < height) & (middle > 0.2) & (middle < 0.8)
-    small = (h < 0.4 * height) & (area >= SPECK * height**2) & (x >= left)
+    small = (h < np.where(dot, COMMA, 0.4) * height) & (area >= SPECK * height**2) & (x + w / 2 >= left)
     ends = np.sort((x + w)[small & (dot | dash)])
     return np.searchsorted(ends, right, "right") > 0
 
