@@ -34,6 +34,17 @@ def test_a_single_field_ties_digits_that_are_far_apart(top, foot, tied):
     assert len(lines.numbers(far, walls=stand)) == (1 if tied else 6)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_cells_of_several_signs_are_those_of_a_table(kept):
+    """Of a single row, as a field's; its bars are kept, as pieces, or were taken out as lines."""
+    pairs = np.array([[25 + 70 * (i // 2) + 30 * (i % 2), 40, 26, 30, 270] for i in range(10)])
+    bars = np.array([[16 + 70 * i, 28, 3, 54, 160] for i in range(6)])
+    stand = walls(17, 70, 6)
+    stand[:28] = stand[82:] = False
+    found = lines.numbers(np.concatenate([pairs, bars])) if kept else lines.numbers(pairs, walls=stand)
+    assert [number.members.tolist() for number in found] == [[2 * k, 2 * k + 1] for k in range(5)]
+
+
 def test_posts_that_ink_breaks_are_whole():
     stand = walls(20, 50, 7)
     stand[:30] = stand[80:] = False

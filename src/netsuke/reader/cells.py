@@ -8,6 +8,8 @@ from netsuke.image.pieces import usual_height
 
 POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
 ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
+MOST = 0.5  # of the cells with signs that hold several: they are those of a table
+WIDE = 1.9  # of the page's usual height: as wide are cells of a table with a single row
 PAIRS = 3  # boxes of a field, at least, that stand apart
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 POSTED = 2.6  # of the page's usual height: higher walls are those of a table, and part its cells
@@ -30,7 +32,9 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # of infinities
         on = np.abs(ends[:, [0, -1]] - inside[:, None]).min(1) < ON * h
     left, right = inside.T[..., None]
-    roomy = (right - left > ROOMY * usual_height(h[:, 0])) & (on | np.isinf(inside)).all(1, keepdims=True)
+    usual, room = usual_height(h[:, 0]), right - left
+    table = (on | np.isinf(inside)).all(1, keepdims=True) | (room > WIDE * usual)
+    roomy = (room > ROOMY * usual) & table
     beyond = (right < middle.T) & (middle < left.T)  # the second to the right of the first one's cell
     return (beyond | beyond.T) & roomy & roomy.T
 
@@ -58,11 +62,12 @@ def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     found = cv2.connectedComponentsWithStats(whole, connectivity=8)[2][1:].astype(int)
     found[:, 1] -= gap
     found = found[(found[:, 3] > usual) & (found[:, 3] < POSTED * usual)]
-    return found[fences(found)]
+    return found[fences(found, stats)]
 
 
-def fences(stats: np.ndarray) -> np.ndarray:
-    """Which pieces stand between the cells of a form: upright bars of one height in a row, evenly apart: bool [n]."""
+def fences(stats: np.ndarray, signs: np.ndarray | None = None) -> np.ndarray:
+    """Which pieces stand between cells: POSTS upright bars of one height or more in a row, evenly apart, or by whole
+    multiples of that; with `signs`, int [n, 5], those of fields alone, of whose cells few hold several: bool [n]."""
     x, y, w, h, _ = stats.T.astype(float)
     upright = np.flatnonzero(w < POST * h)
     upright = upright[np.argsort(x[upright], kind="stable")]
@@ -72,8 +77,19 @@ def fences(stats: np.ndarray) -> np.ndarray:
         level = ALIGNED * (h[i] + off)
         alike = (np.abs(h[upright] - h[i]) < level) & (np.abs(y[upright] - y[i]) < level) & (off < FAR * h[i])
         row = upright[alike]
-        out[i] = len(row) >= POSTS and even(x[row] + w[row] / 2, h[i])
+        places = x[row] + w[row] / 2
+        out[i] = len(row) >= POSTS and even(places, h[i])
+        if out[i] and signs is not None:
+            out[i] = _are_single(places, y[i], y[i] + h[i], signs)
     return out
+
+
+def _are_single(places: np.ndarray, top: float, foot: float, signs: np.ndarray) -> bool:
+    """Whether most cells between bars at `places` that hold signs hold one."""
+    x, y, w, h, _ = signs.T.astype(float)
+    own = (y + h / 2 > top) & (y + h / 2 < foot) & (w > POST * h) & (h > 0.4 * (foot - top))
+    held = np.bincount(np.searchsorted(places, (x + w / 2)[own]), minlength=len(places) + 1)[1:-1]
+    return bool((held > 1).sum() <= MOST * (held > 0).sum())
 
 
 def even(places: np.ndarray, height: float) -> bool:

@@ -74,12 +74,15 @@ def numbers(
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
     between = cells.fences(stats[large]) & ~framed
+    tying = between & cells.fences(stats[large], stats[large])
     framed |= _hairs(stats[large]) & ~between
-    fences = large[between]
+    fences, parting = large[tying], large[between & ~tying]
+    framed |= between & ~tying
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
     apart = cells.apart(stats[large], walls)
     slashes = large[_slashes(stats[large], label, large, apart) & ~framed] if label is not None else large[:0]
+    slashes = np.concatenate([slashes, parting])
     posts = cells.posts(stats[large[~framed]], walls)
     more = len(stats) + np.arange(len(posts))
     tied, apart = np.concatenate([stats, posts]), np.pad(apart[np.ix_(~framed, ~framed)], (0, len(posts)))
