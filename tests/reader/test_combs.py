@@ -65,6 +65,17 @@ def test_boxes_that_stand_apart_are_one_field():
     assert len(number.members) == 4
 
 
+def test_fields_beside_each_other_are_numbers_of_their_own():
+    places = [20, 80, 140, 180, 240, 300]  # as of a day and a month
+    ink = np.zeros((HIGH + 2 * TOP, 340), np.uint8)
+    for k, x in enumerate(places):
+        cv2.line(ink, (x, TOP), (x, TOP + HIGH), 255, 3)
+        if k not in (2, 5):
+            cv2.line(ink, (x + 12, 40), (x + 48, 75), 255, 4)
+    label, stats = pieces(ink)
+    assert [len(number.members) for number in lines.numbers(stats, label)] == [2, 2]
+
+
 def test_a_stroke_that_crosses_a_bar_keeps_its_ink():
     ink = field((), EVENLY)
     cv2.line(ink, (EVENLY[2] - 20, TOP + 30), (EVENLY[2] + 20, TOP + 36), 255, 4)

@@ -240,7 +240,7 @@ def _linked(stats: np.ndarray, large: np.ndarray, apart: np.ndarray) -> list[np.
 
 def _parted(stats: np.ndarray, group: np.ndarray, ties: np.ndarray) -> list[np.ndarray]:
     """A group, cut at the gaps that are wider than SPACE and than those between its other pieces; not at separators,
-    and not beside `ties`."""
+    and not between a sign and one of `ties`."""
     if len(group) < 4:
         return [group]
     group = group[np.argsort(stats[group, 0], kind="stable")]
@@ -252,7 +252,7 @@ def _parted(stats: np.ndarray, group: np.ndarray, ties: np.ndarray) -> list[np.n
     tie = np.isin(group, ties)
     wide = [
         i + 1
-        for i in np.flatnonzero((gap > max(SPACE, USUAL * usual)) & ~tie[1:] & ~tie[:-1])
+        for i in np.flatnonzero((gap > max(SPACE, USUAL * usual)) & (tie[1:] == tie[:-1]))
         if not _pointed(points, end[i], x[i + 1 : i + 2], y[i] + h[i], height).any()
     ]
     return np.split(group, wide)
