@@ -12,16 +12,16 @@ MOST = 0.5  # of the cells with signs that hold several: they are those of a tab
 WIDE = 1.9  # of the page's usual height: as wide are cells of a table with a single row
 PAIRS = 3  # boxes of a field, at least, that stand apart
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
-POSTED = 2.6  # of the page's usual height: higher walls are those of a table, and part its cells
+POSTED = 2.6  # of the page's usual height: higher walls are no posts of a single field
 ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
-# Of a piece's height: where walls are looked for, above it, beside it and below it.
+# Where walls are looked for, of a piece's height from its top: above it, beside it three times, and below it.
 HEIGHTS = np.array([-0.8, 0.25, 0.5, 0.75, 1.8])
-ON = 0.35  # of its height by which a wall leans on its way there; bars between the cells of a form's field end before
+ON = 0.35  # of its height: how far a wall that leans may have moved there; the posts of a single field end before
 
 
 def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
-    """Which pieces stand in different cells, each ROOMY, of `walls` bool [H, W] that go on above or below: bool
-    [n, n]."""
+    """Which pieces stand in different cells of `walls` bool [H, W], bool [n, n]: both cells are ROOMY, and their walls
+    go on above or below, or they are WIDE."""
     if walls is None or not len(stats) or not walls.any():
         return np.zeros((len(stats), len(stats)), bool)
     x, y, w, h = (stats[:, k, None].astype(float) for k in range(4))
@@ -29,13 +29,14 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     heights = zip(middle[:, 0], y + h * HEIGHTS, strict=True)
     ends = np.array([[_between(walls, x, y) for y in every] for x, every in heights])  # [n, HEIGHTS, 2]
     inside = np.median(ends[:, 1:-1], 1)
-    with np.errstate(invalid="ignore"):  # of infinities
+    with np.errstate(invalid="ignore"):  # infinity less infinity, where no wall stands
         on = np.abs(ends[:, [0, -1]] - inside[:, None]).min(1) < ON * h
     left, right = inside.T[..., None]
     usual, room = usual_height(h[:, 0]), right - left
     table = (on | np.isinf(inside)).all(1, keepdims=True) | (room > WIDE * usual)
     roomy = (room > ROOMY * usual) & table
-    beyond = (right < middle.T) & (middle < left.T)  # the second to the right of the first one's cell
+    # [n, n]: the middle of the second lies behind the cell of the first, and that of the first before the second's
+    beyond = (right < middle.T) & (middle < left.T)
     return (beyond | beyond.T) & roomy & roomy.T
 
 
@@ -47,17 +48,15 @@ def _between(walls: np.ndarray, x: float, y: float) -> tuple[float, float]:
 
 
 def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
-    """Those of `walls` that stand between the cells of a single field, as pieces, int [n, 5]: they are about as high as
-    the signs between them."""
+    """Those of `walls`, bool [H, W], that stand between the cells of a single field, as pieces, int [n, 5]: higher than
+    the signs of `stats`, and up to POSTED. Where ink broke one, over a sign's height at most, it is one."""
     import cv2
 
     if walls is None or not len(stats) or not walls.any():
         return np.zeros((0, 5), int)
     usual = usual_height(stats[:, 3])
     gap = round(usual)
-    padded = np.pad(
-        walls.view(np.uint8), ((gap, gap), (0, 0))
-    )  # else all would be closed to the image's border
+    padded = np.pad(walls.view(np.uint8), ((gap, gap), (0, 0)))  # closing fills up to a border
     whole = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((gap | 1, 3), np.uint8))
     found = cv2.connectedComponentsWithStats(whole, connectivity=8)[2][1:].astype(int)
     found[:, 1] -= gap

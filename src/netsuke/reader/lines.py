@@ -61,7 +61,8 @@ def numbers(
 
     `label`, int32 [H, W] with i + 1 where component i is, tells a frame from touching digits with a loose stroke amid
     them: the frame is closed around what it holds. `walls`, bool [H, W], are upright lines: those of a table or a
-    puzzle, whose cells are wider than a sign is high, part numbers.
+    puzzle, whose cells are wider than signs are high, part numbers; those of a single field tie its digits. Slashes are
+    looked for where `label` is given.
     """
     if not len(stats):
         return []
