@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
+
+import pytest
 
 from netsuke.files import write_whole
 
@@ -21,6 +25,14 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["own.csv"]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout on this system")
+def test_standard_output_is_written_to_by_its_name() -> None:
+    code = "from pathlib import Path; from netsuke.files import write_whole; write_whole(Path('/dev/stdout'), b'rows')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)  # a pipe
+    assert done.stdout == b"rows"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     pipe, got = tmp_path / "pipe", []
     os.mkfifo(pipe)

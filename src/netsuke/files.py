@@ -13,10 +13,10 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     A link is followed; a device or a pipe is written to as it is. Makes the folder. Raises OSError, or ValueError for a
     name that cannot be one; nothing is left behind.
     """
-    path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(data)
         return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
