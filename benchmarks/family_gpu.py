@@ -54,12 +54,9 @@ DRAWN = 4  # tiles drawn of each row, and of each page
 PAGES, WORDY, TOUCHING = 0.27, 0.33, 0.4  # of the scenes; of the pages; of the strings
 MOST = 3_000_000  # images of a kind that are kept on the GPU
 EMA, WARM = 0.998, 500  # of the weights, a step; steps in which the learning rate rises
-UNIT, START, SHOWN = (
-    32.0,
-    0.1,
-    128,
-)  # where it goes on: integers that are 1, the size of weights, images for norms
 ON = 0.5  # of the learning rate, where training goes on
+UNIT, START = 32.0, 0.1  # there: integers that become 1, and the size of weights
+SHOWN = 128  # images that set its norms
 LEAST = 2000  # images of each kind before it begins
 
 
@@ -158,9 +155,8 @@ def thawed(net: nn.Module, model: Artifact, shown: Tensor) -> None:
     """
     parts, tensors = dict(net.named_modules()), {k: torch.as_tensor(v) for k, v in model.tensors.items()}
     convs = [op for op in model.graph.ops if op.kind == "qconv2d"]
-    scale = torch.full(
-        (1,), 127 / UNIT
-    )  # of what a layer reads, by channel: here an image in 0..1, elsewhere integers
+    # Of what a layer reads, by channel: the first an image in 0..1, the others integers.
+    scale = torch.full((1,), 127 / UNIT)
     with torch.no_grad():
         for op in convs:
             path, _, at = op.name.removeprefix("layer").replace("_", ".").rpartition(".")
@@ -187,9 +183,8 @@ def thawed(net: nn.Module, model: Artifact, shown: Tensor) -> None:
         last = model.graph.ops[-1]
         head = parts[last.name.removeprefix("layer")]
         pools = [op.attrs for op in model.graph.ops if op.kind == "qavgpool"]
-        grown = math.prod(
-            math.prod(a["kernel"]) * a["multiplier"] / 2 ** a["shift"] for a in pools
-        )  # by rounding well
+        # Integer pools do not give the mean, but more of it.
+        grown = math.prod(math.prod(a["kernel"]) * a["multiplier"] / 2 ** a["shift"] for a in pools)
         weight = tensors[f"{last.name}.weight"] * (last.attrs["scale"] * UNIT * grown)
         head.weight.copy_(weight.view_as(head.weight))
         head.bias.copy_(tensors[f"{last.name}.bias"] * last.attrs["scale"])
@@ -250,7 +245,7 @@ class Training:
         self.net, self.mean = build_net(), build_net()
         if on:
             self.rate *= ON
-            shown = self.pools[0].parts[0][: min(SHOWN, self.pools[0].size)].float() / 255
+            shown = self.pools[0].parts[0][:SHOWN].float() / 255
             thawed(self.net, Artifact.load(zoo.path(SHIPPED[name])), shown)
         self.net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.load_state_dict(self.net.state_dict())

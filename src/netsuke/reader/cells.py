@@ -8,6 +8,7 @@ from netsuke.image.pieces import usual_height
 
 POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
 ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
+SIGN = 0.4  # of a bar's height: as high is a sign in a cell, at least
 MOST = 0.5  # of the cells with signs that hold several: they are those of a table
 WIDE = 1.9  # of the page's usual height: as wide are cells of a table with a single row
 PAIRS = 3  # boxes of a field, at least, that stand apart
@@ -61,32 +62,37 @@ def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     found = cv2.connectedComponentsWithStats(whole, connectivity=8)[2][1:].astype(int)
     found[:, 1] -= gap
     found = found[(found[:, 3] > usual) & (found[:, 3] < POSTED * usual)]
-    return found[fences(found, stats)]
+    return found[fences(found, stats)[1]]
 
 
-def fences(stats: np.ndarray, signs: np.ndarray | None = None) -> np.ndarray:
-    """Which pieces stand between cells: POSTS upright bars of one height or more in a row, evenly apart, or by whole
-    multiples of that; with `signs`, int [n, 5], those of fields alone, of whose cells few hold several: bool [n]."""
+def fences(stats: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pieces stand between cells, bool [n]: POSTS upright bars of one height or more in a row, evenly apart, or
+    by whole multiples of that; and which of them stand in a field, of whose cells few hold several of `signs`, int
+    [m, 5]."""
     x, y, w, h, _ = stats.T.astype(float)
     upright = np.flatnonzero(w < POST * h)
     upright = upright[np.argsort(x[upright], kind="stable")]
-    out = np.zeros(len(stats), bool)
+    every, single = np.zeros((2, len(stats)), bool)
     for i in upright:
-        off = np.abs(x[upright] - x[i])
-        level = ALIGNED * (h[i] + off)
-        alike = (np.abs(h[upright] - h[i]) < level) & (np.abs(y[upright] - y[i]) < level) & (off < FAR * h[i])
-        row = upright[alike]
+        row = upright[alike(stats[upright], stats[i])]
         places = x[row] + w[row] / 2
-        out[i] = len(row) >= POSTS and even(places, h[i])
-        if out[i] and signs is not None:
-            out[i] = _are_single(places, y[i], y[i] + h[i], signs)
-    return out
+        every[i] = len(row) >= POSTS and even(places, h[i])
+        single[i] = every[i] and _are_single(places, y[i], y[i] + h[i], signs)
+    return every, single
+
+
+def alike(bars: np.ndarray, one: np.ndarray) -> np.ndarray:
+    """Which bars, int [n, 5], stand in one's row and are as high: bool [n]."""
+    x, y, _, h, _ = bars.T.astype(float)
+    off = np.abs(x - one[0])
+    level = ALIGNED * (one[3] + off)
+    return (np.abs(h - one[3]) < level) & (np.abs(y - one[1]) < level) & (off < FAR * one[3])
 
 
 def _are_single(places: np.ndarray, top: float, foot: float, signs: np.ndarray) -> bool:
     """Whether most cells between bars at `places` that hold signs hold one."""
     x, y, w, h, _ = signs.T.astype(float)
-    own = (y + h / 2 > top) & (y + h / 2 < foot) & (w > POST * h) & (h > 0.4 * (foot - top))
+    own = (y + h / 2 > top) & (y + h / 2 < foot) & (w > POST * h) & (h > SIGN * (foot - top))
     held = np.bincount(np.searchsorted(places, (x + w / 2)[own]), minlength=len(places) + 1)[1:-1]
     return bool((held > 1).sum() <= MOST * (held > 0).sum())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netsuke.image.pieces import stat
-from netsuke.reader.cells import ALIGNED, FAR, POST, POSTS, even
+from netsuke.reader.cells import FAR, POST, POSTS, alike, even
 
 SMALLEST = 20  # pixels of a bar's height
 STRAIGHT = 0.5  # of its box that a bar's ink covers, at least
@@ -29,20 +29,11 @@ def parted(label: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray
     for i in upright.tolist():
         if i in done:
             continue
-        row = upright[_alike(stats[upright], stats[i])]
+        row = upright[alike(stats[upright], stats[i])]
         done.update(row.tolist())
         if len(row) >= FREE:
             stats = _freed(label, stats, row)
     return label, stats
-
-
-def _alike(bars: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Which bars stand in one's row, and are as high: bool [n]."""
-    off = np.abs(bars[:, 0] - one[0])
-    level = ALIGNED * (one[3] + off)
-    return (
-        (np.abs(bars[:, 3] - one[3]) < level) & (np.abs(bars[:, 1] - one[1]) < level) & (off < FAR * one[3])
-    )
 
 
 def _freed(label: np.ndarray, stats: np.ndarray, row: np.ndarray) -> np.ndarray:

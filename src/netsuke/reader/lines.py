@@ -16,10 +16,8 @@ ALIKE = 0.4  # height of the smaller of two neighbours as a share of the larger
 BESIDE = 0.4  # of the smaller one's height that lies within the larger one's
 BAR = 7  # widths of what is a bar
 LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none of them
-SLENDER, PATH = (
-    0.35,
-    2.5,
-)  # of its height: the widest upright stroke, and how long the strokes of most signs are
+SLENDER = 0.35  # of its height: the widest upright stroke
+PATH = 2.5  # heights: how long the strokes of most signs are
 HAIR, FEW = 0.5, 6  # of the width of strokes that is none, and of how many signs that is told
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
@@ -27,10 +25,8 @@ LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
 COMMA = 0.65  # of the digits' height: a comma is as high at most, that hangs at their foot
 LONELY = 0.5  # of the page's usual height: a lone upright bar as low is no 1
 LEANING = 0.28, 1.0  # widths of a slash, by its height
-SLIM, BENT = (
-    0.5,
-    0.1,
-)  # of its box that its ink covers, and of its width by which it strays from straight, at most
+SLIM = 0.5  # of its box that its ink covers, at most
+BENT = 0.1  # of its width by which it strays from straight, at most
 TALLER, NEXT = 1.25, 1.6  # its height by that of what stands beside it; how far off that is, at most
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
 HUGE = 3.0  # times the median: higher ones, a desk's edge, say no more of what is usual
@@ -74,11 +70,9 @@ def numbers(
     if label is not None:
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
-    between = cells.fences(stats[large]) & ~framed
-    tying = between & cells.fences(stats[large], stats[large])
-    framed |= _hairs(stats[large]) & ~between
-    fences, parting = large[tying], large[between & ~tying]
-    framed |= between & ~tying
+    between, single = (bars & ~framed for bars in cells.fences(stats[large], stats[large]))
+    fences, parting = large[single], large[between & ~single]
+    framed |= (_hairs(stats[large]) | between) & ~single
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
     apart = cells.apart(stats[large], walls)
@@ -91,7 +85,7 @@ def numbers(
     ties = np.concatenate([fences, more])  # they tie digits together, and are none
     groups = [part for group in linked for part in _parted(tied, group, ties)]
     groups = [np.setdiff1d(group, ties) for group in groups]
-    groups = [part for group in groups for part in _over(stats, group, slashes)]
+    groups = [part for group in groups for part in _cut(stats, group, slashes)]
     stats[fences, 4] = stats[slashes, 4] = 0
     found = _with_small(stats, _standing([_number(stats, group) for group in groups if len(group)]))
     return _in_order([number for number in found if len(number.members) <= LONG])
@@ -180,8 +174,8 @@ def _slashes(stats: np.ndarray, label: np.ndarray, large: np.ndarray, apart: np.
     return out
 
 
-def _over(stats: np.ndarray, group: np.ndarray, slashes: np.ndarray) -> list[np.ndarray]:
-    """A group, cut at the slashes within it, which are no part of it."""
+def _cut(stats: np.ndarray, group: np.ndarray, slashes: np.ndarray) -> list[np.ndarray]:
+    """A group, cut at the slashes and bars within it, which are no part of it."""
     group = np.setdiff1d(group, slashes)
     if not len(slashes) or len(group) < 2:
         return [group]
