@@ -59,6 +59,12 @@ def test_a_lone_bar_much_lower_than_the_pages_signs_is_left_of_a_grid():
     assert [8, 9] in found(*page, [500, 70, 4, 14, 50], [510, 70, 8, 14, 70])  # small print
 
 
+def test_a_tall_comma_at_the_digits_foot_parts_no_number():
+    two = [*digits(20, 20, 2), *digits(94, 20, 2)]  # 28 apart: a word space
+    assert found(*two) == [[0, 1], [2, 3]]
+    assert found(*two, [75, 46, 6, 15, 80]) == [[0, 1, 2, 3, 4]]
+
+
 def test_texture_is_no_number_and_its_pairs_fit_into_memory(monkeypatch):
     asked = []
     within = lines._within

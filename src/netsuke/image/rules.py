@@ -23,10 +23,8 @@ BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper
 FAINT = 0.85  # of what else counts as ink, after that
 ALONE = np.uint16(3)  # how much more contrast a row of a thin line has than the lighter of its neighbours
 BLOCK = 64  # rows that are looked at together
-BLOT, SURE = (
-    16,
-    20,
-)  # pixels: what is so thick both ways, and somewhere more, is no line; it would tie what ends at it
+BLOT = 16  # pixels: what is so thick both ways is no line, and would tie all that end at it,
+SURE = 20  # if it is as thick somewhere
 FILLED = 0.4  # of its pixels, at least
 STEP = 4  # pixels along a line of which one is looked at: a fourth of the shortest run
 EDGE = 2  # pixels from both sides of the image: a line that ends there may be short for its thickness
