@@ -16,6 +16,7 @@ from netsuke.image import rules
 from netsuke.image.ink import Ink, grey
 from netsuke.image.pieces import boxes, pieces, usual_height
 from netsuke.image.polarity import even_border, is_dark
+from netsuke.image.rings import without_rings
 
 WORK = 1600  # pixels of the longer side at which ink is looked for: a digit of a sixtieth still has 27
 SMALL = 256  # pixels of the longer side at which paper is looked for
@@ -66,7 +67,7 @@ def page_ink(image: np.ndarray) -> PageInk:
     full = _shrunk(full, WORK)
     contrast, floor = _contrast(full)
     unruled = rules.without_lines(contrast, floor)
-    return PageInk(_solid(unruled, floor), scale, _walls(contrast, unruled, floor))
+    return PageInk(without_rings(_solid(unruled, floor)), scale, _walls(contrast, unruled, floor))
 
 
 def _walls(contrast: np.ndarray, unruled: rules.Unruled, floor: np.ndarray) -> np.ndarray:
