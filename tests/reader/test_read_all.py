@@ -185,6 +185,15 @@ def test_an_image_larger_than_the_work_size_has_boxes_in_its_own_pixels(reader, 
         assert a.mask.shape == a.box[3:1:-1]
 
 
+def test_a_ring_around_a_number_is_no_digit(reader, glyphs):
+    image = np.concatenate([strip(glyphs, "58304"), strip(glyphs, "4", gap=-1), strip(glyphs, "61792")], 1)
+    x, y, w, h = reader.read_all(strip(glyphs, "4", gap=-1))[0].box
+    middle = x + w // 2 + strip(glyphs, "58304").shape[1], y + h // 2
+    cv2.ellipse(image, middle, (w // 2 + 8, h // 2 + 6), 10, 0, 360, 40, 3)  # drawn over the 4's lower end
+    cv2.circle(image, (middle[0] - 4, middle[1] + 4), 38, 40, 3)  # and again, around it
+    assert [number.text for number in reader.read_all(image)] == ["58304", "4", "61792"]
+
+
 def test_alternatives_and_confidence_are_probabilities(reader, glyphs):
     (reading,) = reader.read_all(strip(glyphs, "49051", gap=-1, which=2))
     shares = [reading.confidence, *(share for _, share in reading.alternatives)]

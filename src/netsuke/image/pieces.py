@@ -10,8 +10,9 @@ def pieces(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     area, int [n, 5]. Pixels that touch at corners are of one piece."""
     import cv2
 
-    count, label = cv2.connectedComponents((ink > 0).view(np.uint8), connectivity=8)
-    at = np.flatnonzero(ink)
+    inked = ink > 0
+    count, label = cv2.connectedComponents(inked.view(np.uint8), connectivity=8)
+    at = np.flatnonzero(inked)  # thrice as fast as of bytes
     own = label.ravel()[at] - 1
     areas = np.bincount(own, minlength=count - 1)
     return label, np.column_stack([boxes(at, own, count - 1, ink.shape[1]), areas])

@@ -13,28 +13,36 @@ import numpy as np
 from netsuke.image.pieces import pieces, usual_height
 
 NESTED = 3  # rings in each other, at most
+MOST = 1000  # pieces of a page that may be rings: more are texture
 FEW = 4  # pieces of a page that tell how large its signs are, at least
 SIGN = 7  # pixels of height, and of ink: less is no sign
 SMALLEST = 24  # pixels of a ring's shorter side
-LARGE, STAMP = 1.25, 2.0  # of the page's usual height: as high is a ring; and one that only touches what stands outside
+LARGE, STAMP = (
+    1.25,
+    2.0,
+)  # of the page's usual height: as high is a ring; and one that only touches what stands outside
+TALL = 1.6  # of it: as high a piece is looked at even if it is not round and holds no other
 ARC = 0.85  # of a ring's height: a piece of one that lines were cut out of
 LONGEST = 3.5  # of its shorter side: a ring's longer side
 FILLED = 0.5  # of its box that a piece with a ring covers, at most
 ROUND = 0.75  # of the angles around a round piece's middle to which it has ink near its box
 SQUARE = 0.9  # of its longer side: of a shorter one a piece's ring may be no circle
-POINTS, TRIALS, BEST = 200, 120, 6  # of a piece, and ellipses tried on it, and those that are looked at again
+POINTS, VOTERS = 128, 64  # of a piece, that are looked at, and that choose between ellipses
+TRIALS, BEST = 250, 10  # ellipses tried on a piece, and those that all its points are asked for
 WIDEST = 1.6  # of a piece: its ellipse
 SECTORS = 24  # in which an ellipse is asked for ink
 CLOSE = 0.1  # of its radius: how far a point of an ellipse lies from it
 SEEN = 0.65  # of these that have some
-HALF = 0.5  # of the angles to which a ring lies in the image, and has ink that is no stroke's that crosses it
+HALF = (
+    0.5  # of the angles to which a ring lies in the image, and is crossed by nothing; and of a sign's height
+)
 ANGLES = 72
 RADII = np.linspace(0.7, 1.3, 49)  # of the ellipse, between which a ring runs
 STEEP = 2  # steps of RADII from one angle to the next, at most
 WHOLE = 0.84  # of the angles to which a ring has ink
-ROUGH, SMOOTH = 0.0105, 0.008  # of its radius by which it changes from one angle to the next, on average
+ROUGH, SMOOTH = 0.007, 0.005  # of its radius by which it changes from one angle to the next, on average
 FREE = 0.7  # of the angles that no stroke crosses, where few other pieces tell how large digits are
-THICK = 0.3  # of a ring's shorter radius, at most
+THICK, THIN = 0.4, 0.25  # of a ring's shorter radius, at most
 EDGE = 1.0  # pixels of a ring's blurred edge
 BEYOND = 1.5  # pixels by which ink goes on to one side of the ring, where a stroke leaves it
 HELD = 0.35  # of a ring's height: as high is what it is drawn around,
@@ -44,22 +52,30 @@ LEFT = 0.12  # of its shorter radius: what lies as near to a ring, all of it, is
 
 
 class _Ellipse(NamedTuple):
-    """Its middle and half axes, along x and y, in pixels of the image."""
+    """Its middle, float [2], x and y in pixels of the image, and what takes a circle to it, float [2, 2]."""
 
-    x: float
-    y: float
-    wide: float
-    high: float
+    middle: np.ndarray
+    shape: np.ndarray
 
-    def polar(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points as angle from 0 to ANGLES and radius, where 1 is the ellipse."""
-        x, y = (x - self.x) / self.wide, (y - self.y) / self.high
+    @property
+    def high(self) -> float:
+        """Pixels from its top to its foot."""
+        return 2 * float(np.hypot(*self.shape[1]))
+
+    @property
+    def narrow(self) -> float:
+        """Its shorter radius in pixels."""
+        return float(np.linalg.svd(self.shape, compute_uv=False)[-1])
+
+    def polar(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points float [..., 2] as angle from 0 to ANGLES and radius, where 1 is the ellipse."""
+        x, y = np.moveaxis((points - self.middle) @ np.linalg.inv(self.shape).T, -1, 0)
         return np.arctan2(y, x) * (ANGLES / 2 / np.pi) % ANGLES, np.hypot(x, y)
 
-    def place(self, angle: np.ndarray, radius: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """The inverse: x and y."""
+    def place(self, angle: np.ndarray, radius: np.ndarray | float) -> np.ndarray:
+        """The inverse: points float [..., 2]."""
         angle = angle * (2 * np.pi / ANGLES)
-        return self.x + radius * self.wide * np.cos(angle), self.y + radius * self.high * np.sin(angle)
+        return self.middle + np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1) @ self.shape.T
 
 
 class _Ring(NamedTuple):
@@ -72,11 +88,12 @@ class _Ring(NamedTuple):
     outer: np.ndarray
     thick: float
 
-    def off(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How far outside the ring points lie, in pixels; which are its own; and their radius as a share of its."""
-        angle, radius = self.ellipse.polar(x, y)
+    def off(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How far outside the ring points float [n, 2] lie, in pixels; which are its own; and their radius as a share
+        of its."""
+        angle, radius = self.ellipse.polar(points)
         path = np.interp(angle, np.arange(ANGLES + 1), np.append(self.radius, self.radius[0]))
-        pixels = np.hypot(x - self.ellipse.x, y - self.ellipse.y) / np.maximum(radius, 1e-6)
+        pixels = np.hypot(*(points - self.ellipse.middle).T) / np.maximum(radius, 1e-6)
         near = np.rint(angle).astype(int) % ANGLES
         edge = EDGE / np.maximum(pixels, 1e-6)
         own = (radius >= self.inner[near] - edge) & (radius <= self.outer[near] + edge)
@@ -98,14 +115,21 @@ def without_rings(ink: np.ndarray) -> np.ndarray:
 def _rings(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
     """The pixels of rings, bool [h, w] each, and their corners (x, y); of several in each other one."""
     label, stats = pieces(ink)
-    signs = np.flatnonzero((stats[:, 3] >= SIGN) & (stats[:, 4] >= SIGN)).tolist()
-    likely = {i: part for i in signs if _is_likely(part := stats[i].tolist(), 0)}
-    around = [i for i, part in likely.items() if _is_round(_points(label, part, i + 1), part)]
+    signs = np.flatnonzero((stats[:, 3] >= SIGN) & (stats[:, 4] >= SIGN))
+    likely = {i: part for i in signs.tolist() if _is_likely(part := stats[i].tolist(), 0)}
+    if not 0 < len(likely) <= MOST:
+        return []
+    every = usual_height(stats[signs, 3])  # where rings are many, it is theirs
+    around = [
+        i for i, part in likely.items() if part[3] >= every and _is_round(_points(label, part, i + 1), part)
+    ]
     others, found = np.setdiff1d(signs, around), []
     for i, part in likely.items():
         told = others if len(others) >= FEW else np.setdiff1d(signs, i)
         usual = usual_height(stats[told, 3]) if len(told) else 0.0
-        if _is_likely(part, ARC * LARGE * usual):
+        if not _is_likely(part, ARC * LARGE * usual):
+            continue
+        if i in around or part[3] > TALL * usual or _holds(part, stats[signs]):
             ring = _ring(label, part, i + 1, usual, sure=len(others) >= FEW)
             found += [ring] if ring else []
     return found
@@ -114,6 +138,13 @@ def _rings(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
 def _is_likely(part: list[int], least: float) -> bool:
     _, _, w, h, area = part
     return h >= least and min(w, h) >= SMALLEST and area < FILLED * w * h
+
+
+def _holds(part: list[int], signs: np.ndarray) -> bool:
+    """Whether the middle of another piece lies in a piece's box."""
+    x, y, w, h, _ = part
+    off = np.abs(2 * signs[:, :2] + signs[:, 2:4] - (2 * x + w, 2 * y + h))
+    return bool((off < (w, h)).all(1).sum() > 1)
 
 
 def _points(label: np.ndarray, part: list[int], number: int) -> np.ndarray:
@@ -135,34 +166,42 @@ def _ring(
     label: np.ndarray, part: list[int], number: int, usual: float, *, sure: bool
 ) -> tuple[np.ndarray, tuple[int, int]] | None:
     """The ring of a piece: which pixels, bool [h, w], and its corner; None where it has none."""
-    points, (_, _, w, h, _) = _points(label, part, number), part
-    aspects = [1.0, *([w / h] if SQUARE * max(w, h) > min(w, h) > max(w, h) / LONGEST else [])]
-    found = [_ellipse(points, aspect, max(SMALLEST, LARGE * usual), label.shape) for aspect in aspects]
-    seen, best = max((one for one in found if one), default=(0.0, None))
+    points = _points(label, part, number)
+    found = [_ellipse(points, shape, max(SMALLEST, LARGE * usual), label.shape) for shape in _shapes(points)]
+    seen, best = max((one for one in found if one), key=lambda one: one[0], default=(0.0, None))
     if best is None or seen < SEEN:
         return None
-    reach = RADII[-1] * np.array([best.wide, best.high]) + 2
-    left, top = np.maximum(np.array([best.x, best.y]) - reach, 0).astype(int).tolist()
-    right, foot = (np.array([best.x, best.y]) + reach).astype(int).tolist()
+    reach = RADII[-1] * np.hypot(*best.shape.T) + 2
+    left, top = np.maximum(best.middle - reach, 0).astype(int).tolist()
+    right, foot = (best.middle + reach).astype(int).tolist()
     ink = label[top:foot, left:right] > 0
     ring = _along(ink, (left, top), best, label.shape, sure=sure)
     mask = None if ring is None else _mask(ink, (left, top), ring, usual, sure=sure)
     return None if mask is None else (mask, (left, top))
 
 
-def _shown(place: tuple[np.ndarray, np.ndarray], size: tuple[int, ...]) -> np.ndarray:
-    """Which points lie in an image of that size."""
-    x, y = place
-    return (x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])
+def _shapes(points: np.ndarray) -> list[np.ndarray]:
+    """What may take a circle to the ring of a piece, float [2, 2] each: nothing, or what makes it as long and as wide
+    as its points float [n, 2] are spread."""
+    spread, axes = np.linalg.eigh(np.cov(points.T))
+    narrow = float(np.sqrt(max(spread[0], 0) / spread[1])) if spread[1] > 0 else 0.0
+    if not 1 / LONGEST < narrow < SQUARE:
+        return [np.eye(2)]
+    return [np.eye(2), axes @ np.diag([narrow, 1.0]) @ axes.T]
+
+
+def _shown(points: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Which points float [..., 2] lie in an image of that size."""
+    return ((points >= 0) & (points < size[::-1])).all(-1)
 
 
 def _ellipse(
-    points: np.ndarray, aspect: float, least: float, size: tuple[int, ...]
+    points: np.ndarray, shape: np.ndarray, least: float, size: tuple[int, ...]
 ) -> tuple[float, _Ellipse] | None:
-    """That of an aspect, through three of the points float [n, 2], to most of whose angles other points lie on it; and
+    """That of a shape, through three of the points float [n, 2], to most of whose angles other points lie on it; and
     to which share of those that lie in an image of that size."""
     rng = np.random.default_rng(len(points))
-    flat = points / (aspect, 1.0)
+    flat = points @ np.linalg.inv(shape).T
     a, b, c = flat[rng.integers(len(flat), size=(3, TRIALS))]
     b, c = b - a, c - a
     cross = 2 * (b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0])
@@ -170,25 +209,34 @@ def _ellipse(
     with np.errstate(divide="ignore", invalid="ignore"):
         off = np.stack([c[:, 1] * bb - b[:, 1] * cc, b[:, 0] * cc - c[:, 0] * bb], 1) / cross[:, None]
     radius = np.hypot(*off.T)
-    good = (2 * radius >= least) & (2 * radius * aspect >= SMALLEST)
-    good &= 2 * radius < WIDEST * np.ptp(flat, 0).max()
+    high = 2 * radius * np.hypot(*shape[1])
+    good = (high >= least) & (2 * radius < WIDEST * np.ptp(flat, 0).max())
     middle, radius = (a + off)[good], radius[good]
-    far = np.hypot(flat[:, 0] - middle[:, :1], flat[:, 1] - middle[:, 1:])
-    close = np.abs(far - radius[:, None]) < CLOSE * radius[:, None]
-    best = np.argsort(-close.sum(1) / np.sqrt(radius), kind="stable")[:BEST]
+    few = flat[:: -(-len(flat) // VOTERS)]
+    votes = _close(few, middle, radius).sum(1)
+    best = np.argsort(-votes / np.sqrt(radius), kind="stable")[:BEST]
     if not len(best):
         return None
-    own = flat - middle[best, None]
-    angle = (np.arctan2(own[..., 1], own[..., 0]) * (SECTORS / 2 / np.pi)).astype(int) % SECTORS
-    place = angle + SECTORS * np.arange(len(best))[:, None]
-    hit = np.bincount(place[close[best]], minlength=SECTORS * len(best)).reshape(-1, SECTORS) > 0
+    middle, radius = middle[best], radius[best]
+    close = _close(flat, middle, radius)
+    x, y = (flat - middle[:, None]).T  # [n, BEST]
+    sector = np.floor(np.arctan2(y, x) * (SECTORS / 2 / np.pi)).astype(int) % SECTORS
+    place = sector.T + SECTORS * np.arange(len(best))[:, None]
+    hit = np.bincount(place[close], minlength=SECTORS * len(best)).reshape(-1, SECTORS) > 0
     turn = (np.arange(SECTORS) + 0.5) * (2 * np.pi / SECTORS)
-    x, y = (middle[best, :, None] + radius[best, None, None] * [np.cos(turn), np.sin(turn)]).swapaxes(0, 1)
-    shown = _shown((x * aspect, y), size)
+    rim = middle[:, None] + radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
+    shown = _shown(rim @ shape.T, size)
     seen = np.where(shown.mean(1) > HALF, (hit & shown).sum(1) / np.maximum(shown.sum(1), 1), 0.0)
     k = int(seen.argmax())
-    (x, y), r = middle[best[k]].tolist(), float(radius[best[k]])
-    return float(seen[k]), _Ellipse(x * aspect, y, r * aspect, r)
+    return float(seen[k]), _Ellipse(shape @ middle[k], radius[k] * shape)
+
+
+def _close(points: np.ndarray, middle: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Which points float [n, 2] lie near which circles, of middles [m, 2]: bool [m, n]."""
+    x, y = (points[:, k] - middle[:, k, None] for k in (0, 1))
+    far = x * x + y * y  # without roots, which would take the most of a page's time
+    least, most = ((1 + off) ** 2 * radius[:, None] ** 2 for off in (-CLOSE, CLOSE))
+    return (far > least) & (far < most)
 
 
 def _along(
@@ -197,22 +245,25 @@ def _along(
     """The ring near an ellipse in `ink` bool [h, w] whose corner lies there in an image of that size; None where it has
     gaps. It must be a better one where it is not `sure` that it is larger than signs are."""
     angles = np.arange(ANGLES)
-    polar = _sampled(ink, ellipse.place(angles[:, None], RADII), corner)  # [ANGLES, RADII]
-    path = _path(polar)
-    inked = polar[angles, path]
+    for again in range(2):
+        polar = _sampled(ink, ellipse.place(angles[:, None], RADII), corner)  # [ANGLES, RADII]
+        path = _path(polar)
+        inked = polar[angles, path]
+        if inked.mean() < HALF:
+            return None
+        ellipse = ellipse if again else _through(ellipse.place(angles[inked], RADII[path[inked]]), ellipse)
     shown = _shown(ellipse.place(angles, RADII[path]), size)
     rough = np.abs(np.diff(RADII[path], append=RADII[path[0]])).mean()
     if shown.mean() < HALF or inked[shown].mean() < WHOLE or rough > (ROUGH if sure else SMOOTH):
         return None
-    x, y = ellipse.place(angles, 1.0)
-    step = (RADII[1] - RADII[0]) * np.hypot(x - ellipse.x, y - ellipse.y)  # pixels
+    step = (RADII[1] - RADII[0]) * np.hypot(*(ellipse.place(angles, 1.0) - ellipse.middle).T)  # pixels
     lower, upper = _run(polar, path)
     thick = float(np.median(((upper - lower) * step)[inked]))
-    if thick > THICK * min(ellipse.wide, ellipse.high):
+    if thick > (THICK if sure else THIN) * ellipse.narrow:
         return None
     reach = thick / 2 + BEYOND
     inwards, outwards = (path - lower) * step > reach, (upper - path) * step > reach
-    wide = 1 + int(thick / (2 * np.pi * min(ellipse.wide, ellipse.high) / ANGLES))
+    wide = 1 + int(thick / (2 * np.pi * ellipse.narrow / ANGLES))
     crossed = (inwards & _spread(outwards, wide)) | (outwards & _spread(inwards, wide))
     own = inked & ~crossed
     if own[shown].mean() < (HALF if sure else FREE):
@@ -223,12 +274,25 @@ def _along(
     return _Ring(ellipse, RADII[path], np.where(own, inner, np.inf), np.where(own, outer, -np.inf), thick)
 
 
-def _sampled(
-    ink: np.ndarray, place: tuple[np.ndarray, np.ndarray], corner: tuple[int, int]
-) -> np.ndarray:
-    """Pixels at points; none beyond the image."""
+def _through(points: np.ndarray, other: _Ellipse) -> _Ellipse:
+    """The ellipse of least squares through points float [n, 2] (Fitzgibbon et al., 1999); the other one if it is none
+    or far from that."""
+    import cv2
+
+    middle, sides, degrees = cv2.fitEllipseDirect(points.astype(np.float32))
+    wide, high = np.array(sides) / 2
+    near = other.narrow / np.array([wide, high]).clip(1e-6).min()
+    if not 1 / WIDEST < near < WIDEST or not np.isfinite(middle).all():
+        return other
+    turn = np.deg2rad(degrees)
+    axes = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return _Ellipse(np.array(middle), axes @ np.diag([wide, high]) @ axes.T)
+
+
+def _sampled(ink: np.ndarray, points: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+    """Pixels at points float [..., 2]; none beyond the image."""
     h, w = ink.shape
-    column, row = (np.floor(p).astype(int) - c for p, c in zip(place, corner, strict=True))
+    column, row = np.moveaxis(np.floor(points).astype(int) - corner, -1, 0)
     within = (column >= 0) & (row >= 0) & (column < w) & (row < h)
     return within & ink[np.where(within, row, 0), np.where(within, column, 0)]
 
@@ -277,21 +341,22 @@ def _mask(
     import cv2
 
     y, x = np.nonzero(ink)
-    off, own, share = ring.off(x + corner[0] + 0.5, y + corner[1] + 0.5)
+    off, own, share = ring.off(np.stack([x, y], 1) + corner + 0.5)
     edge = ring.thick / 2 + EDGE
-    mask, within, core, outside = np.zeros((4, *ink.shape), np.uint8)
-    mask[y, x], within[y, x], outside[y, x], core[y, x] = own, off < -edge, off > edge, share < INNER
-    held, beside = _highest(within, core), _highest(outside, outside)
-    high = 2 * ring.ellipse.high
+    mask, within, core, outside, far = np.zeros((5, *ink.shape), np.uint8)
+    mask[y, x], within[y, x], core[y, x] = own, off < -edge, share < INNER
+    outside[y, x], far[y, x] = off > edge, off > HALF * usual
+    held, beside = _highest(within, core), _highest(outside, far)
+    high = ring.ellipse.high
     drawn = held >= HELD * high
     stamped = sure and high > STAMP * usual and HALF * usual < max(held, beside) < OUTSIDE * high
     if not (drawn or stamped):
         return None
     rest = (ink & ~(mask > 0)).view(np.uint8)
     count, label = cv2.connectedComponents(rest, connectivity=8)
-    far = np.zeros(count)
-    np.maximum.at(far, label[y, x], np.abs(off))
-    near = far <= max(ring.thick + EDGE, LEFT * min(ring.ellipse.wide, ring.ellipse.high))
+    strayed = np.zeros(count)
+    np.maximum.at(strayed, label[y, x], np.abs(off))
+    near = strayed <= max(ring.thick + EDGE, LEFT * ring.ellipse.narrow)
     near[0] = False
     taken: np.ndarray = (mask > 0) | near[label]
     return taken

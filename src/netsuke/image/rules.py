@@ -207,7 +207,7 @@ class _Runs:
         count, label = cv2.connectedComponents(joined, connectivity=8)
         looked = np.arange(EDGE, runs.shape[1] - EDGE, STEP)
         looked[-1:] = runs.shape[1] - 1 - EDGE
-        y, k = np.nonzero(runs[:, looked])
+        y, k = np.nonzero(runs[:, looked] > 0)  # thrice as fast as of bytes
         self.pieces = _Lines(y, looked[k], label[y, looked[k]] - 1, count - 1)
 
     def rules(self, corners: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def rise(ink: np.ndarray) -> float:
     if min(ink.shape) < LARGE:
         return 0.0
     scale = min(1.0, TINY / max(ink.shape))
-    y, x = np.nonzero(ink[:, ::GRAIN])
+    y, x = np.nonzero(ink[:, ::GRAIN] > 0)
     y, x = y.astype(np.float32) * scale + TINY, (GRAIN * x.astype(np.float32) - ink.shape[1] / 2) * scale
     places = ((y - share * x).astype(np.int32) for share in RISES)
     steps = [np.diff(np.bincount(place)) for place in places]

@@ -64,6 +64,8 @@ def _frame(own: np.ndarray) -> np.ndarray | None:
     bands: list[np.ndarray] = []
     strokes = np.zeros_like(own)
     views = own, own[::-1], own.T, own.T[::-1]  # from above, below, the left and the right
+    if not all(map(_is_closed, views)):
+        return None
     for k, view in enumerate(views):
         side = _side(view, THIN * min(own.shape))
         if side is None:
@@ -75,6 +77,13 @@ def _frame(own: np.ndarray) -> np.ndarray | None:
     crossed = (bands[0] | bands[1]) & (bands[2] | bands[3])
     frame: np.ndarray = bands[0] | bands[1] | bands[2] | bands[3]
     return own & frame & (crossed | ~strokes)
+
+
+def _is_closed(own: np.ndarray) -> bool:
+    """Whether ink lies near the upper rim of a piece, bool [h, w], all along it: most signs need no longer look."""
+    h, w = own.shape
+    end = round(CORNER * w)
+    return bool(own[: int(np.ceil(NEAR * h)), end : w - end].any(0).mean() >= ALONG)
 
 
 @dataclass(frozen=True, eq=False)
