@@ -17,10 +17,8 @@ MOST = 1000  # pieces of a page that may be rings: more are texture
 FEW = 4  # pieces of a page that tell how large its signs are, at least
 SIGN = 7  # pixels of height, and of ink: less is no sign
 SMALLEST = 24  # pixels of a ring's shorter side
-LARGE, STAMP = (
-    1.25,
-    2.0,
-)  # of the page's usual height: as high is a ring; and one that only touches what stands outside
+LARGE = 1.25  # of the page's usual height: as high is a ring,
+STAMP = 2.0  # and one that only touches what stands outside
 TALL = 1.6  # of it: as high a piece is looked at even if it is not round and holds no other
 ARC = 0.85  # of a ring's height: a piece of one that lines were cut out of
 LONGEST = 3.5  # of its shorter side: a ring's longer side
@@ -32,15 +30,16 @@ TRIALS, BEST = 250, 10  # ellipses tried on a piece, and those that all its poin
 WIDEST = 1.6  # of a piece: its ellipse
 SECTORS = 24  # in which an ellipse is asked for ink
 CLOSE = 0.1  # of its radius: how far a point of an ellipse lies from it
-SEEN = 0.65  # of these that have some
+SEEN = 0.65  # of these that have some, at least
 HALF = (
     0.5  # of the angles to which a ring lies in the image, and is crossed by nothing; and of a sign's height
 )
 ANGLES = 72
 RADII = np.linspace(0.7, 1.3, 49)  # of the ellipse, between which a ring runs
-STEEP = 2  # steps of RADII from one angle to the next, at most
+STEEP = 2  # steps of RADII from one angle to the next, at most,
+BEND = 0.1  # and what each costs: a pixel of ink gains 1
 WHOLE = 0.84  # of the angles to which a ring has ink
-ROUGH, SMOOTH = 0.007, 0.005  # of its radius by which it changes from one angle to the next, on average
+ROUGH, SMOOTH = 0.006, 0.004  # of its radius by which it changes from one angle to the next, on average
 FREE = 0.7  # of the angles that no stroke crosses, where few other pieces tell how large digits are
 THICK, THIN = 0.4, 0.25  # of a ring's shorter radius, at most
 EDGE = 1.0  # pixels of a ring's blurred edge
@@ -168,8 +167,8 @@ def _ring(
     """The ring of a piece: which pixels, bool [h, w], and its corner; None where it has none."""
     points = _points(label, part, number)
     found = [_ellipse(points, shape, max(SMALLEST, LARGE * usual), label.shape) for shape in _shapes(points)]
-    seen, best = max((one for one in found if one), key=lambda one: one[0], default=(0.0, None))
-    if best is None or seen < SEEN:
+    worth, best = max((one for one in found if one), key=lambda one: one[0], default=(0.0, None))
+    if best is None or not worth:
         return None
     reach = RADII[-1] * np.hypot(*best.shape.T) + 2
     left, top = np.maximum(best.middle - reach, 0).astype(int).tolist()
@@ -192,14 +191,17 @@ def _shapes(points: np.ndarray) -> list[np.ndarray]:
 
 def _shown(points: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Which points float [..., 2] lie in an image of that size."""
-    return ((points >= 0) & (points < size[::-1])).all(-1)
+    x, y = np.moveaxis(points, -1, 0)
+    shown: np.ndarray = (x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])
+    return shown
 
 
 def _ellipse(
     points: np.ndarray, shape: np.ndarray, least: float, size: tuple[int, ...]
 ) -> tuple[float, _Ellipse] | None:
-    """That of a shape, through three of the points float [n, 2], to most of whose angles other points lie on it; and
-    to which share of those that lie in an image of that size."""
+    """That of a shape, through three of the points float [n, 2], on which most others lie, and to most of its angles;
+    and the sum of both shares, 0 where the angles are too few. Of them those count that lie in an image of that size.
+    """
     rng = np.random.default_rng(len(points))
     flat = points @ np.linalg.inv(shape).T
     a, b, c = flat[rng.integers(len(flat), size=(3, TRIALS))]
@@ -227,8 +229,9 @@ def _ellipse(
     rim = middle[:, None] + radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
     shown = _shown(rim @ shape.T, size)
     seen = np.where(shown.mean(1) > HALF, (hit & shown).sum(1) / np.maximum(shown.sum(1), 1), 0.0)
-    k = int(seen.argmax())
-    return float(seen[k]), _Ellipse(shape @ middle[k], radius[k] * shape)
+    worth = np.where(seen < SEEN, 0.0, seen + close.mean(1))
+    k = int(worth.argmax())
+    return float(worth[k]), _Ellipse(shape @ middle[k], radius[k] * shape)
 
 
 def _close(points: np.ndarray, middle: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -306,15 +309,16 @@ def _path(polar: np.ndarray) -> np.ndarray:
     totals = np.full((2 * count, wide + 2 * STEEP), -np.inf, np.float32)
     totals[0, STEEP:-STEEP] = gain[0]
     for k in range(1, 2 * count):  # twice around: in the middle it does not matter where it begins and ends
-        best = totals[k - 1, :wide]
-        for step in range(1, 2 * STEEP + 1):
-            best = np.maximum(best, totals[k - 1, step : step + wide])
+        best = totals[k - 1, STEEP:-STEEP]
+        for step in range(1, STEEP + 1):
+            beside = np.maximum(totals[k - 1, STEEP - step :][:wide], totals[k - 1, STEEP + step :][:wide])
+            best = np.maximum(best, beside - BEND * step)
         np.add(best, gain[k % count], out=totals[k, STEEP:-STEEP])
     at, path = int(totals[-1].argmax()), np.zeros(count, int)
     for k in range(2 * count - 1, count // 2 - 1, -1):
         if k < count + count // 2:
             path[k % count] = at - STEEP
-        near = totals[k - 1, at - STEEP : at + STEEP + 1]
+        near = totals[k - 1, at - STEEP : at + STEEP + 1] - BEND * np.abs(np.arange(-STEEP, STEEP + 1))
         at += int(near.argmax()) - STEEP
         at = min(max(at, STEEP), wide + STEEP - 1)
     return path
