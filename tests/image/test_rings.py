@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.handwriting import needed
+from netsuke.image import page_ink
 from netsuke.image.rings import without_rings
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -77,8 +81,8 @@ def test_a_ring_around_a_number_goes_and_the_number_stays(drawn):
 
 
 def test_a_ring_that_lines_were_cut_out_of_goes():
-    own, drawn = page("47", 1.0, 2), ring((40, 26))
-    drawn[171:174] = 0
+    own, drawn = page(), ring((60, 45))
+    drawn[188:192] = 0
     left, rest = parted(own, drawn)
     assert is_kept(own, left)
     assert rest < 0.05
@@ -104,7 +108,7 @@ def test_a_stamp_goes_that_touches_a_number(drawn):
     [
         page("0"),
         page("0", 3.2),  # a headline's
-        page("70", 4.4, 9),  # whose digits touch
+        cv2.line(page("00", 4.4, 5), (300, 160), (350, 160), 255, 5),  # which touch
         page("8", 2.4),
         page("60", 2.4, 9),
         np.maximum(page(""), ring((26, 30))),  # around nothing
@@ -121,6 +125,19 @@ def test_a_stamp_goes_that_touches_a_number(drawn):
 )
 def test_all_else_stays(ink):
     np.testing.assert_array_equal(without_rings(ink), ink)
+
+
+def test_touching_digits_are_no_rings():
+    needed()
+    from netsuke.lab import scenes
+
+    rng = np.random.default_rng(3)
+    with mock.patch("netsuke.image.page.without_rings", side_effect=without_rings) as asked:
+        for _ in range(150):
+            page_ink(scenes.string(rng, spacing="touching", split="val").image)
+    inks = [call.args[0] for call in asked.call_args_list]
+    assert len(inks) == 150
+    assert all(without_rings(ink) is ink for ink in inks)
 
 
 def test_a_sole_number_loses_its_ring():

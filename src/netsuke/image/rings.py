@@ -19,7 +19,7 @@ SIGN = 7  # pixels of height, and of ink: less is no sign
 SMALLEST = 24  # pixels of a ring's shorter side
 LARGE = 1.25  # of the page's usual height: as high is a ring,
 STAMP = 2.0  # and one that only touches what stands outside
-TALL = 1.6  # of it: as high a piece is looked at even if it is not round and holds no other
+TALL = 1.6  # of it: as high a piece is looked at even if it is not round
 ARC = 0.85  # of a ring's height: a piece of one that lines were cut out of
 LONGEST = 3.5  # of its shorter side: a ring's longer side
 FILLED = 0.5  # of its box that a piece with a ring covers, at most
@@ -40,13 +40,12 @@ STEEP = 2  # steps of RADII from one angle to the next, at most,
 BEND = 0.1  # and what each costs: a pixel of ink gains 1
 WHOLE = 0.84  # of the angles to which a ring has ink
 ROUGH, SMOOTH = 0.006, 0.004  # of its radius by which it changes from one angle to the next, on average
-FREE = 0.7  # of the angles that no stroke crosses, where few other pieces tell how large digits are
 THICK, THIN = 0.4, 0.25  # of a ring's shorter radius, at most
 EDGE = 1.0  # pixels of a ring's blurred edge
 BEYOND = 1.5  # pixels by which ink goes on to one side of the ring, where a stroke leaves it
 HELD = 0.35  # of a ring's height: as high is what it is drawn around,
 INNER = 0.5  # and lies within so much of it
-OUTSIDE = 0.65  # of a stamp's height: what it touches is lower
+OTHER = 0.65, 1.15  # of a stamp's height: what it touches is lower, or a larger ring
 LEFT = 0.12  # of its shorter radius: what lies as near to a ring, all of it, is its own
 
 
@@ -126,9 +125,7 @@ def _rings(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
     for i, part in likely.items():
         told = others if len(others) >= FEW else np.setdiff1d(signs, i)
         usual = usual_height(stats[told, 3]) if len(told) else 0.0
-        if not _is_likely(part, ARC * LARGE * usual):
-            continue
-        if i in around or part[3] > TALL * usual or _holds(part, stats[signs]):
+        if _is_likely(part, (ARC * LARGE if i in around else TALL) * usual):
             ring = _ring(label, part, i + 1, usual, sure=len(others) >= FEW)
             found += [ring] if ring else []
     return found
@@ -137,13 +134,6 @@ def _rings(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
 def _is_likely(part: list[int], least: float) -> bool:
     _, _, w, h, area = part
     return h >= least and min(w, h) >= SMALLEST and area < FILLED * w * h
-
-
-def _holds(part: list[int], signs: np.ndarray) -> bool:
-    """Whether the middle of another piece lies in a piece's box."""
-    x, y, w, h, _ = part
-    off = np.abs(2 * signs[:, :2] + signs[:, 2:4] - (2 * x + w, 2 * y + h))
-    return bool((off < (w, h)).all(1).sum() > 1)
 
 
 def _points(label: np.ndarray, part: list[int], number: int) -> np.ndarray:
@@ -269,7 +259,7 @@ def _along(
     wide = 1 + int(thick / (2 * np.pi * ellipse.narrow / ANGLES))
     crossed = (inwards & _spread(outwards, wide)) | (outwards & _spread(inwards, wide))
     own = inked & ~crossed
-    if own[shown].mean() < (HALF if sure else FREE):
+    if own[shown].mean() < HALF:
         return None
     half, width = thick / 2 / step, RADII[1] - RADII[0]
     inner = np.where(inwards, path - half, lower) * width + RADII[0]
@@ -353,8 +343,8 @@ def _mask(
     held, beside = _highest(within, core), _highest(outside, far)
     high = ring.ellipse.high
     drawn = held >= HELD * high
-    stamped = sure and high > STAMP * usual and HALF * usual < max(held, beside) < OUTSIDE * high
-    if not (drawn or stamped):
+    stamped = sure and high > STAMP * usual and max(held, beside) > HALF * usual
+    if not drawn and (not stamped or OTHER[0] * high < beside < OTHER[1] * high):
         return None
     rest = (ink & ~(mask > 0)).view(np.uint8)
     count, label = cv2.connectedComponents(rest, connectivity=8)
