@@ -26,7 +26,8 @@ NUMBER = 0.5  # probability of being a number at all, under which a row is passe
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model, finder or scanner, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
 MASKED = 115  # of 255: how strong the ink of a mask is; a blurred edge is fainter
-MISFIT = 0.4  # share that is not common to two boxes, from which a digit that is cut has neither
+MISFIT = 0.2  # share that is not common to two boxes, from which a digit that is cut has neither:
+SIDE, LEVEL = 0.7, 0.5  # how far its cut sides, and its top and foot, lie from its ink's box to the finder's
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 PARTS, WHOLE = 0.4, 0.25  # powers of what all say of a row's parts, and of what the scanner says of the whole
 CLEAR = 1e-5  # probability of a number's second text, as a share of the first's, from which that is the one
@@ -238,17 +239,22 @@ def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: t
 
 def _place(edge: Edge, number: Found) -> tuple[Box, np.ndarray]:
     """The box of a sign in the page's ink, and its mask. Cuts through touching digits leave to one what is another's:
-    the box of what is cut is the mean of its own and the finder's, where they differ."""
+    where a digit is cut, its side lies nearer to that of the finder's box, and its top and foot halfway between."""
     row, seen = number.row, number.seen
     box, mask = _tight(segments.around(row, (edge.start, edge.stop)), strong(*number.crops[edge.key]))
     if seen is None or edge.symbol in SEPARATORS or seen.found[edge.key, -1] < MISFIT:
         return box, mask
-    ends = [i for i in (edge.start, edge.stop) if 0 < i < len(row.atoms)]
-    if not any(row.atoms[i].piece == row.atoms[i - 1].piece for i in ends):
+    cut = [
+        0 < i < len(row.atoms) and row.atoms[i].piece == row.atoms[i - 1].piece
+        for i in (edge.start, edge.stop)
+    ]
+    if not any(cut):
         return box, mask
-    x, y, w, h = ((own + theirs) / 2 for own, theirs in zip(box, seen.boxes[edge.key], strict=True))
-    left, top = max(0, round(x)), max(0, round(y))
-    wide, high = max(1, round(x + w) - left), max(1, round(y + h) - top)
+    own, theirs = (np.array([x, y, x + w, y + h]) for x, y, w, h in (box, seen.boxes[edge.key]))
+    share = np.array([SIDE * cut[0], LEVEL, SIDE * cut[1], LEVEL])
+    left, top, right, foot = np.rint(own + share * (theirs - own)).astype(int).tolist()
+    left, top = max(0, left), max(0, top)
+    wide, high = max(1, right - left), max(1, foot - top)
     framed = np.zeros((high, wide), bool)
     dx, dy = box[0] - left, box[1] - top
     part = mask[max(0, -dy) : max(0, high - dy), max(0, -dx) : max(0, wide - dx)]
