@@ -15,37 +15,72 @@ PAIRS = 3  # boxes of a field, at least, that stand apart
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 POSTED = 2.6  # of the page's usual height: higher walls are no posts of a single field
 ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
-# Where walls are looked for, of a piece's height from its top: above it, beside it three times, and below it.
-HEIGHTS = np.array([-0.8, 0.25, 0.5, 0.75, 1.8])
-ON = 0.35  # of its height: how far a wall that leans may have moved there; the posts of a single field end before
+GRID, ALIKE = 4, 0.12  # cells to each side of a puzzle, at least; logarithm of its sides' ratio, at most
+WITHIN = np.array([0.25, 0.5, 0.75])  # of a piece's height: where the walls of its cell are looked for
+BEYOND = 0.8  # of its height: a wall that goes on reaches as far above or below it; posts of a single field end before
 
 
 def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     """Which pieces stand in different cells of `walls` bool [H, W], bool [n, n]: both cells are ROOMY, and their walls
-    go on above or below, or they are WIDE."""
+    go on above or below, or they are WIDE. In a puzzle every cell is."""
     if walls is None or not len(stats) or not walls.any():
         return np.zeros((len(stats), len(stats)), bool)
     x, y, w, h = (stats[:, k, None].astype(float) for k in range(4))
-    middle = x + w / 2
-    heights = zip(middle[:, 0], y + h * HEIGHTS, strict=True)
-    ends = np.array([[_between(walls, x, y) for y in every] for x, every in heights])  # [n, HEIGHTS, 2]
-    inside = np.median(ends[:, 1:-1], 1)
-    with np.errstate(invalid="ignore"):  # infinity less infinity, where no wall stands
-        on = np.abs(ends[:, [0, -1]] - inside[:, None]).min(1) < ON * h
-    left, right = inside.T[..., None]
-    usual, room = usual_height(h[:, 0]), right - left
-    table = (on | np.isinf(inside)).all(1, keepdims=True) | (room > WIDE * usual)
-    roomy = (room > ROOMY * usual) & table
+    usual, middle = usual_height(h[:, 0]), x + w / 2
+    label, ends = _lines(walls)
+    heights = zip(middle[:, 0], y + h * WITHIN, strict=True)
+    beside = np.array([[_between(label, x, y) for y in every] for x, every in heights])  # [n, WITHIN, 2, 2]
+    places = np.median(beside[..., 0], 1)  # [n, 2]
+    top, foot = (
+        part.max(1) for part in (-ends[beside[..., 1].astype(int), 0], ends[beside[..., 1].astype(int), 1])
+    )
+    on = (-top < y - BEYOND * h) | (foot > y + (1 + BEYOND) * h)
+    left, right = places.T[..., None]
+    room = right - left
+    puzzle = _in_puzzle(label, ends, y + h / 2, middle)
+    table = (on | np.isinf(places)).all(1, keepdims=True) | (room > WIDE * usual) | puzzle
+    roomy = (room > np.where(puzzle, 1.0, ROOMY) * usual) & table
     # [n, n]: the middle of the second lies behind the cell of the first, and that of the first before the second's
-    beyond = (right < middle.T) & (middle < left.T)
-    return (beyond | beyond.T) & roomy & roomy.T
+    past = (right < middle.T) & (middle < left.T)
+    return (past | past.T) & roomy & roomy.T
 
 
-def _between(walls: np.ndarray, x: float, y: float) -> tuple[float, float]:
-    """The places of the walls to both sides of a point; infinite where none stands."""
-    met = np.flatnonzero(walls[int(y)]) if 0 <= y < len(walls) else np.zeros(0)
+def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each wall's line, int32 [H, W], 0 where none is, and the first and last row of each, int [m, 2]."""
+    import cv2
+
+    _, label, stats, _ = cv2.connectedComponentsWithStats(walls.view(np.uint8), connectivity=8)
+    return label, np.stack([stats[:, 1], stats[:, 1] + stats[:, 3]], 1)
+
+
+def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Which points, float [n, 1] both, lie in a square grid of as many cells to each side, bool [n, 1]: lines evenly
+    apart, as high as all of them are wide."""
+    out = np.zeros(len(down), bool)
+    for i, (y, x) in enumerate(zip(down[:, 0].astype(int), across[:, 0], strict=True)):
+        row = label[min(y, len(label) - 1)]
+        begins = np.flatnonzero((row[1:] > 0) & (row[1:] != row[:-1])) + 1
+        gaps = np.diff(begins)
+        if len(gaps) < GRID:
+            continue
+        cell = float(np.median(gaps))
+        parts = np.split(begins, np.flatnonzero(gaps > 1.5 * cell) + 1)
+        own = next((part for part in parts if part[0] < x < part[-1]), begins[:0])
+        if len(own) <= GRID or np.abs(np.diff(own) / cell - 1).mean() > UNEVEN:
+            continue
+        high = float(np.median(np.diff(ends[row[own]])))
+        out[i] = abs(np.log(high / (own[-1] - own[0]))) < ALIKE
+    return out[:, None]
+
+
+def _between(label: np.ndarray, x: float, y: float) -> tuple[tuple[float, int], tuple[float, int]]:
+    """The places of the lines to both sides of a point, infinite where none stands, and their numbers."""
+    row = label[int(y)] if 0 <= y < len(label) else label[:0].ravel()
+    met = np.flatnonzero(row > 0)
     at = int(np.searchsorted(met, x))
-    return (float(met[at - 1]) if at else -np.inf), (float(met[at]) if at < len(met) else np.inf)
+    left = (float(met[at - 1]), int(row[met[at - 1]])) if at else (-np.inf, 0)
+    right = (float(met[at]), int(row[met[at]])) if at < len(met) else (np.inf, 0)
+    return left, right
 
 
 def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
@@ -65,16 +100,19 @@ def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     return found[fences(found, stats)[1]]
 
 
-def fences(stats: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fences(
+    stats: np.ndarray, signs: np.ndarray, apart: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Which pieces stand between cells, bool [n]: POSTS upright bars of one height or more in a row, evenly apart, or
     by whole multiples of that; and which of them stand in a field, of whose cells few hold several of `signs`, int
-    [m, 5]."""
+    [m, 5]. Those that are `apart`, bool [n, n], stand in cells of a table each."""
     x, y, w, h, _ = stats.T.astype(float)
     upright = np.flatnonzero(w < POST * h)
     upright = upright[np.argsort(x[upright], kind="stable")]
     every, single = np.zeros((2, len(stats)), bool)
     for i in upright:
-        row = upright[alike(stats[upright], stats[i])]
+        near = alike(stats[upright], stats[i])
+        row = upright[near if apart is None else near & ~apart[i, upright]]
         places = x[row] + w[row] / 2
         every[i] = len(row) >= POSTS and even(places, h[i])
         single[i] = every[i] and _are_single(places, y[i], y[i] + h[i], signs)

@@ -70,12 +70,12 @@ def numbers(
     if label is not None:
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
-    between, single = (bars & ~framed for bars in cells.fences(stats[large], stats[large]))
+    apart = cells.apart(stats[large], walls)
+    between, single = (bars & ~framed for bars in cells.fences(stats[large], stats[large], apart))
     fences, parting = large[single], large[between & ~single]
     framed |= (_hairs(stats[large]) | between) & ~single
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
-    apart = cells.apart(stats[large], walls)
     slashes = large[_slashes(stats[large], label, large, apart) & ~framed] if label is not None else large[:0]
     slashes = np.concatenate([slashes, parting])
     posts = cells.posts(stats[large[~framed]], walls)
