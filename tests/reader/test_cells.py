@@ -50,3 +50,55 @@ def test_posts_that_ink_breaks_are_whole():
     stand[:30] = stand[80:] = False
     stand[50:60] = False
     assert len(cells.posts(ROW, stand)) == 7
+
+
+def grid(columns: int, rows: int, cell: int = 40, *, gap: int = 0, pitch: int | None = None) -> np.ndarray:
+    """Walls of rows of cells, from (20, 20) on, `gap` pixels between the rows."""
+    out = np.zeros((40 + rows * (cell + gap), 40 + columns * (pitch or cell)), bool)
+    for row in range(rows):
+        top = 20 + row * (cell + gap)
+        out[top : top + cell, 20 :: pitch or cell] = True
+    out[:, 21 + columns * (pitch or cell) :] = False
+    return out
+
+
+def filled(
+    columns: int, rows: int, high: int, *, cell: int = 40, gap: int = 0, wide: float = 0.7
+) -> np.ndarray:
+    """A sign in the middle of each cell of such rows."""
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(columns), np.arange(rows)))
+    w = max(2, round(wide * high))
+    left, top = 20 + cell * x + (cell - w) // 2, 20 + (cell + gap) * y + (cell - high) // 2
+    return np.stack(
+        [left, top, np.full_like(x, w), np.full_like(x, high), np.full_like(x, w * high // 3 + 2)], 1
+    )
+
+
+@pytest.mark.parametrize("side", [4, 9])
+def test_in_a_square_grid_each_cell_holds_a_number_however_large(side):
+    signs = filled(side, side, 35)
+    assert len(lines.numbers(signs, walls=grid(side, side))) == side**2
+    assert len(lines.numbers(signs, walls=grid(side, 2 * side))) < side**2  # squared paper is not square
+    assert len(lines.numbers(filled(3, 3, 35), walls=grid(3, 3))) < 9
+
+
+def test_a_grid_of_uneven_columns_is_no_puzzle():
+    stand = grid(6, 6)
+    stand[:, 66], stand[:, 60] = stand[:, 60].copy(), False
+    stand[:, 146], stand[:, 140] = stand[:, 140].copy(), False
+    signs = filled(6, 6, 38)
+    assert cells.apart(signs, grid(6, 6)).any()
+    assert not cells.apart(signs, stand).any()
+
+
+@pytest.mark.parametrize(("gap", "numbers"), [(0, 40), (3, 5), (12, 5)])
+def test_fields_below_each_other_hold_a_number_each(gap, numbers):
+    signs = filled(8, 5, 28, gap=gap)
+    assert len(lines.numbers(signs, walls=grid(8, 5, gap=gap))) == numbers
+
+
+def test_1s_in_a_puzzle_are_no_bars():
+    ones = filled(9, 9, 24, wide=0.12)
+    found = lines.numbers(ones, walls=grid(9, 9))
+    assert sum(len(number.members) for number in found) == 81
+    assert not lines.numbers(ones)  # where no wall stands between them, they are

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsuke.image.pieces import usual_height
+from netsuke.image.pieces import pieces, usual_height
 
 POST, POSTS, CELL = 0.2, 4, 0.6  # widest bar between cells by its height; so many in a row; narrowest cell
 ALIGNED, FAR = 0.06, 15.0  # of their height: how far they are out of line, and apart, at most
@@ -31,14 +31,13 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     heights = zip(middle[:, 0], y + h * WITHIN, strict=True)
     beside = np.array([[_between(label, x, y) for y in every] for x, every in heights])  # [n, WITHIN, 2, 2]
     places = np.median(beside[..., 0], 1)  # [n, 2]
-    top, foot = (
-        part.max(1) for part in (-ends[beside[..., 1].astype(int), 0], ends[beside[..., 1].astype(int), 1])
-    )
-    on = (-top < y - BEYOND * h) | (foot > y + (1 + BEYOND) * h)
+    own = ends[beside[..., 1].astype(int)]  # [n, WITHIN, 2, 2]
+    top, foot = own[..., 0].min(1), own[..., 1].max(1)
+    on = (top < y - BEYOND * h) | (foot > y + (1 + BEYOND) * h)
     left, right = places.T[..., None]
     room = right - left
     puzzle = _in_puzzle(label, ends, y + h / 2, middle)
-    table = (on | np.isinf(places)).all(1, keepdims=True) | (room > WIDE * usual) | puzzle
+    table = (on | np.isinf(places)).all(1, keepdims=True) | (room > WIDE * usual)
     roomy = (room > np.where(puzzle, 1.0, ROOMY) * usual) & table
     # [n, n]: the middle of the second lies behind the cell of the first, and that of the first before the second's
     past = (right < middle.T) & (middle < left.T)
@@ -46,11 +45,10 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
 
 
 def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each wall's line, int32 [H, W], 0 where none is, and the first and last row of each, int [m, 2]."""
-    import cv2
-
-    _, label, stats, _ = cv2.connectedComponentsWithStats(walls.view(np.uint8), connectivity=8)
-    return label, np.stack([stats[:, 1], stats[:, 1] + stats[:, 3]], 1)
+    """The number of each wall's line, int32 [H, W], and the first and last row of each, int [m, 2]; 0 is no line."""
+    label, stats = pieces(walls)
+    none = len(walls), 0
+    return label, np.concatenate([[none], np.stack([stats[:, 1], stats[:, 1] + stats[:, 3]], 1)])
 
 
 def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
