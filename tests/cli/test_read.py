@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from netsuke.cli import inputs, reading
+from netsuke.cli import answers, inputs, reading
 from netsuke.errors import OptionError
 from netsuke.image.masks import expand
 from refusal import heeds_ctrl_c
@@ -354,6 +354,44 @@ def test_ctrl_c_into_a_slow_pipe_cuts_nothing(tmp_path: Path) -> None:
     entries = json.loads(begin + out)
     assert 0 < len(entries) < 40
     assert f"stopped after {len(entries)} of 40" in said.decode()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="asks Linux which signals a process blocks"
+)
+def test_ctrl_c_waits_until_a_process_has_begun(folder: Path) -> None:
+    """Else each that is still importing would print where it was."""
+    (source,) = inputs.sources([str(folder / "scans" / "p1.png")])
+    pool = reading._pool(reading.Settings(mode="one"), 1)
+    try:
+        future = reading._given(pool, reading.Job(next(iter(inputs.tasks(source)))))
+        (process,) = pool._processes
+        status = Path(f"/proc/{process}/status").read_text()
+        assert future.result()["results"]
+    finally:
+        pool.shutdown()
+    blocked = int(re.search(r"^SigBlk:\s*(\w+)$", status, re.M)[1], 16)  # type: ignore[index]
+    assert blocked >> (signal.SIGINT - 1) & 1
+
+
+def test_closed_standard_output_is_named(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "netsuke", "read", "scans/p1.png"],
+        cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(1),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert re.fullmatch(r"netsuke: standard output is closed.*\n", done.stderr)
+
+
+def test_a_number_may_be_sure_and_a_digit_of_it_not() -> None:
+    digits = [
+        {"digit": "9", "state": "digit"},
+        {"digit": ".", "state": "digit"},
+        {"digit": "0", "state": "unsure"},
+    ]
+    result = {"text": "9.0", "confidence": 0.95, "state": "unsure", "digits": digits}
+    lines = answers.Lines(boxes=False, alternatives=False)
+    assert lines._line(result) == "9.0  95.0% sure, unsure of 0"
 
 
 def test_thresholds_for_a_promised_error() -> None:

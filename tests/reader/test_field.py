@@ -160,6 +160,31 @@ def test_nonsense_is_an_option_error(wrong):
         Field(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"length": 4, "pattern": r"\d{5}"}, r"length 4 and pattern \\d\{5\}"),
+        ({"length": 5, "checksum": "isbn"}, "length 5 and checksum isbn"),
+        ({"length": 2, "range": "100..200"}, "length 2 and range 100..200"),
+    ],
+)
+def test_demands_that_no_number_meets_are_told(given, said):
+    with pytest.raises(OptionError, match=f"no number has {said}"):
+        Field(**given)
+    for name, one in given.items():
+        Field(**{name: one})
+
+
+@given(st.integers(1, 6), st.integers(0, 99_999), st.integers(0, 99_999))
+def test_demands_that_numbers_meet_are_taken(length, a, b):
+    low, high = sorted((a, b))
+    if low < 10**length:
+        Field(length=length, range=(low, high))
+    else:
+        with pytest.raises(OptionError):
+            Field(length=length, range=(low, high))
+
+
 # --- sums --------------------------------------------------------------------------------------------
 
 

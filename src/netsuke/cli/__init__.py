@@ -15,7 +15,9 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 INTERRUPTED = 130
-STOPPED = "netsuke: stopped; what was finished is kept, and the same command goes on from there"
+STOPPED = "netsuke: stopped"
+GOES_ON = "; what was finished is kept, and the same command goes on from there"
+RESUMED = "shrink", "train", "tune", "compress", "compare"  # verbs that do
 
 
 def _version(value: bool) -> None:
@@ -83,8 +85,15 @@ def _build() -> typer.Typer:
     return app
 
 
+def _stopped() -> str:
+    return STOPPED + GOES_ON * any(verb in sys.argv[1:2] for verb in RESUMED)
+
+
 def main() -> None:
     """Run one verb: exit 0 on success, 2 on bad usage or bad input (one line says which), 1 on failure."""
+    if sys.stdout is None:
+        print("netsuke: standard output is closed; it may go to a file, or to /dev/null", file=sys.stderr)
+        sys.exit(2)
     try:
         _build()()
     except NetsukeError as error:
@@ -95,10 +104,10 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer has caught the Ctrl-C
-            print(STOPPED, file=sys.stderr)
+            print(_stopped(), file=sys.stderr)
         raise
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+        print(_stopped(), file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)

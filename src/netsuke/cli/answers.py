@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Lines:
             parts = ["no digit" + guess * (first["confidence"] >= WORTH)]
         else:
             parts = [f"{result['text']}  {result['confidence']:.1%} sure"]
-            parts += [state] if state != "digit" else []
+            parts += [_doubt(digits, state)] if state != "digit" else []
             if len(digits) == 1:
                 parts.append(f"then {first['runner_up']} at {first['runner_up_confidence']:.1%}")
             elif self.alternatives:
@@ -96,6 +96,12 @@ class Table:
                 write_whole(Path(self.path), self.out.getvalue().encode("utf-8", errors="surrogateescape"))
             except OSError as error:
                 raise OptionError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def _doubt(digits: Sequence[Entry], state: str) -> str:
+    """What of a number is not accepted: a number may be sure enough as a whole, and a digit of it not."""
+    doubtful = [d["digit"] for d in digits if d.get("state", "digit") != "digit"]
+    return f"unsure of {', '.join(doubtful)}" if len(digits) > 1 and doubtful else state
 
 
 def _where(box: Any) -> str:

@@ -36,14 +36,15 @@ def clear_work(folder: Path) -> None:
             left.rmdir()
 
 
-def check_out(out: Path) -> None:
-    """Fail before hours of training rather than after: the folder, or the one to make it in, must take files."""
+def check_out(out: Path, name: str = "model.netsuke") -> None:
+    """Fail before hours of training rather than after: the folder, or the one to make it in, must take files. `name`
+    is that of a file for one who gave a folder."""
     import os
 
     if out.suffix in (".onnx", ".tflite"):
         raise OptionError(f"{out}: netsuke export writes {out.suffix} files; name a .netsuke file here")
     if out.is_dir():
-        raise OptionError(f"{out} is a folder; name a file, such as {out / 'model.netsuke'}")
+        raise OptionError(f"{out} is a folder; name a file, such as {out / name}")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     try:
         probe = folder / f".netsuke-{os.getpid()}"

@@ -116,7 +116,7 @@ def read(
     if one and settings.field:
         raise OptionError(f"--{next(iter(settings.field))} is of numbers: leave out --one")
     if csv and csv != inputs.STDIN:
-        check_out(Path(csv))
+        check_out(Path(csv), "numbers.csv")
         if Path(csv).resolve() in reading.read_from(found):
             raise OptionError(f"--csv {csv} is one of the images: name another file")
         if overlay is not None and Path(csv).resolve() == overlay.resolve():

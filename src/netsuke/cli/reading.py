@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from netsuke.cli import console
 from netsuke.cli.inputs import SUFFIXES, Source, Task, tasks
 from netsuke.errors import OptionError
 
@@ -323,7 +324,7 @@ def _shared(line: Iterable[Job], settings: Settings, jobs: int) -> Iterator[Entr
     try:
         while True:
             for job in islice(line, AHEAD * jobs - len(waiting)):
-                waiting.append((job, pool.submit(_work, job)))
+                waiting.append((job, _given(pool, job)))
             if not waiting:
                 return
             job, future = waiting.popleft()
@@ -334,16 +335,22 @@ def _shared(line: Iterable[Job], settings: Settings, jobs: int) -> Iterator[Entr
                 yield _alone(job, settings)
                 pool = _pool(settings, jobs)
                 again = [late for late, _ in waiting]
-                waiting = deque((late, pool.submit(_work, late)) for late in again)
+                waiting = deque((late, _given(pool, late)) for late in again)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _given(pool: ProcessPoolExecutor, job: Job) -> Future[Entry]:
+    """The job's answer to come. A process that this starts inherits that Ctrl-C waits, until it knows to ignore it."""
+    with console.whole():
+        return pool.submit(_work, job)
 
 
 def _alone(job: Job, settings: Settings) -> Entry:
     """The job in a process of its own, which it may kill."""
     with _pool(settings, 1) as pool:
         try:
-            return pool.submit(_work, job).result()
+            return _given(pool, job).result()
         except BrokenProcessPool:
             error = f"{job.task.label}: reading it ended the process; it may need more memory than there is"
             return {"file": job.task.name, "results": [], "error": error}

@@ -134,3 +134,18 @@ class All:
 
     def accepts(self, state: Any) -> bool:
         return all(part.accepts(old) for part, old in zip(self.parts, state, strict=True))
+
+
+def is_empty(automaton: Automaton, symbols: str, most: int = 20_000) -> bool:
+    """Whether an automaton accepts no text of these symbols; False, too, where `most` states do not tell."""
+    ahead = list(automaton.starts())
+    seen = set(ahead)
+    while ahead and len(seen) < most:
+        state = ahead.pop()
+        if automaton.accepts(state):
+            return False
+        for after in (automaton.step(state, symbol) for symbol in symbols):
+            if after is not None and after not in seen:
+                seen.add(after)
+                ahead.append(after)
+    return not ahead

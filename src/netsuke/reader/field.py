@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from netsuke.errors import OptionError, typed
-from netsuke.reader.automata import All, Between, Length, Without
+from netsuke.reader.automata import All, Between, Length, Without, is_empty
 from netsuke.reader.checksums import checksum
 from netsuke.reader.lattice import Anything, Automaton
 from netsuke.reader.pattern import Pattern
 
-SEPARATORS = ".,-"
+DIGITS, SEPARATORS = "0123456789", ".,-"
+CONSTRAINTS = "length", "pattern", "range", "checksum"
+LONGEST = 60  # digits of a number
 LAST = "last"
 
 
@@ -37,6 +39,9 @@ class Field:
     def __post_init__(self) -> None:
         self.automaton(1)
         self.total  # noqa: B018  # both raise where something is wrong
+        given = [f"{name} {value}" for name in CONSTRAINTS if (value := getattr(self, name)) is not None]
+        if len(given) > 1 and is_empty(self.automaton(LONGEST), DIGITS + SEPARATORS):
+            raise OptionError(f"no number has {' and '.join(given)}: leave one out or change it")
 
     def automaton(self, longest: int) -> Automaton:
         """What texts of at most `longest` digits it admits."""
