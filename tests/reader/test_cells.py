@@ -82,6 +82,14 @@ def test_in_a_square_grid_each_cell_holds_a_number_however_large(side):
     assert len(lines.numbers(filled(3, 3, 35), walls=grid(3, 3))) < 9
 
 
+@pytest.mark.parametrize(("side", "small"), [(9, True), (14, False)])
+def test_a_grid_up_to_the_edges_is_a_puzzle_if_it_is_small(side, small):
+    stand, signs = grid(side, side), filled(side, side, 35)
+    assert len(lines.numbers(signs, walls=stand)) == side**2
+    stand[:20], stand[-20:] = stand[20], stand[20]
+    assert len(lines.numbers(signs, walls=stand)) == (side**2 if small else side)
+
+
 def test_a_grid_of_uneven_columns_is_no_puzzle():
     stand = grid(6, 6)
     stand[:, 66], stand[:, 60] = stand[:, 60].copy(), False

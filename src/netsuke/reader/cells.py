@@ -15,6 +15,7 @@ PAIRS = 3  # boxes of a field, at least, that stand apart
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 POSTED = 2.6  # of the page's usual height: higher walls are no posts of a single field
 ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
+LARGEST = 10  # lines of a puzzle that may reach the image's edges
 GRID, ALIKE = 4, 0.12  # cells to each side of a puzzle, at least; logarithm of its sides' ratio, at most
 WITHIN = np.array([0.25, 0.5, 0.75])  # of a piece's height: where the walls of its cell are looked for
 BEYOND = 0.8  # of its height: a wall that goes on reaches as far above or below it; posts of a single field end before
@@ -53,7 +54,7 @@ def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Which points, float [n, 1] both, lie in a square grid of as many cells to each side, bool [n, 1]: lines evenly
-    apart, as high as all of them are wide."""
+    apart, as high as all of them are wide. If they are many, and reach both edges of the image, it is squared paper."""
     out = np.zeros(len(down), bool)
     for i, (y, x) in enumerate(zip(down[:, 0].astype(int), across[:, 0], strict=True)):
         row = label[min(y, len(label) - 1)]
@@ -66,8 +67,9 @@ def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np
         own = next((part for part in parts if part[0] < x < part[-1]), begins[:0])
         if len(own) <= GRID or np.abs(np.diff(own) / cell - 1).mean() > UNEVEN:
             continue
-        high = float(np.median(np.diff(ends[row[own]])))
-        out[i] = abs(np.log(high / (own[-1] - own[0]))) < ALIKE
+        top, foot = np.median(ends[row[own]], 0)
+        framed = len(own) <= LARGEST or (top > 0 and foot < len(label))
+        out[i] = framed and abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
     return out[:, None]
 
 

@@ -18,6 +18,7 @@ BAR = 7  # widths of what is a bar
 LONGEST = 1.8  # of the median height of the page's signs: a longer bar is none of them
 SLENDER = 0.35  # of its height: the widest upright stroke
 DOT = 0.7  # of the square of a stroke's breadth: the area of a full stop, at least
+ABOUT = 0.12  # of a number's height: how far below its foot, and half of how far above, full stops lie
 PATH = 2.5  # heights: how long the strokes of most signs are
 HAIR, FEW = 0.5, 6  # of the width of strokes that is none, and of how many signs that is told
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
@@ -302,8 +303,9 @@ def _off(boxes: np.ndarray, box: Iterable[float]) -> tuple[np.ndarray, np.ndarra
     return aside, np.maximum(boxes[:, 1] - middle, middle - (boxes[:, 1] + boxes[:, 3])).clip(0)
 
 
-def _dirt(signs: np.ndarray, height: float) -> float:
-    """The area below which ink is dirt beside signs, int [n, 5], of a height: a pen's dot is as broad as its stroke."""
+def _dot(signs: np.ndarray, height: float) -> float:
+    """The area of a full stop beside signs, int [n, 5], of a height, at least: of a fine pen it is smaller than dirt
+    elsewhere."""
     stroke = float(np.median(signs[:, 4] / (PATH * signs[:, 3])))
     return min(SPECK * height**2, DOT * stroke**2)
 
@@ -312,14 +314,16 @@ def _with_small(stats: np.ndarray, found: list[Number]) -> list[Number]:
     """Give each small piece to the number it lies nearest to, if it lies beside one."""
     taken = {int(i) for number in found for i in number.members}
     extra: list[list[int]] = [[] for _ in found]
-    boxes = np.array([(*number.box, number.height) for number in found], float)
-    dirt = np.array([_dirt(stats[number.members], number.height) for number in found])
+    boxes = np.array([(*number.box, number.height) for number in found], float).reshape(-1, 5)
+    dots = np.array([_dot(stats[number.members], number.height) for number in found])
+    foot, dirt = boxes[:, 1] + boxes[:, 3], SPECK * boxes[:, 4] ** 2
     for i in range(len(stats)) if found else ():
         if i in taken:
             continue
         aside, out = _off(boxes, stats[i, :4])
         far = np.maximum(aside, 2 * out) / boxes[:, 4]
-        far[stats[i, 4] < dirt] = np.inf
+        over = (foot - stats[i, 1] - stats[i, 3] / 2) / boxes[:, 4]
+        far[stats[i, 4] < np.where((over > -ABOUT) & (over < 2 * ABOUT), dots, dirt)] = np.inf
         best = int(far.argmin())
         if far[best] <= REACH:
             extra[best].append(i)
