@@ -33,6 +33,15 @@ def test_large_thin_digits_among_small_print_are_no_stamps():
     assert [12, 13] in found(*words, *large)
 
 
+@pytest.mark.parametrize(
+    ("y", "area", "kept"), [(106, 10, True), (60, 10, False), (106, 4, False), (60, 40, True)]
+)
+def test_a_fine_pen_makes_small_full_stops(y, area, kept):
+    """As broad as its stroke, 3 pixels, and at the foot; elsewhere so little ink is dirt."""
+    large = [[20 + 70 * i, 20, 50, 90, 3 * 225] for i in range(3)]
+    assert found(*large, [75, y, 3, 4, area]) == [[0, 1, 2, *([3] if kept else [])]]
+
+
 def test_small_pieces_beside_a_number_are_its_own():
     pieces = [*digits(20, 20, 3), [102, 46, 5, 5, 20]]
     assert found(*pieces) == [[0, 1, 2, 3]]
