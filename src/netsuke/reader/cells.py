@@ -94,7 +94,7 @@ def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     gap = round(usual)
     padded = np.pad(walls.view(np.uint8), ((gap, gap), (0, 0)))  # closing fills up to a border
     whole = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((gap | 1, 3), np.uint8))
-    found = cv2.connectedComponentsWithStats(whole, connectivity=8)[2][1:].astype(int)
+    found = pieces(whole)[1]
     found[:, 1] -= gap
     found = found[(found[:, 3] > usual) & (found[:, 3] < POSTED * usual)]
     return found[fences(found, stats)[1]]
