@@ -231,18 +231,21 @@ def once(frames: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     That is the sum over all frames in which it may begin and end; before and behind it is none. -inf is less than any
     number can tell.
     """
-    chance = np.exp(frames)
+    chance, long = np.exp(frames), last - first
+    order = np.argsort(-long, kind="stable")  # the longest first: those that go on are a slice of all
+    begin, going = first[order], np.searchsorted(-long[order], -np.arange(long.max(initial=0)), "left")
     ahead = np.ones((len(first), 1))  # none so far; then in the sign, and behind it
     within, behind = np.zeros((2, len(first), frames.shape[1] - 1))
-    for step in range(int((last - first).max(initial=0))):
-        at = np.flatnonzero(first + step < last)
-        part = chance[first[at] + step]
+    for step, count in enumerate(going.tolist()):
+        part = chance[begin[:count] + step]
         sign, none = part[:, :-1], part[:, -1:]
-        behind[at] = (behind[at] + within[at]) * none
-        within[at] = (within[at] + ahead[at]) * sign
-        ahead[at] *= none
+        behind[:count] = (behind[:count] + within[:count]) * none
+        within[:count] = (within[:count] + ahead[:count]) * sign
+        ahead[:count] *= none
+    found = np.empty_like(within)
     with np.errstate(divide="ignore"):
-        return np.log(within + behind)
+        found[order] = np.log(within + behind)
+    return found
 
 
 def spelling(scans: Sequence[Scan], texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
