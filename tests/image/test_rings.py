@@ -112,7 +112,10 @@ def test_a_stamp_goes_that_touches_a_number(drawn):
         page("8", 2.4),
         page("60", 2.4, 9),
         np.maximum(page(""), ring((26, 30))),  # around nothing
-        np.maximum(page("/"), ring((18, 23))),  # a 0 with a stroke through it
+        np.maximum(page("/"), ring((18, 23))),  # a 0 with a stroke through it,
+        cv2.line(
+            np.maximum(page(""), ring((22, 29), thick=5)), (340, 124), (320, 176), 255, 5
+        ),  # and a larger one
         np.maximum(
             page("7", others=0), cv2.line(ring((17, 17), at=(380, AT[1])), (380, 138), (380, 162), 255, 3)
         ),

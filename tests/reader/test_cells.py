@@ -90,6 +90,29 @@ def test_a_grid_up_to_the_edges_is_a_puzzle_if_it_is_small(side, small):
     assert len(lines.numbers(signs, walls=stand)) == (side**2 if small else side)
 
 
+def test_in_a_puzzle_room_does_not_matter():
+    """Signs may touch its lines: some of these are higher than its cells."""
+    signs = filled(6, 6, 39)
+    signs[::2, 3] = 44
+    assert len(lines.numbers(signs, walls=grid(6, 6))) == 36
+
+
+@pytest.mark.parametrize("missing", ["left", "right", "both"])
+def test_a_puzzle_cut_at_its_outer_lines_is_one(missing):
+    stand = grid(6, 6)[20:-20, 20:-20]
+    signs = filled(6, 6, 36) - [20, 20, 0, 0, 0]
+    if missing != "right":
+        stand[:, :2] = False
+    if missing != "left":
+        stand[:, -2:] = False
+    assert len(lines.numbers(signs, walls=stand)) == 36
+
+
+def test_fields_close_below_each_other_have_posts_of_their_own():
+    stand, signs = grid(8, 3, 50, gap=6), filled(8, 3, 30, cell=50, gap=6)
+    assert len(cells.posts(signs, stand)) == 27
+
+
 def test_a_grid_of_uneven_columns_is_no_puzzle():
     stand = grid(6, 6)
     stand[:, 66], stand[:, 60] = stand[:, 60].copy(), False

@@ -33,6 +33,13 @@ def test_large_thin_digits_among_small_print_are_no_stamps():
     assert [12, 13] in found(*words, *large)
 
 
+def test_what_is_left_of_a_frame_ties_no_digits():
+    left = [10, 10, 66, 400, 3000]  # its side, and a stroke that lies on it
+    column = [row for i in range(5) for row in digits(40, 20 + 80 * i, 1)]
+    others = [row for i in range(4) for row in digits(200, 20 + 80 * i, 4)]
+    assert all([i] in found(*column, *others, left) for i in range(5))
+
+
 @pytest.mark.parametrize(
     ("y", "area", "kept"), [(106, 10, True), (60, 10, False), (106, 4, False), (60, 40, True)]
 )

@@ -27,6 +27,7 @@ Entry = dict[str, Any]  # what --json says of one page
 Mode = Literal["auto", "one", "all"]
 WORTH = 2.0  # seconds of work that must be left for processes to be started
 TRIED = 0.5  # seconds after which that is judged
+PART = 0.85  # of an image's ink: a digit that is lower is a part of it
 CROP = 0.3  # of an image's height: one sign that high is a crop's
 DRAWN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what every OpenCV writes
 FILES = {
@@ -140,13 +141,17 @@ class Worker:
         return [reading for reading in found if not reading.blank]
 
     def _crop(self, pixels: np.ndarray, found: list[Reading]) -> bool:
-        """Whether an image holds one sign that fills it: no second digit was found, and its ink is CROP as high."""
+        """Whether an image holds one sign that fills it: no second digit was found, and its ink is CROP as high; and
+        no digit was accepted that is but a part of it, as one in a ring is."""
         from netsuke.image import find_ink
 
-        if sum(len(reading.digits) for reading in found) > 1:
+        digits = [digit for reading in found for digit in reading.digits]
+        if len(digits) > 1:
             return False
         ink = find_ink(pixels)
-        return ink is not None and ink.box[3] >= CROP * pixels.shape[0] and ink.box[2] <= 1.5 * ink.box[3]
+        if ink is None or ink.box[3] < CROP * pixels.shape[0] or ink.box[2] > 1.5 * ink.box[3]:
+            return False
+        return not any(digit.state == "digit" and digit.box[3] < PART * ink.box[3] for digit in digits)
 
     def _plain(self, reading: Reading) -> Entry:
         from netsuke.image import masks

@@ -45,6 +45,8 @@ EDGE = 1.0  # pixels of a ring's blurred edge
 BEYOND = 1.5  # pixels by which ink goes on to one side of the ring, where a stroke leaves it
 HELD = 0.35  # of a ring's height: as high is what it is drawn around,
 INNER = 0.5  # and lies within so much of it
+STRAIGHT, SLIM = 0.4, 0.06  # of a ring's thickness, and of its length: how far a slash strays from straight,
+SPANNED = 0.7  # and of the ring's radius: where it ends
 OTHER = 0.65, 1.15  # of a stamp's height: what it touches is lower, or a larger ring
 LEFT = 0.12  # of its shorter radius: what lies as near to a ring, all of it, is its own
 
@@ -255,7 +257,7 @@ def _along(
     if thick > (THICK if sure else THIN) * ellipse.narrow:
         return None
     reach = thick / 2 + BEYOND
-    inwards, outwards = (path - lower) * step > reach, (upper - path) * step > reach
+    inwards, outwards = (path - lower) * step > reach, (upper - 1 - path) * step > reach
     wide = 1 + int(thick / (2 * np.pi * ellipse.narrow / ANGLES))
     crossed = (inwards & _spread(outwards, wide)) | (outwards & _spread(inwards, wide))
     own = inked & ~crossed
@@ -335,14 +337,17 @@ def _mask(
     import cv2
 
     y, x = np.nonzero(ink)
-    off, own, share = ring.off(np.stack([x, y], 1) + corner + 0.5)
+    points = np.stack([x, y], 1) + corner + 0.5
+    off, own, share = ring.off(points)
     edge = ring.thick / 2 + EDGE
     mask, within, core, outside, far = np.zeros((5, *ink.shape), np.uint8)
     mask[y, x], within[y, x], core[y, x] = own, off < -edge, share < INNER
     outside[y, x], far[y, x] = off > edge, off > HALF * usual
-    held, beside = _highest(within, core), _highest(outside, far)
+    inner = _reaching(within, core)
+    held, beside = _height(inner), _height(_reaching(outside, far))
     high = ring.ellipse.high
-    drawn = held >= HELD * high
+    slashed = high < STAMP * usual and _is_crossed(ring, points[inner[y, x]])
+    drawn = held >= HELD * high and not slashed
     stamped = sure and high > STAMP * usual and max(held, beside) > HALF * usual
     if not drawn and (not stamped or OTHER[0] * high < beside < OTHER[1] * high):
         return None
@@ -356,11 +361,33 @@ def _mask(
     return taken
 
 
-def _highest(part: np.ndarray, core: np.ndarray) -> int:
-    """Height of the highest piece of a mask, uint8 [h, w], that has pixels of another."""
+def _is_crossed(ring: _Ring, points: np.ndarray) -> bool:
+    """Whether what lies within a ring, points float [n, 2], is a straight stroke from side to side, as within a 0 with
+    a slash."""
+    radius = ring.ellipse.polar(points)[1]
+    core = points[radius < SPANNED]  # where it meets the ring it is broader
+    if len(core) < 2:
+        return False
+    spread, axes = np.linalg.eigh(np.cov(core.T))
+    along = (points - core.mean(0)) @ axes[:, 1]
+    ends = radius[[int(along.argmin()), int(along.argmax())]]
+    strayed = np.sqrt(max(spread[0], 0))
+    return bool(strayed < min(STRAIGHT * ring.thick, SLIM * np.ptp(along)) and ends.min() > SPANNED)
+
+
+def _reaching(part: np.ndarray, core: np.ndarray) -> np.ndarray:
+    """The highest piece of a mask, uint8 [h, w], that has pixels of another: bool [h, w]."""
     import cv2
 
     count, label, boxes, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
     own = np.bincount(label[core > 0], minlength=count) > 0
     own[0] = False
-    return int(boxes[own, 3].max(initial=0))
+    if not own.any():
+        return np.zeros(part.shape, bool)
+    chosen: np.ndarray = label == int(np.where(own, boxes[:, 3], -1).argmax())
+    return chosen
+
+
+def _height(mask: np.ndarray) -> int:
+    rows = np.flatnonzero(mask.any(1))
+    return int(rows[-1] - rows[0] + 1) if len(rows) else 0

@@ -16,6 +16,8 @@ UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 POSTED = 2.6  # of the page's usual height: higher walls are no posts of a single field
 ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
 LARGEST = 10  # lines of a puzzle that may reach the image's edges
+APART = 1.5  # cells between two lines, from which they are of two grids
+RIM = 0.2  # of a cell: how much more or less lies between a puzzle's last line and the image's edge
 GRID, ALIKE = 4, 0.12  # cells to each side of a puzzle, at least; logarithm of its sides' ratio, at most
 WITHIN = np.array([0.25, 0.5, 0.75])  # of a piece's height: where the walls of its cell are looked for
 BEYOND = 0.8  # of its height: a wall that goes on reaches as far above or below it; posts of a single field end before
@@ -39,7 +41,7 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     room = right - left
     puzzle = _in_puzzle(label, ends, y + h / 2, middle)
     table = (on | np.isinf(places)).all(1, keepdims=True) | (room > WIDE * usual)
-    roomy = (room > np.where(puzzle, 1.0, ROOMY) * usual) & table
+    roomy = puzzle | ((room > ROOMY * usual) & table)
     # [n, n]: the middle of the second lies behind the cell of the first, and that of the first before the second's
     past = (right < middle.T) & (middle < left.T)
     return (past | past.T) & roomy & roomy.T
@@ -54,22 +56,28 @@ def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Which points, float [n, 1] both, lie in a square grid of as many cells to each side, bool [n, 1]: lines evenly
-    apart, as high as all of them are wide. If they are many, and reach both edges of the image, it is squared paper."""
+    apart, as high as all of them are wide. If they are many, and reach both edges of the image, it is squared paper.
+    """
     out = np.zeros(len(down), bool)
     for i, (y, x) in enumerate(zip(down[:, 0].astype(int), across[:, 0], strict=True)):
         row = label[min(y, len(label) - 1)]
-        begins = np.flatnonzero((row[1:] > 0) & (row[1:] != row[:-1])) + 1
-        gaps = np.diff(begins)
-        if len(gaps) < GRID:
+        lines = np.flatnonzero((row[1:] > 0) & (row[1:] != row[:-1])) + 1
+        if len(lines) < GRID:
             continue
-        cell = float(np.median(gaps))
-        parts = np.split(begins, np.flatnonzero(gaps > 1.5 * cell) + 1)
-        own = next((part for part in parts if part[0] < x < part[-1]), begins[:0])
-        if len(own) <= GRID or np.abs(np.diff(own) / cell - 1).mean() > UNEVEN:
-            continue
-        top, foot = np.median(ends[row[own]], 0)
-        framed = len(own) <= LARGEST or (top > 0 and foot < len(label))
-        out[i] = framed and abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
+        cell = float(np.median(np.diff(lines)))
+        top, foot = np.median(ends[row[lines]], 0)
+        # a picture cut at the outer lines may lack them
+        edges = [
+            at for at, last in ((0, lines[0]), (len(row), lines[-1])) if abs(abs(at - last) / cell - 1) < RIM
+        ]
+        for more in ([], edges[:1], edges[1:], edges):
+            every = np.sort(np.append(lines, more))
+            grids = np.split(every, np.flatnonzero(np.diff(every) > APART * cell) + 1)
+            own = next((grid for grid in grids if grid[0] < x < grid[-1]), every[:0])
+            if len(own) <= GRID or np.abs(np.diff(own) / cell - 1).mean() > UNEVEN:
+                continue
+            framed = len(own) <= LARGEST or (top > 0 and foot < len(label))
+            out[i] |= framed and abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
     return out[:, None]
 
 
@@ -94,10 +102,20 @@ def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     gap = round(usual)
     padded = np.pad(walls.view(np.uint8), ((gap, gap), (0, 0)))  # closing fills up to a border
     whole = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((gap | 1, 3), np.uint8))
-    found = pieces(whole)[1]
-    found[:, 1] -= gap
-    found = found[(found[:, 3] > usual) & (found[:, 3] < POSTED * usual)]
-    return found[fences(found, stats)[1]]
+    found = np.zeros((0, 5), int)
+    for some in (padded, whole):  # fields close below each other would be closed to one
+        more = pieces(some)[1] - [0, gap, 0, 0, 0]
+        more = more[(more[:, 3] > usual) & (more[:, 3] < POSTED * usual)]
+        more = more[fences(more, stats)[1]]
+        found = np.concatenate([found, more[~_covered(more, found)]])
+    return found
+
+
+def _covered(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which pieces, int [n, 5], share rows and columns with one of others: bool [n]."""
+    x, y, w, h, _ = (some[:, k, None] for k in range(5))
+    left, top, wide, high, _ = others.T
+    return ((left < x + w) & (left + wide > x) & (top < y + h) & (top + high > y)).any(1)
 
 
 def fences(

@@ -31,6 +31,7 @@ SLIM = 0.5  # of its box that its ink covers, at most
 BENT = 0.1  # of its width by which it strays from straight, at most
 TALLER, NEXT = 1.25, 1.6  # its height by that of what stands beside it; how far off that is, at most
 OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
+TOWERING = 4.0  # of it: higher and hollow is what is left of a frame, whatever its width
 HUGE = 3.0  # times the median: higher ones, a desk's edge, say no more of what is usual
 HELD = 0.3  # of a frame's height: what it holds is as high, at least
 FULL = 0.4  # of a frame's box that its ink covers, at most
@@ -193,14 +194,15 @@ def _cut(stats: np.ndarray, group: np.ndarray, slashes: np.ndarray) -> list[np.n
 
 
 def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
-    """Which pieces are mostly empty, and far larger than the signs of the page or two within them: bool [n]."""
+    """Which pieces are mostly empty, and far larger or higher than the signs of the page, or than two within them:
+    bool [n]."""
     if not len(stats):
         return np.zeros(0, bool)
     _, _, w, h, area = stats.T.astype(float)
     held = within & (OUTSIZED * h < np.minimum(w, h)[:, None])
     drawn = area < SOLID * w * h
     usual = usual_height(h[drawn] if drawn.any() else h)
-    large = (np.minimum(w, h) > OUTSIZED * usual) | (held.sum(1) > 1)
+    large = (np.minimum(w, h) > OUTSIZED * usual) | (h > TOWERING * usual) | (held.sum(1) > 1)
     return large & (area < HOLLOW * w * h)
 
 
