@@ -374,6 +374,15 @@ def test_ctrl_c_waits_until_a_process_has_begun(folder: Path) -> None:
     assert blocked >> (signal.SIGINT - 1) & 1
 
 
+def test_a_digit_in_a_ring_is_read_as_a_page(tmp_path: Path, netsuke_cli: Any) -> None:
+    """It fills the picture only with the ring: as a crop it would be no digit."""
+    image = np.full((240, 240), 235, np.uint8)
+    cv2.putText(image, "7", (96, 150), cv2.FONT_HERSHEY_SIMPLEX, 3, 40, 7)
+    cv2.ellipse(image, (122, 115), (68, 78), 10, 0, 360, 60, 5)
+    save(tmp_path / "ring.png", image)
+    assert re.match(r"ring\.png: 7  \d+\.\d% sure", netsuke_cli("read", "ring.png", cwd=tmp_path).stdout)
+
+
 def test_closed_standard_output_is_named(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "netsuke", "read", "scans/p1.png"],

@@ -15,7 +15,7 @@ PAIRS = 3  # boxes of a field, at least, that stand apart
 UNEVEN = 0.08  # of a cell: how far they are off even spacing, on average
 POSTED = 2.6  # of the page's usual height: higher walls are no posts of a single field
 ROOMY = 1.25  # of the page's usual height: a cell as wide holds a number of its own; of squared paper they are narrower
-LARGEST = 10  # lines of a puzzle that may reach the image's edges
+LARGEST = 10  # lines of a puzzle, at most
 APART = 1.5  # cells between two lines, from which they are of two grids
 RIM = 0.2  # of a cell: how much more or less lies between a puzzle's last line and the image's edge
 GRID, ALIKE = 4, 0.12  # cells to each side of a puzzle, at least; logarithm of its sides' ratio, at most
@@ -56,8 +56,7 @@ def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Which points, float [n, 1] both, lie in a square grid of as many cells to each side, bool [n, 1]: lines evenly
-    apart, as high as all of them are wide. If they are many, and reach both edges of the image, it is squared paper.
-    """
+    apart, as high as all of them are wide. If they are many, it is squared paper."""
     out = np.zeros(len(down), bool)
     for i, (y, x) in enumerate(zip(down[:, 0].astype(int), across[:, 0], strict=True)):
         row = label[min(y, len(label) - 1)]
@@ -74,10 +73,8 @@ def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np
             every = np.sort(np.append(lines, more))
             grids = np.split(every, np.flatnonzero(np.diff(every) > APART * cell) + 1)
             own = next((grid for grid in grids if grid[0] < x < grid[-1]), every[:0])
-            if len(own) <= GRID or np.abs(np.diff(own) / cell - 1).mean() > UNEVEN:
-                continue
-            framed = len(own) <= LARGEST or (top > 0 and foot < len(label))
-            out[i] |= framed and abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
+            if GRID < len(own) <= LARGEST and np.abs(np.diff(own) / cell - 1).mean() < UNEVEN:
+                out[i] |= abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
     return out[:, None]
 
 
