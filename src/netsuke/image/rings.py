@@ -23,21 +23,22 @@ TALL = 1.6  # of it: as high a piece is looked at even if it is not round
 ARC = 0.85  # of a ring's height: a piece of one that lines were cut out of
 LONGEST = 3.5  # of its shorter side: a ring's longer side
 FILLED = 0.5  # of its box that a piece with a ring covers, at most
-ROUND = 0.75  # of the angles around a round piece's middle to which it has ink near its box
+ROUND, OUT = 0.75, 0.7  # of the sectors around a round piece's middle that have ink; so far out, of its box
 SQUARE = 0.9  # of its longer side: of a shorter one a piece's ring may be no circle
 POINTS, VOTERS = 128, 64  # of a piece, that are looked at, and that choose between ellipses
 TRIALS, BEST = 250, 10  # ellipses tried on a piece, and those that all its points are asked for
-WIDEST = 1.6  # of a piece: its ellipse
+WIDEST = 1.6  # of a piece: its ellipse, at most
+CHANGED = 1.6  # times: by how much an ellipse fitted again may be smaller or larger
 SECTORS = 24  # in which an ellipse is asked for ink
 CLOSE = 0.1  # of its radius: how far a point of an ellipse lies from it
 SEEN = 0.65  # of these that have some, at least
-HALF = (
-    0.5  # of the angles to which a ring lies in the image, and is crossed by nothing; and of a sign's height
-)
+VISIBLE = 0.5  # of the angles to which a ring lies in the image, at least,
+OWN = 0.5  # and has ink that is no stroke's that crosses it
 ANGLES = 72
 RADII = np.linspace(0.7, 1.3, 49)  # of the ellipse, between which a ring runs
 STEEP = 2  # steps of RADII from one angle to the next, at most,
-BEND = 0.1  # and what each costs: a pixel of ink gains 1
+BEND = 0.1  # and what each costs: a place on ink gains 1,
+ASTRAY = 0.05  # and one as far from the ellipse as that is large loses so much
 WHOLE = 0.84  # of the angles to which a ring has ink
 ROUGH, SMOOTH = 0.006, 0.004  # of its radius by which it changes from one angle to the next, on average
 THICK, THIN = 0.4, 0.25  # of a ring's shorter radius, at most
@@ -47,6 +48,7 @@ HELD = 0.35  # of a ring's height: as high is what it is drawn around,
 INNER = 0.5  # and lies within so much of it
 STRAIGHT, SLIM = 0.4, 0.06  # of a ring's thickness, and of its length: how far a slash strays from straight,
 SPANNED = 0.7  # and of the ring's radius: where it ends
+TOUCHING = 0.5  # of the page's usual height: as high is what a stamp touches, and as far out it goes
 OTHER = 0.65, 1.15  # of a stamp's height: what it touches is lower, or a larger ring
 LEFT = 0.12  # of its shorter radius: what lies as near to a ring, all of it, is its own
 
@@ -128,7 +130,7 @@ def _rings(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
         told = others if len(others) >= FEW else np.setdiff1d(signs, i)
         usual = usual_height(stats[told, 3]) if len(told) else 0.0
         if _is_likely(part, (ARC * LARGE if i in around else TALL) * usual):
-            ring = _ring(label, part, i + 1, usual, sure=len(others) >= FEW)
+            ring = _ring(label, part, i + 1, usual, known=len(others) >= FEW)
             found += [ring] if ring else []
     return found
 
@@ -149,12 +151,12 @@ def _points(label: np.ndarray, part: list[int], number: int) -> np.ndarray:
 def _is_round(points: np.ndarray, part: list[int]) -> bool:
     """Whether ink lies all around the middle of a piece's box: a cheap look."""
     off = 2 * (points - part[:2]) / part[2:4] - 1
-    angle = np.arctan2(*off[np.hypot(*off.T) > 0.7].T)
-    return len(np.unique(np.rint(angle * (12 / np.pi)) % 24)) >= ROUND * 24
+    angle = np.arctan2(*off[np.hypot(*off.T) > OUT].T)
+    return len(np.unique(np.rint(angle * (SECTORS / 2 / np.pi)) % SECTORS)) >= ROUND * SECTORS
 
 
 def _ring(
-    label: np.ndarray, part: list[int], number: int, usual: float, *, sure: bool
+    label: np.ndarray, part: list[int], number: int, usual: float, *, known: bool
 ) -> tuple[np.ndarray, tuple[int, int]] | None:
     """The ring of a piece: which pixels, bool [h, w], and its corner; None where it has none."""
     points = _points(label, part, number)
@@ -166,8 +168,8 @@ def _ring(
     left, top = np.maximum(best.middle - reach, 0).astype(int).tolist()
     right, foot = (best.middle + reach).astype(int).tolist()
     ink = label[top:foot, left:right] > 0
-    ring = _along(ink, (left, top), best, label.shape, sure=sure)
-    mask = None if ring is None else _mask(ink, (left, top), ring, usual, sure=sure)
+    ring = _along(ink, (left, top), best, label.shape, known=known)
+    mask = None if ring is None else _mask(ink, (left, top), ring, usual, known=known)
     return None if mask is None else (mask, (left, top))
 
 
@@ -220,7 +222,7 @@ def _ellipse(
     turn = (np.arange(SECTORS) + 0.5) * (2 * np.pi / SECTORS)
     rim = middle[:, None] + radius[:, None, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
     shown = _shown(rim @ shape.T, size)
-    seen = np.where(shown.mean(1) > HALF, (hit & shown).sum(1) / np.maximum(shown.sum(1), 1), 0.0)
+    seen = np.where(shown.mean(1) > VISIBLE, (hit & shown).sum(1) / np.maximum(shown.sum(1), 1), 0.0)
     worth = np.where(seen < SEEN, 0.0, seen + close.mean(1))
     k = int(worth.argmax())
     return float(worth[k]), _Ellipse(shape @ middle[k], radius[k] * shape)
@@ -235,33 +237,33 @@ def _close(points: np.ndarray, middle: np.ndarray, radius: np.ndarray) -> np.nda
 
 
 def _along(
-    ink: np.ndarray, corner: tuple[int, int], ellipse: _Ellipse, size: tuple[int, ...], *, sure: bool
+    ink: np.ndarray, corner: tuple[int, int], ellipse: _Ellipse, size: tuple[int, ...], *, known: bool
 ) -> _Ring | None:
     """The ring near an ellipse in `ink` bool [h, w] whose corner lies there in an image of that size; None where it has
-    gaps. It must be a better one where it is not `sure` that it is larger than signs are."""
+    gaps. It must be a better one where it is not `known`, by other pieces, how large signs are."""
     angles = np.arange(ANGLES)
     for again in range(2):
         polar = _sampled(ink, ellipse.place(angles[:, None], RADII), corner)  # [ANGLES, RADII]
         path = _path(polar)
         inked = polar[angles, path]
-        if inked.mean() < HALF:
+        if inked.mean() < OWN:
             return None
         ellipse = ellipse if again else _through(ellipse.place(angles[inked], RADII[path[inked]]), ellipse)
     shown = _shown(ellipse.place(angles, RADII[path]), size)
     rough = np.abs(np.diff(RADII[path], append=RADII[path[0]])).mean()
-    if shown.mean() < HALF or inked[shown].mean() < WHOLE or rough > (ROUGH if sure else SMOOTH):
+    if shown.mean() < VISIBLE or inked[shown].mean() < WHOLE or rough > (ROUGH if known else SMOOTH):
         return None
     step = (RADII[1] - RADII[0]) * np.hypot(*(ellipse.place(angles, 1.0) - ellipse.middle).T)  # pixels
     lower, upper = _run(polar, path)
     thick = float(np.median(((upper - lower) * step)[inked]))
-    if thick > (THICK if sure else THIN) * ellipse.narrow:
+    if thick > (THICK if known else THIN) * ellipse.narrow:
         return None
     reach = thick / 2 + BEYOND
     inwards, outwards = (path - lower) * step > reach, (upper - 1 - path) * step > reach
     wide = 1 + int(thick / (2 * np.pi * ellipse.narrow / ANGLES))
     crossed = (inwards & _spread(outwards, wide)) | (outwards & _spread(inwards, wide))
     own = inked & ~crossed
-    if own[shown].mean() < HALF:
+    if own[shown].mean() < OWN:
         return None
     half, width = thick / 2 / step, RADII[1] - RADII[0]
     inner = np.where(inwards, path - half, lower) * width + RADII[0]
@@ -276,8 +278,8 @@ def _through(points: np.ndarray, other: _Ellipse) -> _Ellipse:
 
     middle, sides, degrees = cv2.fitEllipseDirect(points.astype(np.float32))
     wide, high = np.array(sides) / 2
-    near = other.narrow / np.array([wide, high]).clip(1e-6).min()
-    if not 1 / WIDEST < near < WIDEST or not np.isfinite(middle).all():
+    ratio = other.narrow / np.array([wide, high]).clip(1e-6).min()
+    if not 1 / CHANGED < ratio < CHANGED or not np.isfinite(middle).all():
         return other
     turn = np.deg2rad(degrees)
     axes = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -296,7 +298,7 @@ def _path(polar: np.ndarray) -> np.ndarray:
     """The closed path through bool [ANGLES, RADII] along which most is set, as an index of each angle."""
     gain = polar.astype(np.float32)
     gain[:, 1:-1] = 0.5 * gain[:, 1:-1] + 0.25 * (gain[:, :-2] + gain[:, 2:])  # the middle of a stroke
-    gain -= 0.05 * np.abs(RADII - 1)
+    gain -= ASTRAY * np.abs(RADII - 1)
     count, wide = gain.shape
     totals = np.full((2 * count, wide + 2 * STEEP), -np.inf, np.float32)
     totals[0, STEEP:-STEEP] = gain[0]
@@ -306,7 +308,8 @@ def _path(polar: np.ndarray) -> np.ndarray:
             beside = np.maximum(totals[k - 1, STEEP - step :][:wide], totals[k - 1, STEEP + step :][:wide])
             best = np.maximum(best, beside - BEND * step)
         np.add(best, gain[k % count], out=totals[k, STEEP:-STEEP])
-    at, path = int(totals[-1].argmax()), np.zeros(count, int)
+    at, path = int(totals[-1].argmax()), np.zeros(count, int)  # places in `totals`, STEEP more than in RADII
+    # back from the end; of the two rounds that in the middle is kept
     for k in range(2 * count - 1, count // 2 - 1, -1):
         if k < count + count // 2:
             path[k % count] = at - STEEP
@@ -331,7 +334,7 @@ def _spread(angles: np.ndarray, by: int) -> np.ndarray:
 
 
 def _mask(
-    ink: np.ndarray, corner: tuple[int, int], ring: _Ring, usual: float, *, sure: bool
+    ink: np.ndarray, corner: tuple[int, int], ring: _Ring, usual: float, *, known: bool
 ) -> np.ndarray | None:
     """The ring's pixels, bool [h, w]; None where it is drawn around nothing."""
     import cv2
@@ -342,13 +345,13 @@ def _mask(
     edge = ring.thick / 2 + EDGE
     mask, within, core, outside, far = np.zeros((5, *ink.shape), np.uint8)
     mask[y, x], within[y, x], core[y, x] = own, off < -edge, share < INNER
-    outside[y, x], far[y, x] = off > edge, off > HALF * usual
+    outside[y, x], far[y, x] = off > edge, off > TOUCHING * usual
     inner = _reaching(within, core)
     held, beside = _height(inner), _height(_reaching(outside, far))
     high = ring.ellipse.high
     slashed = high < STAMP * usual and _is_crossed(ring, points[inner[y, x]])
     drawn = held >= HELD * high and not slashed
-    stamped = sure and high > STAMP * usual and max(held, beside) > HALF * usual
+    stamped = known and high > STAMP * usual and max(held, beside) > TOUCHING * usual
     if not drawn and (not stamped or OTHER[0] * high < beside < OTHER[1] * high):
         return None
     rest = (ink & ~(mask > 0)).view(np.uint8)
