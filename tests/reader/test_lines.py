@@ -33,6 +33,12 @@ def test_large_thin_digits_among_small_print_are_no_stamps():
     assert [12, 13] in found(*words, *large)
 
 
+def test_a_crosswords_black_squares_and_lines_are_no_sign():
+    grid = [10, 10, 200, 200, 12_000]  # ink covers 0.3 of it
+    cells = [row for i in range(3) for j in range(3) for row in digits(30 + 65 * j, 30 + 60 * i, 1)]
+    assert found(*cells, grid) == [[i] for i in range(9)]
+
+
 def test_what_is_left_of_a_frame_ties_no_digits():
     left = [10, 10, 66, 400, 3000]  # its side, and a stroke that lies on it
     column = [row for i in range(5) for row in digits(40, 20 + 80 * i, 1)]

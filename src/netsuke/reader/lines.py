@@ -203,7 +203,9 @@ def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     drawn = area < SOLID * w * h
     usual = usual_height(h[drawn] if drawn.any() else h)
     large = (np.minimum(w, h) > OUTSIZED * usual) | (h > TOWERING * usual) | (held.sum(1) > 1)
-    return large & (area < HOLLOW * w * h)
+    # a crossword's black squares fill much of it
+    crossword = (np.minimum(w, h) > TOWERING * usual) & (held.sum(1) > 1)
+    return (large & (area < HOLLOW * w * h)) | (crossword & drawn)
 
 
 def _linked(stats: np.ndarray, large: np.ndarray, apart: np.ndarray) -> list[np.ndarray]:
