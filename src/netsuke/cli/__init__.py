@@ -86,7 +86,7 @@ def _build() -> typer.Typer:
 
 
 def _stopped() -> str:
-    return STOPPED + GOES_ON * any(verb in sys.argv[1:2] for verb in RESUMED)
+    return STOPPED + GOES_ON * any(verb in RESUMED for verb in sys.argv[1:2])
 
 
 def main() -> None:

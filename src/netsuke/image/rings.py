@@ -126,11 +126,14 @@ def _rings(ink: np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
         i for i, part in likely.items() if part[3] >= every and _is_round(_points(label, part, i + 1), part)
     ]
     others, found = np.setdiff1d(signs, around), []
+    known = len(others) >= FEW
+    usual = usual_height(stats[others, 3]) if known else 0.0
     for i, part in likely.items():
-        told = others if len(others) >= FEW else np.setdiff1d(signs, i)
-        usual = usual_height(stats[told, 3]) if len(told) else 0.0
+        if not known:
+            rest = np.setdiff1d(signs, i)
+            usual = usual_height(stats[rest, 3]) if len(rest) else 0.0
         if _is_likely(part, (ARC * LARGE if i in around else TALL) * usual):
-            ring = _ring(label, part, i + 1, usual, known=len(others) >= FEW)
+            ring = _ring(label, part, i + 1, usual, known=known)
             found += [ring] if ring else []
     return found
 
@@ -248,7 +251,8 @@ def _along(
         inked = polar[angles, path]
         if inked.mean() < OWN:
             return None
-        ellipse = ellipse if again else _through(ellipse.place(angles[inked], RADII[path[inked]]), ellipse)
+        if not again:
+            ellipse = _through(ellipse.place(angles[inked], RADII[path[inked]]), ellipse)
     shown = _shown(ellipse.place(angles, RADII[path]), size)
     rough = np.abs(np.diff(RADII[path], append=RADII[path[0]])).mean()
     if shown.mean() < VISIBLE or inked[shown].mean() < WHOLE or rough > (ROUGH if known else SMOOTH):

@@ -63,18 +63,20 @@ def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np
         lines = np.flatnonzero((row[1:] > 0) & (row[1:] != row[:-1])) + 1
         if len(lines) < GRID:
             continue
-        cell = float(np.median(np.diff(lines)))
-        top, foot = np.median(ends[row[lines]], 0)
+        cell = float(np.sort(np.diff(lines))[(len(lines) - 1) // 2])
         # a picture cut at the outer lines may lack them
         edges = [
             at for at, last in ((0, lines[0]), (len(row), lines[-1])) if abs(abs(at - last) / cell - 1) < RIM
         ]
-        for more in ([], edges[:1], edges[1:], edges):
+        for more in ([], *([edge] for edge in edges), *([edges] if len(edges) > 1 else [])):
             every = np.sort(np.append(lines, more))
             grids = np.split(every, np.flatnonzero(np.diff(every) > APART * cell) + 1)
             own = next((grid for grid in grids if grid[0] < x < grid[-1]), every[:0])
             if GRID < len(own) <= LARGEST and np.abs(np.diff(own) / cell - 1).mean() < UNEVEN:
-                out[i] |= abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
+                top, foot = np.median(ends[row[lines]], 0)
+                out[i] = abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
+                if out[i]:
+                    break
     return out[:, None]
 
 
