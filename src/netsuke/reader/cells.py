@@ -19,15 +19,18 @@ LARGEST = 10  # lines of a puzzle, at most
 APART = 1.5  # cells between two lines, from which they are of two grids
 RIM = 0.2  # of a cell: how much more or less lies between a puzzle's last line and the image's edge
 GRID, ALIKE = 4, 0.12  # cells to each side of a puzzle, at least; logarithm of its sides' ratio, at most
+OFF = 0.3  # of a puzzle's cell: where one is so much wider, a line was not found
+AMID, HIGH = 0.25, 0.35  # of a puzzle's cell: how far from its middle a sign stands at most, and how high it is at least
 WITHIN = np.array([0.25, 0.5, 0.75])  # of a piece's height: where the walls of its cell are looked for
 BEYOND = 0.8  # of its height: a wall that goes on reaches as far above or below it; posts of a single field end before
 
 
-def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
+def apart(stats: np.ndarray, walls: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Which pieces stand in different cells of `walls` bool [H, W], bool [n, n]: both cells are ROOMY, and their walls
-    go on above or below, or they are WIDE. In a puzzle every cell is."""
+    go on above or below, or they are WIDE. In a puzzle every cell is. And which stand amid a cell of a puzzle, and are
+    as high as signs are there, bool [n]."""
     if walls is None or not len(stats) or not walls.any():
-        return np.zeros((len(stats), len(stats)), bool)
+        return np.zeros((len(stats), len(stats)), bool), np.zeros(len(stats), bool)
     x, y, w, h = (stats[:, k, None].astype(float) for k in range(4))
     usual, middle = usual_height(h[:, 0]), x + w / 2
     label, ends = _lines(walls)
@@ -39,12 +42,15 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
     on = (top < y - BEYOND * h) | (foot > y + (1 + BEYOND) * h)
     left, right = places.T[..., None]
     room = right - left
-    puzzle = _in_puzzle(label, ends, y + h / 2, middle)
+    cell = _in_puzzle(label, ends, y + h / 2, middle)
+    puzzle = cell > 0
     table = (on | np.isinf(places)).all(1, keepdims=True) | (room > WIDE * usual)
     roomy = puzzle | ((room > ROOMY * usual) & table)
     # [n, n]: the middle of the second lies behind the cell of the first, and that of the first before the second's
     past = (right < middle.T) & (middle < left.T)
-    return (past | past.T) & roomy & roomy.T
+    amid = puzzle & (np.abs(room - cell) < OFF * cell) & (np.minimum(middle - left, right - middle) > AMID * cell)
+    amid &= h > HIGH * cell
+    return (past | past.T) & roomy & roomy.T, amid[:, 0]
 
 
 def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,9 +61,10 @@ def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Which points, float [n, 1] both, lie in a square grid of as many cells to each side, bool [n, 1]: lines evenly
-    apart, as high as all of them are wide. If they are many, it is squared paper."""
-    out = np.zeros(len(down), bool)
+    """The cells' width of the square grid, of as many cells to each side, in which points lie, float [n, 1] all three,
+    0 where they lie in none: lines evenly apart, as high as all of them are wide. If they are many, it is squared paper.
+    """
+    out = np.zeros(len(down))
     for i, (y, x) in enumerate(zip(down[:, 0].astype(int), across[:, 0], strict=True)):
         row = label[min(y, len(label) - 1)]
         lines = np.flatnonzero((row[1:] > 0) & (row[1:] != row[:-1])) + 1
@@ -74,8 +81,8 @@ def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np
             own = next((grid for grid in grids if grid[0] < x < grid[-1]), every[:0])
             if GRID < len(own) <= LARGEST and np.abs(np.diff(own) / cell - 1).mean() < UNEVEN:
                 top, foot = np.median(ends[row[lines]], 0)
-                out[i] = abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE
-                if out[i]:
+                if abs(np.log((foot - top) / (own[-1] - own[0]))) < ALIKE:
+                    out[i] = cell
                     break
     return out[:, None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,11 +46,13 @@ REACH = 0.6  # of a number's height: how far around it its full stops and flags 
 
 @dataclass(frozen=True, eq=False)
 class Number:
-    """Components of one number, `members` in the order of their centres, and the height of its signs in pixels."""
+    """Components of one number, `members` in the order of their centres, and the height of its signs in pixels; and
+    whether it is a single sign amid a cell of a puzzle."""
 
     members: np.ndarray
     box: tuple[int, int, int, int]
     height: float
+    amid: bool = False
 
 
 def numbers(
@@ -73,7 +75,8 @@ def numbers(
     if label is not None:
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
-    apart = cells.apart(stats[large], walls)
+    apart, amid = cells.apart(stats[large], walls)
+    single_in_cell = set(large[amid].tolist())
     between, single = (bars & ~framed for bars in cells.fences(stats[large], stats[large], apart))
     fences, parting = large[single], large[between & ~single]
     framed |= (_hairs(stats[large]) | between) & ~single
@@ -90,7 +93,8 @@ def numbers(
     groups = [np.setdiff1d(group, ties) for group in groups]
     groups = [part for group in groups for part in _cut(stats, group, slashes)]
     stats[fences, 4] = stats[slashes, 4] = 0
-    found = _with_small(stats, _standing([_number(stats, group) for group in groups if len(group)]))
+    found = [_number(stats, group, amid=len(group) == 1 and int(group[0]) in single_in_cell) for group in groups if len(group)]
+    found = _with_small(stats, _standing(found))
     return _in_order([number for number in found if len(number.members) <= LONG])
 
 
@@ -199,10 +203,13 @@ def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
     if not len(stats):
         return np.zeros(0, bool)
     _, _, w, h, area = stats.T.astype(float)
-    held = within & (OUTSIZED * h < np.minimum(w, h)[:, None])
     drawn = area < SOLID * w * h
     usual = usual_height(h[drawn] if drawn.any() else h)
-    large = (np.minimum(w, h) > OUTSIZED * usual) | (h > TOWERING * usual) | (held.sum(1) > 1)
+    import os
+    LOW=float(os.environ.get('LOW','0.4')); BIG=float(os.environ.get('BIG','4.5'))
+    held = within & (OUTSIZED * h < np.minimum(w, h)[:, None]) & (h > LOW * usual)
+    sized = np.minimum(w, h)
+    large = ((sized > OUTSIZED * usual) & ((sized > BIG * usual) | (within & (h > LOW * usual)).any(1))) | (h > TOWERING * usual) | (held.sum(1) > 1)
     # a crossword's black squares fill much of it
     crossword = (np.minimum(w, h) > TOWERING * usual) & (held.sum(1) > 1)
     return (large & (area < HOLLOW * w * h)) | (crossword & drawn)
@@ -270,13 +277,13 @@ def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, he
     return np.searchsorted(ends, right, "right") > 0
 
 
-def _number(stats: np.ndarray, group: np.ndarray) -> Number:
+def _number(stats: np.ndarray, group: np.ndarray, *, amid: bool = False) -> Number:
     heights = stats[group, 3].astype(float)
     tall = heights[heights >= 0.5 * heights.max()]
     height = float(np.median(tall))
     x, y = stats[group, 0].min(), stats[group, 1].min()
     right, bottom = (stats[group, 0] + stats[group, 2]).max(), (stats[group, 1] + stats[group, 3]).max()
-    return Number(group, (int(x), int(y), int(right - x), int(bottom - y)), height)
+    return Number(group, (int(x), int(y), int(right - x), int(bottom - y)), height, amid)
 
 
 def _standing(found: list[Number]) -> list[Number]:
@@ -335,7 +342,7 @@ def _with_small(stats: np.ndarray, found: list[Number]) -> list[Number]:
     for number, more in zip(found, extra, strict=True):
         members = np.concatenate([number.members, np.array(more, int)])
         centre = stats[members, 0] + stats[members, 2] / 2
-        out_.append(Number(members[np.argsort(centre, kind="stable")], number.box, number.height))
+        out_.append(replace(number, members=members[np.argsort(centre, kind="stable")]))
     return out_
 
 

@@ -26,8 +26,9 @@ NUMBER = 0.5  # probability of being a number at all, under which a row is passe
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model, finder or scanner, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
 MASKED = 115  # of 255: how strong the ink of a mask is; a blurred edge is fainter
-MISFIT = 0.2  # share that is not common to two boxes, from which a digit that is cut has neither:
-SIDE, LEVEL = 0.7, 0.5  # how far its cut sides, and its top and foot, lie from its ink's box to the finder's
+MISFIT = 0.2  # share that is not common to two boxes, that of a digit's ink and the finder's, from which it has neither:
+CUT = 0.65  # how far a side where it is cut lies towards the finder's; others,
+ASIDE, LEVEL = 0.15, 0.9  # where the finder's lies further out: sides, and top and foot
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 PARTS, WHOLE = 0.4, 0.25  # powers of what all say of a row's parts, and of what the scanner says of the whole
 CLEAR = 1e-5  # probability of a number's second text, as a share of the first's, from which that is the one
@@ -88,7 +89,7 @@ def numbers(
     for row, told in zip(rows, seen, strict=True):
         first, last = last, last + len(row.spans)
         own = share[first:last]
-        if _likeliest(own, told) < UNLIKE:
+        if _likeliest(own, told) < UNLIKE and not row.upright:
             continue
         automaton = field.automaton(len(row.atoms))
         every = not isinstance(automaton, Anything) and len(row.atoms) <= SHORT
@@ -238,20 +239,17 @@ def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: t
 
 
 def _place(edge: Edge, number: Found) -> tuple[Box, np.ndarray]:
-    """The box of a sign in the page's ink, and its mask. Cuts through touching digits leave to one what is another's:
-    where a digit is cut, its side lies nearer to that of the finder's box, and its top and foot halfway between."""
+    """The box of a sign in the page's ink, and its mask. Cuts through touching digits leave to one what is another's,
+    and lines that were taken out took ink with them: the finder sees the whole digit."""
     row, seen = number.row, number.seen
     box, mask = _tight(segments.around(row, (edge.start, edge.stop)), strong(*number.crops[edge.key]))
     if seen is None or edge.symbol in SEPARATORS or seen.found[edge.key, -1] < MISFIT:
         return box, mask
-    cut = [
-        0 < i < len(row.atoms) and row.atoms[i].piece == row.atoms[i - 1].piece
-        for i in (edge.start, edge.stop)
-    ]
-    if not any(cut):
-        return box, mask
     own, theirs = (np.array([x, y, x + w, y + h]) for x, y, w, h in (box, seen.boxes[edge.key]))
-    share = np.array([SIDE * cut[0], LEVEL, SIDE * cut[1], LEVEL])
+    share = np.where((theirs - own) * (-1, -1, 1, 1) > 0, (ASIDE, LEVEL, ASIDE, LEVEL), 0.0)
+    for side, i in ((0, edge.start), (2, edge.stop)):
+        if 0 < i < len(row.atoms) and row.atoms[i].piece == row.atoms[i - 1].piece:
+            share[side] = CUT
     left, top, right, foot = np.rint(own + share * (theirs - own)).astype(int).tolist()
     left, top = max(0, left), max(0, top)
     wide, high = max(1, right - left), max(1, foot - top)

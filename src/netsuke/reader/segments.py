@@ -52,6 +52,7 @@ class Row:
     spans: list[tuple[int, int]] = field(default_factory=list)  # candidates: atoms from, to (exclusive)
     scan: Scan | None = None  # what is read along it
     told: np.ndarray | None = None  # and says of them, float64 [spans, 14] (scanner.told)
+    upright: bool = False  # a single upright stroke amid a cell of a puzzle
 
 
 def rows(
@@ -90,7 +91,8 @@ def rows(
         for k, (_, atom, mask) in enumerate(made):
             x, y, w, h = atom.box
             atoms[y : y + h, x : x + w][mask] = first + k
-        row = Row([atom for _, atom, _ in made], first, number.height, number.box)
+        upright = number.amid and number.box[3] > BAR * number.box[2]
+        row = Row([atom for _, atom, _ in made], first, number.height, number.box, upright=upright)
         row.spans.extend(_spans(row, known))
         out.append(row)
         first += len(made)

@@ -30,7 +30,7 @@ def parted(label: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray
         return label, stats
     usual = usual_height(stats[large, 3])
     high = stats[large, 3] / usual
-    tall = large[(high > TALL) & (high < TALLEST) & (stats[large, 2] < TALLEST * usual)]
+    tall = large[(high > TALL) & (high < TALLEST) & (stats[large, 2] < float(__import__("os").environ.get("WD","8")) * usual)]
     others = stats[large[(high > NEIGHBOUR[0]) & (high < NEIGHBOUR[1])]]
     new: list[tuple[int, int, int, int, int]] = []
     for i in tall:

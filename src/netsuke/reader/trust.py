@@ -20,12 +20,15 @@ NAMES = (
 )  # fmt: skip
 MOST = 6.0  # nats: what each of them says is taken for no more
 TALL = 0.6  # of the height of the row's digits: ink so high is a sign
+import os
+UPRIGHT = float(os.environ.get('UP','2'))  # nats by which an upright stroke amid a puzzle's cell is rather a 1 than anywhere else
 SEEING, KNOWING = (fitted("number", kind, NAMES) for kind in ("seeing", "knowing"))
 
 
 def number(row: Row, path: Path, share: np.ndarray, seen: Seen | None, classes: tuple[str, ...]) -> float:
     """The probability that a row's path is a number's."""
     value = features(row, path, share, seen, classes) @ (KNOWING if seen is None else SEEING)
+    value += UPRIGHT * row.upright
     return float(1 / (1 + np.exp(-np.clip(value, -30, 30))))
 
 

@@ -17,6 +17,7 @@ from netsuke.reader.lattice import Edge
 from netsuke.reader.segments import Row
 from netsuke.reader.sight import Seen
 
+SIGN = 0.6  # of the height of a row's digits: ink so high is a sign
 LEAST = 1e-5  # probability that the classifier is never below: it may be wrong
 TOP, WORTH = (
     3,
@@ -76,6 +77,8 @@ def edges(
     rank = np.argsort(np.argsort(-by_class, 1), 1)
     use = every | ((rank < TOP) & (by_class > by_class.max(1, keepdims=True) - WORTH))
     kept = [*np.flatnonzero(use), *range(by_class.size, len(weight))]
+    if row.upright:  # something stands there
+        kept = [i for i in kept if names[i][1] or row.atoms[row.spans[names[i][0]][0]].box[3] < SIGN * row.height]
     chosen = ((*names[i], float(weight[i])) for i in kept)
     return [Edge(row.spans[key][0], row.spans[key][1], symbol, value, key) for key, symbol, value in chosen]
 

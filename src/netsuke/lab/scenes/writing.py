@@ -22,6 +22,8 @@ NESTED = 0.4  # of the narrower of two neighbours, how much of its box may lie w
 JOINING, JOINED = 0.12, 0.6  # share of numbers with ligatures, and of the neighbours joined in them
 TYING, TIED = 0.35, 0.85  # the same of neighbours that are both zeros: they are written in one go
 UNEVEN, FIRST = 0.2, 0.12  # share of numbers whose digits differ in height, and that begin with a tall one
+PLACES = {1: 0.4, 2: 0.5, 3: 0.1}  # digits behind the mark of a decimal, and how often
+ROUND, BROAD = 0.35, 0.24  # share of full stops that are drawn as a disc, and the broadest, of the height
 SEPARATORS = ".,-"
 CURRENCY = "$#%&*+="  # signs before and after an amount, from pen strokes
 Item = tuple[
@@ -39,18 +41,19 @@ class Run:
 
 
 def amount(rng: np.random.Generator, most: int = 12) -> str:
-    """Text of a number: plain, with decimals, with thousands, a date or code with dashes; 1 to `most` digits."""
+    """Text of a number: plain, a decimal, with thousands, a date or code with dashes; 1 to `most` digits."""
     n = min(most, 1 + int(rng.geometric(0.22)))
     digits = [str(int(d)) for d in rng.integers(10, size=n)]
     if n > 2 and rng.random() < 0.3:  # prices and round sums end in zeros
         zeros = int(rng.integers(2, min(n, 5)))
         digits[-zeros:] = "0" * zeros
     kind = rng.random()
-    if kind < 0.5 or n < 3:
+    if kind < (0.5 if n > 2 else 0.7) or n < 2:
         return "".join(digits)
     mark = str(rng.choice(list(SEPARATORS)))
-    if kind < 0.7:
-        return "".join([*digits[:-2], "." if mark == "-" else mark, *digits[-2:]])
+    if kind < 0.7 or n < 3:
+        places = min(n - 1, int(rng.choice(list(PLACES), p=list(PLACES.values()))))
+        return "".join([*digits[:-places], "." if mark == "-" else mark, *digits[-places:]])
     if kind < 0.85:
         head = n % 3 or 3
         groups = ["".join(digits[:head])] + ["".join(digits[i : i + 3]) for i in range(head, n, 3)]
@@ -75,7 +78,7 @@ def number(text: str, hand: Hand, rng: np.random.Generator, *, spacing: str | No
     for c in text:
         if c in SEPARATORS:
             glyph, height, foot = separator(c, hand, rng)
-            left = x + max(low, 0.02) + hand.pen.width
+            left = x + max(float(rng.uniform(low, high)), 0.02) + hand.pen.width
             items.append((c, glyph, left, foot, height))
             x, edge = left + glyph.width * height, None
             continue
@@ -131,9 +134,12 @@ def separator(c: str, hand: Hand, rng: np.random.Generator) -> tuple[Glyph, floa
         dash = np.array([[0, tilt], [wide / 2, rng.normal(0, 0.02)], [wide, -tilt]], np.float32)
         return hand.strokes([dash], rng), max(wide / 1.5, 0.05), float(-rng.uniform(0.3, 0.6))
     if c == ".":
-        dot = np.array([[0, 0], rng.normal(0, 1, 2)], np.float32)
-        size = float(rng.uniform(0.005, 0.06))
-        return hand.strokes([dot], rng), size, float(rng.normal(0, 0.02))
+        dot, size = np.array([[0, 0], rng.normal(0, 1, 2)]), float(rng.uniform(0.005, 0.06))
+        if rng.random() < ROUND and hand.pen.width < BROAD:
+            turns = np.linspace(0, 1, 24)[:, None]
+            dot = turns * np.hstack([np.cos(12 * turns), np.sin(12 * turns)])
+            size = float(rng.uniform(0.005, BROAD - hand.pen.width))
+        return hand.strokes([dot.astype(np.float32)], rng), size, float(rng.normal(0, 0.02))
     lean = rng.normal(-0.25, 0.2)
     comma = np.array([[0, 0], [0.12, 0.4], [lean, 1]], np.float32)
     return hand.strokes([comma], rng), float(rng.uniform(0.12, 0.3)), float(rng.uniform(0.05, 0.2))
