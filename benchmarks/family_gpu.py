@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--makers", type=int, default=14, help="processes that make images")
     parser.add_argument("--seed", type=int, default=500)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--on", action="store_true", help="go on from what ships, at a lower learning rate")
+    parser.add_argument("--on", action="store_true", help="from OUT, else from what ships, at half the rate")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="those to train")
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rate")
     given = parser.parse_args()
@@ -80,7 +80,8 @@ def main() -> None:
     end = time.time() + given.seconds
     context = multiprocessing.get_context("spawn")
     running = [
-        context.Process(target=make, args=(given.work, given.seed, k, end, given.nets)) for k in range(given.makers)
+        context.Process(target=make, args=(given.work, given.seed, k, end, given.nets))
+        for k in range(given.makers)
     ]
     running.append(context.Process(target=train, args=(given, end)))
     for one in running:
@@ -251,8 +252,11 @@ class Training:
         self.net, self.mean = build_net(), build_net()
         if on:
             self.rate *= ON * rate
-            shown = self.pools[0].parts[0][:SHOWN].float() / 255
-            thawed(self.net, Artifact.load(zoo.path(SHIPPED[name])), shown)
+            if self.file.exists():
+                self.net.load_state_dict(torch.load(self.file))
+            else:
+                shown = self.pools[0].parts[0][:SHOWN].float() / 255
+                thawed(self.net, Artifact.load(zoo.path(SHIPPED[name])), shown)
         self.net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.load_state_dict(self.net.state_dict())
         self.own, self.averaged = (

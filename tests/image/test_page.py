@@ -166,6 +166,15 @@ def test_faint_pencil_beside_bold_print_is_kept_and_remains_of_lines_are_not():
     assert not found[50:90, 590:].any()
 
 
+def test_faint_touching_digits_beside_bold_print_are_kept():
+    print_ = np.zeros(SHAPE, np.uint8)
+    cv2.putText(print_, "Sum", (10, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.5, 255, 6, cv2.LINE_AA)
+    light = np.minimum(written(0.18), 1 - 0.95 * print_ / 255)
+    feet = np.flatnonzero((light[100:170] < 0.9).any(0))
+    light[150:153, feet[0] : feet[-1]] = 0.82  # all of one piece
+    assert agree(strokes(photo(light))[80:145], TRUTH[80:145]) > 0.85
+
+
 def test_a_printed_ground_is_no_ink():
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     ground = 1 - 0.13 * (np.sin(x / 3 + 4 * np.sin(y / 30)) > 0.6)

@@ -114,8 +114,8 @@ def test_a_grid_of_uneven_columns_is_no_puzzle():
     stand[:, 66], stand[:, 60] = stand[:, 60].copy(), False
     stand[:, 146], stand[:, 140] = stand[:, 140].copy(), False
     signs = filled(6, 6, 38)
-    assert cells.apart(signs, grid(6, 6)).any()
-    assert not cells.apart(signs, stand).any()
+    assert cells.apart(signs, grid(6, 6))[0].any()
+    assert not cells.apart(signs, stand)[0].any()
 
 
 @pytest.mark.parametrize(("gap", "numbers"), [(0, 40), (3, 5), (12, 5)])
@@ -129,3 +129,21 @@ def test_1s_in_a_puzzle_are_no_bars():
     found = lines.numbers(ones, walls=grid(9, 9))
     assert sum(len(number.members) for number in found) == 81
     assert not lines.numbers(ones)  # where no wall stands between them, they are
+
+
+def test_what_stands_amid_a_cell_of_a_puzzle():
+    """Not what is left of its lines, nor beside them, nor low; nor where a line between two cells was not found."""
+    stand, ones = grid(6, 6), filled(6, 6, 30, wide=0.1)
+    assert cells.apart(ones, stand)[1].all()
+    assert not cells.apart(ones + [18, 0, 0, 0, 0], stand)[1].any()
+    assert not cells.apart(ones + [14, 0, 0, 0, 0], stand)[1].any()
+    assert not cells.apart(ones - [0, 0, 0, 18, 0], stand)[1].any()
+    assert not cells.apart(ones, grid(14, 14))[1].any()
+    stand[:, 60] = False
+    assert not cells.apart(ones[:1] + [20, 0, 0, 0, 0], stand)[1].any()
+
+
+def test_an_upright_stroke_amid_a_puzzles_cell_is_a_number_amid_it():
+    ones = filled(6, 6, 30, wide=0.1)
+    assert all(number.amid for number in lines.numbers(ones, walls=grid(6, 6)))
+    assert not any(number.amid for number in lines.numbers(ones, walls=grid(6, 12)))

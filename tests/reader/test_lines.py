@@ -27,6 +27,19 @@ def test_digits_in_and_beside_a_stamp_are_numbers_of_their_own():
     assert found(*pieces) == [[0, 1, 2], [3, 4]]
 
 
+def test_touching_digits_with_specks_in_their_loops_are_no_stamp():
+    chain = [100, 60, 160, 60, 1300]
+    specks = [[120, 85, 7, 7, 20], [180, 88, 8, 7, 20], [220, 84, 7, 8, 20]]
+    assert [0, 1, 2, 3] in found(chain, *specks, *digits(20, 200, 5))
+    assert [0, 1, 2, 3] not in found([100, 60, 160, 160, 1800], *digits(120, 120, 3), *digits(20, 300, 5))
+
+
+def test_a_large_sign_that_holds_nothing_is_no_stamp():
+    large = [100, 60, 110, 110, 1600]
+    assert [0] in found(large, *digits(20, 300, 12))
+    assert [0] not in found([100, 60, 160, 160, 3000], *digits(20, 300, 12))
+
+
 def test_large_thin_digits_among_small_print_are_no_stamps():
     words = [[20 + 9 * i, 10, 7, 8, 20] for i in range(12)]
     large = [[60, 60, 40, 60, 400], [130, 62, 42, 58, 380]]  # thin strokes: as hollow as a ring

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from netsuke.artifact import Artifact
 from netsuke.errors import ArtifactError, DataError
 from netsuke.graph import Graph, Op
-from netsuke.reader import Field, Reader, seams, segments
+from netsuke.reader import Field, Reader, pages, seams, segments
+from netsuke.reader.lattice import Edge, Path
+from netsuke.reader.sight import Seen
 from netsuke.reader.sums import value
 
 
@@ -86,6 +88,28 @@ def test_touching_digits_are_parted(reader, glyphs):
     assert right >= 0.7 * len(pairs), f"{right} of {len(pairs)}"
 
 
+@pytest.mark.parametrize(
+    ("finders", "misfit", "box"),
+    [
+        ((8, 0, 20, 50), 0.1, (10, 20, 20, 30)),  # they agree
+        ((10, 0, 20, 50), 0.3, (10, 2, 20, 48)),  # a line took its head
+        ((0, 20, 30, 30), 0.3, (8, 20, 22, 30)),
+        ((14, 24, 8, 20), 0.3, (10, 20, 20, 30)),  # never less than its ink
+    ],
+)
+def test_the_box_of_a_torn_digit_leans_outwards_on_the_finders(finders, misfit, box):
+    row = segments.Row([segments.Atom((10, 20, 20, 30), 200.0, 0)], 1, 30.0, (10, 20, 20, 30), [(0, 1)])
+    share = np.full((1, 11), 0.05)
+    looked = Seen(np.array([[*np.zeros(11), misfit]]), np.array([finders], float), np.zeros((1, 14)))
+    ink = np.full((30, 20), 255, np.uint8)
+    edge = Edge(0, 1, "7", 0.0, 0)
+    number = pages.Found(row, share, [(ink, ink > 0)], [Path("7", 1.0, (edge,))], looked)
+    found, mask = pages._place(edge, number)
+    assert found == box
+    assert mask.shape == (box[3], box[2])
+    assert mask.sum() == 600
+
+
 def test_boxes_of_cut_digits_lie_in_the_image_and_their_masks_in_them(reader, glyphs):
     looked = 0
     for pair in ("20", "58", "03", "85", "96", "88", "060", "10", "15", "61"):
@@ -114,6 +138,22 @@ def test_separators_are_told_apart(reader, glyphs):
     assert reading.text == "2083-54"
     (reading,) = reader.read_all(strip(glyphs, "38.250"), field=Field(separators=False))
     assert reading.text == "38250"
+
+
+def test_upright_strokes_in_a_puzzle_are_1s(reader):
+    """However faint and thin they are; what is left of its lines is none."""
+    image = np.full((560, 560), 235, np.uint8)
+    for k in range(10):
+        at, thick = 30 + 55 * k, 5 if k % 3 == 0 else 2
+        cv2.line(image, (at, 30), (at, 525), 40, thick)
+        cv2.line(image, (30, at), (525, at), 40, thick)
+    cells = [(row, (2 * row + 1) % 9) for row in range(9)]
+    for row, column in cells:
+        x, y = 57 + 55 * column, 42 + 55 * row
+        cv2.line(image, (x + row % 3, y), (x, y + 32), 150, 1, cv2.LINE_AA)
+    found = reader.read_all(cv2.GaussianBlur(image, (0, 0), 0.7))
+    assert [reading.text for reading in found] == ["1"] * 9
+    assert [int((r.box[0] - 30) // 55) for r in found] == [column for _, column in cells]
 
 
 def test_each_cell_of_a_puzzle_holds_a_number_of_its_own(reader, glyphs):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from netsuke.reader import trust
+from netsuke.reader import trust, weights
 from netsuke.reader.fitted import fitted
 from netsuke.reader.lattice import Edge, Path
 from netsuke.reader.segments import Atom, Row
@@ -49,6 +51,20 @@ def test_clear_digits_are_a_number_and_digits_among_letters_are_none(sight):
     assert number("2580", 0.99) > 0.95
     assert number("-0--1-", 0.7) < 0.5
     assert number("-0--1-", 0.7) < number("-0001-", 0.7) < number("00010", 0.99)
+
+
+def test_an_upright_stroke_amid_a_puzzles_cell_is_rather_a_1_and_never_passed_over():
+    share = shares("1", 0.3)
+    plain, path = row("1")
+    amid = replace(plain, upright=True)
+    own = [trust.number(one, path, share, seen(share), CLASSES) for one in (plain, amid)]
+    assert own[0] < own[1] < 1
+    signs = [
+        {edge.symbol for edge in weights.edges(one, share, CLASSES, weights.SEEING, seen=seen(share))}
+        for one in (plain, amid)
+    ]
+    assert "" in signs[0]
+    assert "" not in signs[1]
 
 
 def test_features_are_named_and_bounded():

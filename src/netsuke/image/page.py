@@ -32,6 +32,7 @@ PENCIL = 0.11  # but for those of a sign's size, pencil beside print,
 LARGE = 0.25  # of an image's side: what is longer is no sign
 THICK = 0.3  # of a large piece that is thick both ways: a desk, which says nothing of how dark ink is
 CROWDED = 0.4  # unless their boxes cover so much of the image: a pattern
+TWO, STRING = 2.0, 8.0  # of the usual height: lower ones may be touching digits, and so wide, of their height
 FREE = 0.3  # of a piece that lies beside broad lines: what is darker along them says nothing of it
 WALL = 0.22  # of how dark ink is: lines as dark as that may part cells
 LEVELS = 64  # of the histograms
@@ -215,8 +216,9 @@ def _dark(value: np.ndarray) -> float:
 
 
 def _is_sign(high: np.ndarray, aspect: np.ndarray) -> np.ndarray:
-    """Whether pieces may be signs, by height as a share of the usual and width of height; an upright bar may not."""
-    return (high > 0.5) & (high < 4.0) & (aspect < np.where(high < 2, float(__import__('os').environ.get('ASP','8')), 1.5)) & (aspect > 0.25)
+    """Whether pieces may be signs, by height as a share of the usual and width of height; an upright bar may not, and a
+    row of touching ones may."""
+    return (high > 0.5) & (high < 4.0) & (aspect < np.where(high < TWO, STRING, 1.5)) & (aspect > 0.25)
 
 
 def _upper(table: np.ndarray) -> np.ndarray:

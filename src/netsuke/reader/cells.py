@@ -20,7 +20,10 @@ APART = 1.5  # cells between two lines, from which they are of two grids
 RIM = 0.2  # of a cell: how much more or less lies between a puzzle's last line and the image's edge
 GRID, ALIKE = 4, 0.12  # cells to each side of a puzzle, at least; logarithm of its sides' ratio, at most
 OFF = 0.3  # of a puzzle's cell: where one is so much wider, a line was not found
-AMID, HIGH = 0.25, 0.35  # of a puzzle's cell: how far from its middle a sign stands at most, and how high it is at least
+AMID, HIGH = (
+    0.25,
+    0.35,
+)  # of a puzzle's cell: how far from its sides, and how high, signs are that stand amid it
 WITHIN = np.array([0.25, 0.5, 0.75])  # of a piece's height: where the walls of its cell are looked for
 BEYOND = 0.8  # of its height: a wall that goes on reaches as far above or below it; posts of a single field end before
 
@@ -48,7 +51,11 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> tuple[np.ndarray, np.n
     roomy = puzzle | ((room > ROOMY * usual) & table)
     # [n, n]: the middle of the second lies behind the cell of the first, and that of the first before the second's
     past = (right < middle.T) & (middle < left.T)
-    amid = puzzle & (np.abs(room - cell) < OFF * cell) & (np.minimum(middle - left, right - middle) > AMID * cell)
+    amid = (
+        puzzle
+        & (np.abs(room - cell) < OFF * cell)
+        & (np.minimum(middle - left, right - middle) > AMID * cell)
+    )
     amid &= h > HIGH * cell
     return (past | past.T) & roomy & roomy.T, amid[:, 0]
 
@@ -61,8 +68,9 @@ def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """The cells' width of the square grid, of as many cells to each side, in which points lie, float [n, 1] all three,
-    0 where they lie in none: lines evenly apart, as high as all of them are wide. If they are many, it is squared paper.
+    """The cells' width of the square grid, of as many cells to each side, in which points lie, float [n, 1] all three;
+    0 where they lie in none. Its lines are evenly apart, and as high as all of them are wide. If they are many, it is
+    squared paper.
     """
     out = np.zeros(len(down))
     for i, (y, x) in enumerate(zip(down[:, 0].astype(int), across[:, 0], strict=True)):

@@ -30,7 +30,9 @@ LEANING = 0.28, 1.0  # widths of a slash, by its height
 SLIM = 0.5  # of its box that its ink covers, at most
 BENT = 0.1  # of its width by which it strays from straight, at most
 TALLER, NEXT = 1.25, 1.6  # its height by that of what stands beside it; how far off that is, at most
-OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, no sign
+OUTSIZED = 2.5  # of the page's usual height: larger both ways and hollow is a stamp or a frame, if signs stand within
+VAST = 4.5  # of it: so large it is one in any case
+PLAIN = 0.4  # of the usual height of what holds nothing: lower is no sign
 TOWERING = 4.0  # of it: higher and hollow is what is left of a frame, whatever its width
 HUGE = 3.0  # times the median: higher ones, a desk's edge, say no more of what is usual
 HELD = 0.3  # of a frame's height: what it holds is as high, at least
@@ -76,7 +78,7 @@ def numbers(
         _keep_enclosed(within, stats, large, label)
     framed = _frames(stats[large], within) | _bars(stats[large]) | _stamps(stats[large], within)
     apart, amid = cells.apart(stats[large], walls)
-    single_in_cell = set(large[amid].tolist())
+    amid_cells = large[amid]
     between, single = (bars & ~framed for bars in cells.fences(stats[large], stats[large], apart))
     fences, parting = large[single], large[between & ~single]
     framed |= (_hairs(stats[large]) | between) & ~single
@@ -93,7 +95,7 @@ def numbers(
     groups = [np.setdiff1d(group, ties) for group in groups]
     groups = [part for group in groups for part in _cut(stats, group, slashes)]
     stats[fences, 4] = stats[slashes, 4] = 0
-    found = [_number(stats, group, amid=len(group) == 1 and int(group[0]) in single_in_cell) for group in groups if len(group)]
+    found = [_number(stats, group, amid_cells) for group in groups if len(group)]
     found = _with_small(stats, _standing(found))
     return _in_order([number for number in found if len(number.members) <= LONG])
 
@@ -198,20 +200,20 @@ def _cut(stats: np.ndarray, group: np.ndarray, slashes: np.ndarray) -> list[np.n
 
 
 def _stamps(stats: np.ndarray, within: np.ndarray) -> np.ndarray:
-    """Which pieces are mostly empty, and far larger or higher than the signs of the page, or than two within them:
-    bool [n]."""
+    """Which pieces are mostly empty, and far larger than the signs of the page, with some within them, or than two
+    within them; or higher than any sign: bool [n]."""
     if not len(stats):
         return np.zeros(0, bool)
     _, _, w, h, area = stats.T.astype(float)
     drawn = area < SOLID * w * h
     usual = usual_height(h[drawn] if drawn.any() else h)
-    import os
-    LOW=float(os.environ.get('LOW','0.4')); BIG=float(os.environ.get('BIG','4.5'))
-    held = within & (OUTSIZED * h < np.minimum(w, h)[:, None]) & (h > LOW * usual)
-    sized = np.minimum(w, h)
-    large = ((sized > OUTSIZED * usual) & ((sized > BIG * usual) | (within & (h > LOW * usual)).any(1))) | (h > TOWERING * usual) | (held.sum(1) > 1)
+    sized, plain = np.minimum(w, h), drawn & ~within.any(1)
+    signs = within & (h > PLAIN * usual_height(h[plain])) if plain.any() else within  # specks are none
+    held = signs & (OUTSIZED * h < sized[:, None])
+    outsized = (sized > OUTSIZED * usual) & (signs.any(1) | (sized > VAST * usual))
+    large = outsized | (h > TOWERING * usual) | (held.sum(1) > 1)
     # a crossword's black squares fill much of it
-    crossword = (np.minimum(w, h) > TOWERING * usual) & (held.sum(1) > 1)
+    crossword = (sized > TOWERING * usual) & (held.sum(1) > 1)
     return (large & (area < HOLLOW * w * h)) | (crossword & drawn)
 
 
@@ -277,12 +279,13 @@ def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, he
     return np.searchsorted(ends, right, "right") > 0
 
 
-def _number(stats: np.ndarray, group: np.ndarray, *, amid: bool = False) -> Number:
+def _number(stats: np.ndarray, group: np.ndarray, amid_cells: np.ndarray) -> Number:
     heights = stats[group, 3].astype(float)
     tall = heights[heights >= 0.5 * heights.max()]
     height = float(np.median(tall))
     x, y = stats[group, 0].min(), stats[group, 1].min()
     right, bottom = (stats[group, 0] + stats[group, 2]).max(), (stats[group, 1] + stats[group, 3]).max()
+    amid = len(group) == 1 and bool(np.isin(group, amid_cells).all())
     return Number(group, (int(x), int(y), int(right - x), int(bottom - y)), height, amid)
 
 

@@ -8,7 +8,11 @@ from netsuke.image.pieces import stat, usual_height
 from netsuke.reader.lines import tall_enough
 
 # Lengths are shares of the usual height of the page's signs.
-TALL, TALLEST = 1.6, 3.2  # height of such a piece
+TALL, TALLEST, WIDEST = (
+    1.6,
+    3.2,
+    8.0,
+)  # height of such a piece, and its width: whole numbers may hang together
 NEIGHBOUR = 0.5, 1.5  # height of what stands beside it, in a line above or below
 ASIDE = 2.5  # how far beside it
 APART = 0.8  # the middles of the two lines
@@ -30,7 +34,7 @@ def parted(label: np.ndarray, stats: np.ndarray) -> tuple[np.ndarray, np.ndarray
         return label, stats
     usual = usual_height(stats[large, 3])
     high = stats[large, 3] / usual
-    tall = large[(high > TALL) & (high < TALLEST) & (stats[large, 2] < float(__import__("os").environ.get("WD","8")) * usual)]
+    tall = large[(high > TALL) & (high < TALLEST) & (stats[large, 2] < WIDEST * usual)]
     others = stats[large[(high > NEIGHBOUR[0]) & (high < NEIGHBOUR[1])]]
     new: list[tuple[int, int, int, int, int]] = []
     for i in tall:

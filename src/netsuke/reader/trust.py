@@ -20,8 +20,7 @@ NAMES = (
 )  # fmt: skip
 MOST = 6.0  # nats: what each of them says is taken for no more
 TALL = 0.6  # of the height of the row's digits: ink so high is a sign
-import os
-UPRIGHT = float(os.environ.get('UP','2'))  # nats by which an upright stroke amid a puzzle's cell is rather a 1 than anywhere else
+UPRIGHT = 2.0  # nats by which an upright stroke amid a puzzle's cell is rather a 1 than elsewhere
 SEEING, KNOWING = (fitted("number", kind, NAMES) for kind in ("seeing", "knowing"))
 
 

@@ -77,8 +77,9 @@ def edges(
     rank = np.argsort(np.argsort(-by_class, 1), 1)
     use = every | ((rank < TOP) & (by_class > by_class.max(1, keepdims=True) - WORTH))
     kept = [*np.flatnonzero(use), *range(by_class.size, len(weight))]
-    if row.upright:  # something stands there
-        kept = [i for i in kept if names[i][1] or row.atoms[row.spans[names[i][0]][0]].box[3] < SIGN * row.height]
+    if row.upright:  # its stroke is not passed over
+        tall = [row.atoms[start].box[3] > SIGN * row.height for start, _ in row.spans]
+        kept = [i for i in kept if names[i][1] or not tall[names[i][0]]]
     chosen = ((*names[i], float(weight[i])) for i in kept)
     return [Edge(row.spans[key][0], row.spans[key][1], symbol, value, key) for key, symbol, value in chosen]
 
@@ -141,7 +142,7 @@ def shapes(row: Row) -> np.ndarray:
     """Of each span: x, y, w, h, area and, from 0 at the top of the row's digits to 1 at their foot, its middle."""
     boxes = np.array([atom.box for atom in row.atoms], float)
     areas = np.concatenate([[0], np.cumsum([atom.area for atom in row.atoms])])
-    tall = boxes[boxes[:, 3] >= 0.6 * row.height]
+    tall = boxes[boxes[:, 3] >= SIGN * row.height]
     if not len(tall):
         tall = np.array([row.box], float)
     top, foot = (float(np.median(side)) for side in (tall[:, 1], tall[:, 1] + tall[:, 3]))

@@ -7,11 +7,13 @@ import numpy as np
 from netsuke.lab.scenes import grounds
 from netsuke.lab.scenes.hands import Hand, hand, steadier
 from netsuke.lab.scenes.sheet import Scene, Sheet
-from netsuke.lab.scenes.writing import amount, letters, number, type_set, write
+from netsuke.lab.scenes.writing import CURRENCY, amount, letters, number, type_set, write
 
 # How often each setting is chosen.
 STRINGS = {"plain": 0.3, "ruled": 0.15, "squared": 0.1, "cheque": 0.3, "boxed": 0.15}
 HEIGHT = (14.0, 120.0)  # pixels of a digit
+DECORATED = 0.25  # of the strips that are no cheque's: those with signs before or behind the number
+UNLIKE = "acdehknprtuvwxyACEFHKLMNPQRTUVWXY"  # letters, of units and words, that are no digit's twins
 
 
 def string(
@@ -41,7 +43,7 @@ def string(
     foot = float(around[0]), float(around[1] + 1.1 * height)
     _print(setting, sheet, rng, foot, height, run.width * height)
     write(sheet, run, foot, height, writer, tilt=float(rng.normal(0, 0.03)))
-    if setting == "cheque" or rng.random() < 0.15:
+    if setting == "cheque" or rng.random() < DECORATED:
         _decorate(sheet, rng, foot, height, run.width * height, writer)
     ground = grounds.ground(sheet, rng, pattern=0.8 if setting == "cheque" else 0.06, unit=height)
     return sheet.photograph(ground, uneven=0.4)
@@ -84,12 +86,13 @@ def _decorate(
     width: float,
     writer: Hand,
 ) -> None:
-    """What guards an amount: # * = and strokes before and behind it, a printed sign, a line through the rest."""
+    """What stands close to a number: signs and units, a printed sign, a line through the rest."""
     (x, y), tall = foot, height * float(rng.uniform(0.6, 1.0))
     for ahead in (True, False):
         gap, kind = height * float(rng.uniform(0.1, 0.35)), rng.random()
         if kind < 0.25:
-            run = letters("".join(rng.choice(list("#*=$"), int(rng.integers(1, 3)))), writer, rng)
+            signs = CURRENCY if rng.random() < 0.7 else UNLIKE
+            run = letters("".join(rng.choice(list(signs), int(rng.integers(1, 3)))), writer, rng)
             write(sheet, run, (x - gap - run.width * tall if ahead else x + width + gap, y), tall, writer)
         elif kind < 0.45:
             at = x - gap - tall if ahead else x + width + gap
