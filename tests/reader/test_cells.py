@@ -135,12 +135,12 @@ def test_what_stands_amid_a_cell_of_a_puzzle():
     """Not what is left of its lines, nor beside them, nor low; nor where a line between two cells was not found."""
     stand, ones = grid(6, 6), filled(6, 6, 30, wide=0.1)
     assert cells.apart(ones, stand)[1].all()
-    assert not cells.apart(ones + [18, 0, 0, 0, 0], stand)[1].any()
-    assert not cells.apart(ones + [14, 0, 0, 0, 0], stand)[1].any()
-    assert not cells.apart(ones - [0, 0, 0, 18, 0], stand)[1].any()
+    assert not cells.apart(ones + np.array([18, 0, 0, 0, 0]), stand)[1].any()
+    assert not cells.apart(ones + np.array([14, 0, 0, 0, 0]), stand)[1].any()
+    assert not cells.apart(ones - np.array([0, 0, 0, 18, 0]), stand)[1].any()
     assert not cells.apart(ones, grid(14, 14))[1].any()
     stand[:, 60] = False
-    assert not cells.apart(ones[:1] + [20, 0, 0, 0, 0], stand)[1].any()
+    assert not cells.apart(ones[:1] + np.array([20, 0, 0, 0, 0]), stand)[1].any()
 
 
 def test_an_upright_stroke_amid_a_puzzles_cell_is_a_number_amid_it():

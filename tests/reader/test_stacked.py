@@ -43,7 +43,7 @@ def test_a_number_that_hangs_together_is_cut_from_the_line_above():
     ink = page(*[(x, 40, 24, 36) for x in range(20, 360, 40)], *LOWER[:2])
     ink[82:118, 150:350] |= page((150, 82, 200, 36))[82:118, 150:350]
     ink[70:90, 190:194] = 255  # its first stroke reaches the line above
-    label, stats = parted(*pieces(ink))
+    _, stats = parted(*pieces(ink))
     assert sorted(stats[stats[:, 2] > 100, 1:4].tolist())[0][0] > 65
     assert (stats[:, 3] < 50).all()
 

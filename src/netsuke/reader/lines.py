@@ -24,6 +24,8 @@ HAIR, FEW = 0.5, 6  # of the width of strokes that is none, and of how many sign
 GAP = 0.8  # of the larger one's height: wider apart are two numbers
 OVER = 1.4  # unless a separator stands between, and then not so wide
 LESSER = 0.55  # of the height of a number nearby: lower groups are parts of it
+DASH = 0.4  # of the digits' height: a dash, and a full stop, is as high at most
+HANGING = 0.2  # of the digits' height: how far below their foot the middle of a comma is, at most
 COMMA = 0.65  # of the digits' height: a comma is as high at most, that hangs at their foot
 LONELY = 0.5  # of the page's usual height: a lone upright bar as low is no 1
 LEANING = 0.28, 1.0  # widths of a slash, by its height
@@ -96,8 +98,8 @@ def numbers(
     groups = [part for group in groups for part in _cut(stats, group, slashes)]
     stats[fences, 4] = stats[slashes, 4] = 0
     found = [_number(stats, group, amid_cells) for group in groups if len(group)]
-    found = _with_small(stats, _standing(found))
-    return _in_order([number for number in found if len(number.members) <= LONG])
+    found = _with_endings(stats, _with_small(stats, _standing(found)))
+    return _in_order([_with_points(stats, number) for number in found if len(number.members) <= LONG])
 
 
 def tall_enough(stats: np.ndarray) -> np.ndarray:
@@ -274,7 +276,7 @@ def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, he
     middle = (foot - y - h / 2) / height  # 0 at the foot of the digits, 1 at their top
     dot = (w < 0.4 * height) & (np.abs(middle) < 0.35)
     dash = (w > 1.3 * h) & (w < height) & (middle > 0.2) & (middle < 0.8)
-    small = (h < np.where(dot, COMMA, 0.4) * height) & (area >= SPECK * height**2) & (x + w / 2 >= left)
+    small = (h < np.where(dot, COMMA, DASH) * height) & (area >= SPECK * height**2) & (x + w / 2 >= left)
     ends = np.sort((x + w)[small & (dot | dash)])
     return np.searchsorted(ends, right, "right") > 0
 
@@ -347,6 +349,39 @@ def _with_small(stats: np.ndarray, found: list[Number]) -> list[Number]:
         centre = stats[members, 0] + stats[members, 2] / 2
         out_.append(replace(number, members=members[np.argsort(centre, kind="stable")]))
     return out_
+
+
+def _with_endings(stats: np.ndarray, found: list[Number]) -> list[Number]:
+    """Give each number that ends in a full stop the dash behind that, as of 25.-, however far from its digits."""
+    x, y, w, h, area = stats.T.astype(float)
+    taken = np.array([i for number in found if len(number.members) > 1 for i in number.members], int)
+    dashes = np.setdiff1d(np.flatnonzero((w > 1.3 * h) & (area > 0)), taken)
+    out: list[Number] = []
+    gone: set[int] = set()
+    for number in found:
+        left, top, wide, high = number.box
+        last, tall = number.members[-1], number.height
+        if len(dashes) and h[last] < DASH * tall and x[last] + w[last] / 2 > left + wide:
+            behind = x[dashes] - (x[last] + w[last])
+            over = (top + high - y[dashes] - h[dashes] / 2) / tall
+            near = (np.abs(over - 0.5) < 0.3) & (behind > -0.1 * tall) & (behind < REACH * tall)
+            near &= (w[dashes] < tall) & (h[dashes] < DASH * tall) & (area[dashes] > SPECK * tall**2)
+            if near.any():
+                one = int(dashes[near][behind[near].argmin()])
+                number = replace(number, members=np.append(number.members, one))
+                gone.add(one)
+        out.append(number)
+    return [number for number in out if not (len(number.members) == 1 and int(number.members[0]) in gone)]
+
+
+def _with_points(stats: np.ndarray, number: Number) -> Number:
+    """A number whose box holds the full stops, commas and dashes beside its digits and at their foot, too."""
+    x, y, w, h = stats[number.members, :4].T
+    left, top, wide, high = number.box
+    low = y + h / 2 < top + high + HANGING * number.height
+    foot = max(top + high, int((y + h)[low].max(initial=0)))
+    start, end = min(left, int(x.min())), max(left + wide, int((x + w).max()))
+    return replace(number, box=(start, top, end - start, foot - top))
 
 
 def _in_order(found: list[Number]) -> list[Number]:
