@@ -190,3 +190,25 @@ def test_a_slash_parts_two_numbers_and_is_of_neither(lean, tall):
 def test_a_1_that_leans_or_is_tall_is_no_slash(lean, tall):
     label, stats = score(lean, tall)
     assert sum(len(number.members) for number in lines.numbers(stats, label)) == 5
+
+
+def test_a_dash_behind_a_full_stop_ends_a_price_however_far_from_its_digits():
+    stop, dash = [106, 46, 5, 5, 20], [126, 34, 14, 4, 50]
+    assert found(*digits(20, 20, 3), stop, dash) == [[0, 1, 2, 3, 4]]
+    assert found(*digits(20, 20, 3), dash) == [[0, 1, 2]]  # of a word, or a line
+    assert found(*digits(20, 20, 3), stop, [126, 60, 14, 4, 50]) == [[0, 1, 2, 3]]
+    assert found(*digits(20, 20, 3), stop, [126, 28, 4, 6, 20]) == [[0, 1, 2, 3]]
+
+
+def test_a_numbers_box_holds_its_separators():
+    """Also below the digits' foot; not what hangs lower, nor above."""
+    pieces = [
+        *digits(20, 20, 2),
+        [78, 46, 6, 11, 60],
+        [96, 34, 12, 4, 40],
+        [30, 58, 5, 5, 20],
+        [40, 8, 5, 6, 20],
+    ]
+    (number,) = lines.numbers(np.array(pieces))
+    assert number.box == (20, 20, 88, 37)
+    assert number.height == 30

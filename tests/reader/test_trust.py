@@ -53,10 +53,11 @@ def test_clear_digits_are_a_number_and_digits_among_letters_are_none(sight):
     assert number("-0--1-", 0.7) < number("-0001-", 0.7) < number("00010", 0.99)
 
 
-def test_an_upright_stroke_amid_a_puzzles_cell_is_rather_a_1_and_never_passed_over():
+def test_a_sign_amid_a_puzzles_cell_is_rather_a_digit_and_an_upright_stroke_never_passed_over():
     share = shares("1", 0.3)
     plain, path = row("1")
-    amid = replace(plain, upright=True)
+    plain.atoms[0] = replace(plain.atoms[0], box=(8, 0, 4, 20))
+    amid = replace(plain, amid=True)
     own = [trust.number(one, path, share, seen(share), CLASSES) for one in (plain, amid)]
     assert own[0] < own[1] < 1
     signs = [

@@ -52,7 +52,13 @@ class Row:
     spans: list[tuple[int, int]] = field(default_factory=list)  # candidates: atoms from, to (exclusive)
     scan: Scan | None = None  # what is read along it
     told: np.ndarray | None = None  # and says of them, float64 [spans, 14] (scanner.told)
-    upright: bool = False  # a single upright stroke amid a cell of a puzzle
+    amid: bool = False  # whether it is a single sign amid a cell of a puzzle
+
+    @property
+    def upright(self) -> bool:
+        """Whether it is an upright stroke there."""
+        _, _, w, h = max((atom.box for atom in self.atoms), key=lambda box: box[3])
+        return self.amid and h > BAR * w
 
 
 def rows(
@@ -91,8 +97,7 @@ def rows(
         for k, (_, atom, mask) in enumerate(made):
             x, y, w, h = atom.box
             atoms[y : y + h, x : x + w][mask] = first + k
-        upright = number.amid and number.box[3] > BAR * number.box[2]
-        row = Row([atom for _, atom, _ in made], first, number.height, number.box, upright=upright)
+        row = Row([atom for _, atom, _ in made], first, number.height, number.box, amid=number.amid)
         row.spans.extend(_spans(row, known))
         out.append(row)
         first += len(made)

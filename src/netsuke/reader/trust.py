@@ -20,14 +20,14 @@ NAMES = (
 )  # fmt: skip
 MOST = 6.0  # nats: what each of them says is taken for no more
 TALL = 0.6  # of the height of the row's digits: ink so high is a sign
-UPRIGHT = 2.0  # nats by which an upright stroke amid a puzzle's cell is rather a 1 than elsewhere
+AMID = 2.0  # nats by which a sign amid a puzzle's cell is rather a digit than elsewhere
 SEEING, KNOWING = (fitted("number", kind, NAMES) for kind in ("seeing", "knowing"))
 
 
 def number(row: Row, path: Path, share: np.ndarray, seen: Seen | None, classes: tuple[str, ...]) -> float:
     """The probability that a row's path is a number's."""
     value = features(row, path, share, seen, classes) @ (KNOWING if seen is None else SEEING)
-    value += UPRIGHT * row.upright
+    value += AMID * row.amid
     return float(1 / (1 + np.exp(-np.clip(value, -30, 30))))
 
 
