@@ -279,6 +279,16 @@ def test_walls_stand_where_upright_lines_were(degrees):
     assert begins.sum() == 10
 
 
+def test_walls_end_between_fields_below_each_other():
+    image = np.full((400, 420), 230, np.uint8)
+    for top in range(40, 320, 70):
+        for left in range(40, 340, 60):
+            cv2.rectangle(image, (left, top), (left + 60, top + 60), 60, 2)
+    walls = page_ink(cv2.GaussianBlur(image, (0, 0), 0.8)).walls
+    assert all(walls[70 + 70 * row].any() for row in range(4))
+    assert not walls[[105 + 70 * row for row in range(4)]].any()
+
+
 def test_pale_lines_are_no_walls():
     light = written(0.8, thick=7)
     for x in range(10, SHAPE[1], 60):

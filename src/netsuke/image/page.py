@@ -35,6 +35,7 @@ CROWDED = 0.4  # unless their boxes cover so much of the image: a pattern
 TWO, STRING = 2.0, 8.0  # of the usual height: lower ones may be touching digits, and so wide, of their height
 FREE = 0.3  # of a piece that lies beside broad lines: what is darker along them says nothing of it
 WALL = 0.22  # of how dark ink is: lines as dark as that may part cells
+BESIDE = 7  # pixels of a wall's row, of which one is ink
 LEVELS = 64  # of the histograms
 SPECK = 4  # pixels of ink, at least
 SEEN = 84  # pixels of a crop's shorter side, at least: what is smaller is made larger
@@ -73,11 +74,18 @@ def page_ink(image: np.ndarray) -> PageInk:
 
 def _walls(contrast: np.ndarray, unruled: rules.Unruled, floor: np.ndarray) -> np.ndarray:
     """Where upright lines were, bool [H, W]; nowhere if they are pale beside the ink, as those of squared paper are."""
+    import cv2
+
     upright = unruled.upright
     ink = unruled.contrast[unruled.contrast > floor]
     if not upright.any() or not len(ink):
         return upright
-    return upright if np.median(contrast[upright]) >= WALL * _dark(ink) else np.zeros_like(upright)
+    if np.median(contrast[upright]) < WALL * _dark(ink):
+        return np.zeros_like(upright)
+    # a line goes on between fields below each other, where no ink is
+    beside = np.ones((1, BESIDE), np.uint8)
+    inked: np.ndarray = cv2.dilate((contrast > floor).view(np.uint8), beside) > 0
+    return upright & inked
 
 
 def page_digit(image: np.ndarray) -> Ink | None:
