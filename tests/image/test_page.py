@@ -181,6 +181,15 @@ def test_a_printed_ground_is_no_ink():
     assert agree(strokes(photo(written() * ground)), TRUTH) > 0.9
 
 
+def test_a_pattern_that_breaks_into_strokes_is_no_pencil():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    gaps = cv2.GaussianBlur(np.random.default_rng(0).normal(size=SHAPE), (0, 0), 6) < 0.01
+    wave = (np.sin((x + 10 * np.sin(y / 25)) / 3.5) > 0.7) & ~gaps
+    light = np.minimum(written(0.9, thick=9), 1 - 0.12 * cv2.GaussianBlur(wave.astype(float), (0, 0), 0.8))
+    near = cv2.dilate((written(0.9, thick=9) < 0.6).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    assert not (strokes(photo(light)) & ~near).any()
+
+
 def ruled(tilt: float, thick: int, gap: int) -> np.ndarray:
     light = np.ones(SHAPE)
     for y in range(22, 2 * SHAPE[0], gap):

@@ -33,6 +33,7 @@ LARGE = 0.25  # of an image's side: what is longer is no sign
 THICK = 0.3  # of a large piece that is thick both ways: a desk, which says nothing of how dark ink is
 CROWDED = 0.4  # unless their boxes cover so much of the image: a pattern
 TWO, STRING = 2.0, 8.0  # of the usual height: lower ones may be touching digits, and so wide, of their height
+COMMON = 4.0  # times their ink that of others as pale: then all are a pattern's
 FREE = 0.3  # of a piece that lies beside broad lines: what is darker along them says nothing of it
 WALL = 0.22  # of how dark ink is: lines as dark as that may part cells
 BESIDE = 7  # pixels of a wall's row, of which one is ink
@@ -209,7 +210,10 @@ def _solid(unruled: rules.Unruled, floor: np.ndarray) -> np.ndarray:
         signs = signs & ~far if (signs & ~far).any() else signs
         usual = usual_height(high[signs]) if signs.any() else DUST
         pencil = pale & (solid >= PENCIL * dark) & _is_sign(high / usual, wide / high)
-        if (high * wide)[pencil].sum() < CROWDED * contrast.size:
+        area = np.bincount(piece, minlength=count)
+        other = pale & ~pencil & ~far & (solid >= PENCIL * dark)
+        rare = area[other].sum() < COMMON * area[pencil].sum()
+        if rare and (high * wide)[pencil].sum() < CROWDED * contrast.size:
             pale &= ~pencil
     solid[pale | (solid < 255 * MIN_CONTRAST)] = np.inf
     share: np.ndarray = np.zeros(contrast.shape, np.uint8)
