@@ -30,7 +30,7 @@ def test_a_single_field_ties_digits_that_are_far_apart(top, foot, tied):
     assert len(lines.numbers(far)) == 6
     stand = walls(20, 100, 7, (120, 800))
     stand[:top] = stand[foot:] = False
-    assert len(cells.posts(far, stand)) == 7 * tied
+    assert len(cells.posts(far, cells.Walls.of(stand))) == 7 * tied
     assert len(lines.numbers(far, walls=stand)) == (1 if tied else 6)
 
 
@@ -49,7 +49,7 @@ def test_posts_that_ink_breaks_are_whole():
     stand = walls(20, 50, 7)
     stand[:30] = stand[80:] = False
     stand[50:60] = False
-    assert len(cells.posts(ROW, stand)) == 7
+    assert len(cells.posts(ROW, cells.Walls.of(stand))) == 7
 
 
 def grid(columns: int, rows: int, cell: int = 40, *, gap: int = 0, pitch: int | None = None) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_a_puzzle_cut_at_its_outer_lines_is_one(missing):
 
 def test_fields_close_below_each_other_have_posts_of_their_own():
     stand, signs = grid(8, 3, 50, gap=6), filled(8, 3, 30, cell=50, gap=6)
-    assert len(cells.posts(signs, stand)) == 27
+    assert len(cells.posts(signs, cells.Walls.of(stand))) == 27
 
 
 def test_a_grid_of_uneven_columns_is_no_puzzle():
@@ -114,8 +114,8 @@ def test_a_grid_of_uneven_columns_is_no_puzzle():
     stand[:, 66], stand[:, 60] = stand[:, 60].copy(), False
     stand[:, 146], stand[:, 140] = stand[:, 140].copy(), False
     signs = filled(6, 6, 38)
-    assert cells.apart(signs, grid(6, 6))[0].any()
-    assert not cells.apart(signs, stand)[0].any()
+    assert cells.apart(signs, cells.Walls.of(grid(6, 6)))[0].any()
+    assert not cells.apart(signs, cells.Walls.of(stand))[0].any()
 
 
 @pytest.mark.parametrize(("gap", "numbers"), [(0, 40), (3, 5), (12, 5)])
@@ -134,13 +134,13 @@ def test_1s_in_a_puzzle_are_no_bars():
 def test_what_stands_amid_a_cell_of_a_puzzle():
     """Not what is left of its lines, nor beside them, nor low; nor where a line between two cells was not found."""
     stand, ones = grid(6, 6), filled(6, 6, 30, wide=0.1)
-    assert cells.apart(ones, stand)[1].all()
-    assert not cells.apart(ones + np.array([18, 0, 0, 0, 0]), stand)[1].any()
-    assert not cells.apart(ones + np.array([14, 0, 0, 0, 0]), stand)[1].any()
-    assert not cells.apart(ones - np.array([0, 0, 0, 18, 0]), stand)[1].any()
-    assert not cells.apart(ones, grid(14, 14))[1].any()
+    assert cells.apart(ones, cells.Walls.of(stand))[1].all()
+    assert not cells.apart(ones + np.array([18, 0, 0, 0, 0]), cells.Walls.of(stand))[1].any()
+    assert not cells.apart(ones + np.array([14, 0, 0, 0, 0]), cells.Walls.of(stand))[1].any()
+    assert not cells.apart(ones - np.array([0, 0, 0, 18, 0]), cells.Walls.of(stand))[1].any()
+    assert not cells.apart(ones, cells.Walls.of(grid(14, 14)))[1].any()
     stand[:, 60] = False
-    assert not cells.apart(ones[:1] + np.array([20, 0, 0, 0, 0]), stand)[1].any()
+    assert not cells.apart(ones[:1] + np.array([20, 0, 0, 0, 0]), cells.Walls.of(stand))[1].any()
 
 
 def test_an_upright_stroke_amid_a_puzzles_cell_is_a_number_amid_it():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from netsuke.image.pieces import pieces, usual_height
@@ -28,15 +30,36 @@ WITHIN = np.array([0.25, 0.5, 0.75])  # of a piece's height: where the walls of 
 BEYOND = 0.8  # of its height: a wall that goes on reaches as far above or below it; posts of a single field end before
 
 
-def apart(stats: np.ndarray, walls: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Which pieces stand in different cells of `walls` bool [H, W], bool [n, n]: both cells are ROOMY, and their walls
-    go on above or below, or they are WIDE. In a puzzle every cell is. And which stand amid a cell of a puzzle, and are
-    as high as signs are there, bool [n]."""
-    if walls is None or not len(stats) or not walls.any():
+@dataclass(frozen=True, eq=False)
+class Walls:
+    """Upright lines: bool [H, W] where they are, the number of each pixel's, int32 [H, W], and as `pieces` tells them,
+    int [m, 5]."""
+
+    mask: np.ndarray
+    label: np.ndarray
+    stats: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray | None) -> Walls | None:
+        """None where there are none."""
+        return cls(mask, *pieces(mask)) if mask is not None and mask.any() else None
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The first and last row of each line by its number, int [m + 1, 2]; 0 is no line."""
+        top, high = self.stats[:, 1], self.stats[:, 3]
+        return np.concatenate([[(len(self.mask), 0)], np.stack([top, top + high], 1)])
+
+
+def apart(stats: np.ndarray, walls: Walls | None) -> tuple[np.ndarray, np.ndarray]:
+    """Which pieces stand in different cells of `walls`, bool [n, n]: both cells are ROOMY, and their walls go on above
+    or below, or they are WIDE. In a puzzle every cell is. And which stand amid a cell of a puzzle, and are as high as
+    signs are there, bool [n]."""
+    if walls is None or not len(stats):
         return np.zeros((len(stats), len(stats)), bool), np.zeros(len(stats), bool)
     x, y, w, h = (stats[:, k, None].astype(float) for k in range(4))
     usual, middle = usual_height(h[:, 0]), x + w / 2
-    label, ends = _lines(walls)
+    label, ends = walls.label, walls.ends
     heights = zip(middle[:, 0], y + h * WITHIN, strict=True)
     beside = np.array([[_between(label, x, y) for y in every] for x, every in heights])  # [n, WITHIN, 2, 2]
     places = np.median(beside[..., 0], 1)  # [n, 2]
@@ -58,13 +81,6 @@ def apart(stats: np.ndarray, walls: np.ndarray | None) -> tuple[np.ndarray, np.n
     )
     amid &= h > HIGH * cell
     return (past | past.T) & roomy & roomy.T, amid[:, 0]
-
-
-def _lines(walls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each wall's line, int32 [H, W], and the first and last row of each, int [m, 2]; 0 is no line."""
-    label, stats = pieces(walls)
-    none = len(walls), 0
-    return label, np.concatenate([[none], np.stack([stats[:, 1], stats[:, 1] + stats[:, 3]], 1)])
 
 
 def _in_puzzle(label: np.ndarray, ends: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
@@ -105,24 +121,32 @@ def _between(label: np.ndarray, x: float, y: float) -> tuple[tuple[float, int], 
     return left, right
 
 
-def posts(stats: np.ndarray, walls: np.ndarray | None) -> np.ndarray:
-    """Those of `walls`, bool [H, W], that stand between the cells of a single field, as pieces, int [n, 5]: higher than
-    the signs of `stats`, and up to POSTED. Where ink broke one, over a sign's height at most, it is one."""
-    import cv2
-
-    if walls is None or not len(stats) or not walls.any():
-        return np.zeros((0, 5), int)
-    usual = usual_height(stats[:, 3])
-    gap = round(usual)
-    padded = np.pad(walls.view(np.uint8), ((gap, gap), (0, 0)))  # closing fills up to a border
-    whole = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((gap | 1, 3), np.uint8))
+def posts(stats: np.ndarray, walls: Walls | None) -> np.ndarray:
+    """Those of `walls` that stand between the cells of a single field, as pieces, int [n, 5]: higher than the signs of
+    `stats`, and up to POSTED. Where ink broke one, over a sign's height at most, it is one."""
     found = np.zeros((0, 5), int)
-    for some in (padded, whole):  # fields close below each other would be closed to one
-        more = pieces(some)[1] - [0, gap, 0, 0, 0]
-        more = more[(more[:, 3] > usual) & (more[:, 3] < POSTED * usual)]
+    if walls is None or not len(stats):
+        return found
+    usual = usual_height(stats[:, 3])
+    if (walls.stats[:, 3] < POSTED * usual).sum() < POSTS:
+        return found
+    for some in (
+        walls.stats,
+        _closed(walls.mask, round(usual)),
+    ):  # closed, fields below each other may be one
+        more = some[(some[:, 3] > usual) & (some[:, 3] < POSTED * usual)]
         more = more[fences(more, stats)[1]]
         found = np.concatenate([found, more[~_covered(more, found)]])
     return found
+
+
+def _closed(mask: np.ndarray, gap: int) -> np.ndarray:
+    """Upright lines without gaps of so many rows, as pieces."""
+    import cv2
+
+    padded = np.pad(mask.view(np.uint8), ((gap, gap), (0, 0)))  # closing fills up to a border
+    whole = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((gap | 1, 3), np.uint8))
+    return pieces(whole)[1] - [0, gap, 0, 0, 0]
 
 
 def _covered(some: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -64,8 +64,9 @@ def numbers(
         | drawings.bars(stats[large])
         | drawings.stamps(stats[large], within)
     )
-    apart, amid = cells.apart(stats[large], walls)
-    amid_cells = large[amid]
+    lines = cells.Walls.of(walls)
+    apart, amid = cells.apart(stats[large], lines)
+    amid_cells = set(large[amid].tolist())
     between, single = (bars & ~framed for bars in cells.fences(stats[large], stats[large], apart))
     fences, parting = large[single], large[between & ~single]
     framed |= (drawings.hairs(stats[large]) | between) & ~single
@@ -77,7 +78,7 @@ def numbers(
         else large[:0]
     )
     slashes = np.concatenate([slashes, parting])
-    posts = cells.posts(stats[large[~framed]], walls)
+    posts = cells.posts(stats[large[~framed]], lines)
     more = len(stats) + np.arange(len(posts))
     tied, apart = np.concatenate([stats, posts]), np.pad(apart[np.ix_(~framed, ~framed)], (0, len(posts)))
     linked = _linked(tied, np.concatenate([large[~framed], more]), apart)
@@ -174,13 +175,13 @@ def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, he
     return np.searchsorted(ends, right, "right") > 0
 
 
-def _number(stats: np.ndarray, group: np.ndarray, amid_cells: np.ndarray) -> Number:
+def _number(stats: np.ndarray, group: np.ndarray, amid_cells: set[int]) -> Number:
     heights = stats[group, 3].astype(float)
     tall = heights[heights >= 0.5 * heights.max()]
     height = float(np.median(tall))
     x, y = stats[group, 0].min(), stats[group, 1].min()
     right, bottom = (stats[group, 0] + stats[group, 2]).max(), (stats[group, 1] + stats[group, 3]).max()
-    amid = len(group) == 1 and bool(np.isin(group, amid_cells).all())
+    amid = len(group) == 1 and int(group[0]) in amid_cells
     return Number(group, (int(x), int(y), int(right - x), int(bottom - y)), height, amid)
 
 

@@ -162,13 +162,12 @@ def signs(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
     """Features of a span as a digit, whichever: SIGNS but the last two."""
     _, _, w, h, area, middle = shape.T
     low, broad = np.maximum(0, 0.8 - h), np.maximum(0, w - 0.8)
-    return np.stack(
+    return np.array(
         [
             np.ones_like(w), low, 5 * low**2, np.maximum(0, h - 1.25), broad, 3 * np.maximum(0, w - 1.1) ** 2,
             np.maximum(0, 0.1 - area) * 10, np.maximum(0, np.abs(middle - 0.5) - 0.2), none,
-        ],
-        1,
-    )  # fmt: skip
+        ]
+    ).T  # fmt: skip
 
 
 def ties(row: Row) -> np.ndarray:
@@ -193,7 +192,7 @@ def drops(row: Row, shape: np.ndarray, none: np.ndarray) -> np.ndarray:
     """Features of a span as ink that is no sign: DROPS."""
     parts = Counter(atom.piece for atom in row.atoms)
     part = [float(parts[row.atoms[start].piece] > 1) for start, _ in row.spans]
-    return np.stack([np.ones(len(shape)), shape[:, 4], shape[:, 3], none, part], 1)
+    return np.array([np.ones(len(shape)), shape[:, 4], shape[:, 3], none, part]).T
 
 
 def dashes(shape: np.ndarray) -> np.ndarray:
@@ -206,29 +205,27 @@ def points(row: Row, shape: np.ndarray, none: np.ndarray) -> list[tuple[str, np.
     """Of each separator: which spans may be one, and their features, named by POINTS."""
     _, _, w, h, _, middle = shape.T
     one, longer, small = np.ones_like(w), np.maximum(w, h), (h < 0.6) & (w < 0.45)
-    dot = np.stack(
+    dot = np.array(
         [
             one,
             np.maximum(0, longer - 0.2) ** 2 * 25,
             np.maximum(0, np.abs(middle - 0.95) - 0.1),
             longer,
             none,
-        ],
-        1,
-    )
-    comma = np.stack(
-        [one, np.maximum(0, longer - 0.35) ** 2 * 25, np.maximum(0, np.abs(middle - 1.05) - 0.1), h, none], 1
-    )
-    dash = np.stack(
+        ]
+    ).T
+    comma = np.array(
+        [one, np.maximum(0, longer - 0.35) ** 2 * 25, np.maximum(0, np.abs(middle - 1.05) - 0.1), h, none]
+    ).T
+    dash = np.array(
         [
             one,
             np.maximum(0, h - 0.2) * 5,
             np.maximum(0, np.abs(middle - 0.5) - 0.1),
             np.minimum(w / np.maximum(h, 0.03), 5),
             none,
-        ],
-        1,
-    )
+        ]
+    ).T
     return [
         (".", small & (middle > 0.55), dot),
         (",", small & (middle > 0.65), comma),
