@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from netsuke.cli import answers, inputs, reading
+from netsuke.cli import answers, inputs, reading, sharing
 from netsuke.errors import OptionError
 from netsuke.image.masks import expand
 from refusal import heeds_ctrl_c
@@ -254,8 +254,8 @@ def test_a_camera_gives_a_picture(tmp_path: Path, netsuke_cli: Any) -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes are started after the first image, however short the work."""
-    monkeypatch.setattr(reading, "WORTH", 0.0)
-    monkeypatch.setattr(reading, "TRIED", 0.0)
+    monkeypatch.setattr(sharing, "WORTH", 0.0)
+    monkeypatch.setattr(sharing, "TRIED", 0.0)
 
 
 def test_processes_answer_in_order_what_one_would(folder: Path, at_once: None) -> None:
@@ -264,7 +264,7 @@ def test_processes_answer_in_order_what_one_would(folder: Path, at_once: None) -
     settings = reading.Settings(mode="one")
 
     def read(jobs: int) -> list[reading.Entry]:
-        return list(reading.entries(reading.Plan(inputs.sources([str(folder / "scans")])), settings, jobs))
+        return list(sharing.entries(reading.Plan(inputs.sources([str(folder / "scans")])), settings, jobs))
 
     alone, shared = read(1), read(2)
     assert shared == alone
@@ -288,14 +288,14 @@ def test_a_job_that_ends_its_process_costs_only_itself(
     )
     monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     plan = reading.Plan(inputs.sources([str(folder / "scans")]))
-    got = list(reading.entries(plan, reading.Settings(mode="one"), 2))
+    got = list(sharing.entries(plan, reading.Settings(mode="one"), 2))
     assert [bool(entry["results"]) for entry in got] == [i != 5 for i in range(10)]
     assert "p6.png: reading it ended the process" in got[5]["error"]
 
 
 def test_jobs_must_be_positive() -> None:
     with pytest.raises(OptionError, match="at least 1"):
-        next(reading.entries(reading.Plan([]), reading.Settings(), 0))
+        next(sharing.entries(reading.Plan([]), reading.Settings(), 0))
 
 
 def alive(group: int) -> bool:
@@ -362,9 +362,9 @@ def test_ctrl_c_into_a_slow_pipe_cuts_nothing(tmp_path: Path) -> None:
 def test_ctrl_c_waits_until_a_process_has_begun(folder: Path) -> None:
     """Else each that is still importing would print where it was."""
     (source,) = inputs.sources([str(folder / "scans" / "p1.png")])
-    pool = reading._pool(reading.Settings(mode="one"), 1)
+    pool = sharing._pool(reading.Settings(mode="one"), 1)
     try:
-        future = reading._given(pool, reading.Job(next(iter(inputs.tasks(source)))))
+        future = sharing._given(pool, reading.Job(next(iter(inputs.tasks(source)))))
         (process,) = pool._processes
         status = Path(f"/proc/{process}/status").read_text()
         assert future.result()["results"]

@@ -110,7 +110,7 @@ def _read(
     jobs: int | None,
     json: bool,
 ) -> None:
-    from netsuke.cli import console, images, options, reading
+    from netsuke.cli import console, images, options, reading, sharing
     from netsuke.data.labelled import read_labelled
     from netsuke.measure.page import gallery
 
@@ -127,7 +127,7 @@ def _read(
     document = images.evaluate_images(
         truths,
         settings,
-        jobs=reading.cores() if jobs is None else jobs,
+        jobs=sharing.cores() if jobs is None else jobs,
         folder=str(folder),
         gallery=html is not None,
     )

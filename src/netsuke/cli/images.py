@@ -6,7 +6,8 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from netsuke.cli.inputs import Task
-from netsuke.cli.reading import Job, Settings, decoded, entries
+from netsuke.cli.reading import Job, Settings, decoded
+from netsuke.cli.sharing import entries
 
 if TYPE_CHECKING:
     import numpy as np

@@ -89,7 +89,7 @@ def read(
 
     Example: netsuke read cards/ --pattern '\\d{4}-\\d{2}' --error-rate 0.01
     """
-    from netsuke.cli import answers, inputs, reading
+    from netsuke.cli import answers, inputs, reading, sharing
     from netsuke.cli.options import check_out, crops
     from netsuke.errors import OptionError
 
@@ -129,7 +129,7 @@ def read(
         out.append(answers.Lines(boxes=boxes, alternatives=alternatives))
     if csv:  # the last to end: what else was begun is whole, even if it can't be written
         out.append(answers.Table(csv))
-    _run(plan, settings, reading.cores() if jobs is None else jobs, out)
+    _run(plan, settings, sharing.cores() if jobs is None else jobs, out)
 
 
 def _sources(files: list[str], camera: str | None) -> list[Source]:
@@ -156,11 +156,11 @@ def _field(**given: str) -> dict[str, Any]:
 
 def _run(plan: Plan, settings: Settings, jobs: int, out: list[Lines | Document | Table]) -> None:
     """Print every entry as it comes; errors go to stderr. Exits with 2 where there was one."""
-    from netsuke.cli import console, reading
+    from netsuke.cli import console, sharing
 
     failed = done = 0
     try:
-        for entry in watched(reading.entries(plan, settings, jobs), plan):
+        for entry in watched(sharing.entries(plan, settings, jobs), plan):
             done += 1
             if "error" in entry:
                 failed += 1
