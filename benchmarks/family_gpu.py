@@ -13,6 +13,7 @@ benchmarks/family.py takes them from there to integers. Needs torch and the data
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import math
 import multiprocessing
@@ -58,6 +59,7 @@ EMA, WARM = 0.998, 500  # of the weights, a step; steps in which the learning ra
 ON = 0.5  # of the learning rate, where training goes on
 UNIT, START = 32.0, 0.1  # there: integers that become 1, and the size of weights
 SHOWN = 128  # images that set its norms
+NORMED, BATCHES = 400, 12  # tiles of a batch, and batches, that set the norms of blended weights
 LEAST = 2000  # images of each kind before it begins
 
 
@@ -73,6 +75,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--on", action="store_true", help="from OUT, else from what ships, at half the rate")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="those to train")
+    parser.add_argument(
+        "--blend", type=float, default=1.0, help="in the end, with --on: share of the way from there"
+    )
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the learning rate")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -197,6 +202,25 @@ def thawed(net: nn.Module, model: Artifact, shown: Tensor) -> None:
         head.bias.copy_(tensors[f"{last.name}.bias"] * last.attrs["scale"])
 
 
+def blended(net: nn.Module, start: nn.Module, tiles: Tensor, share: float) -> None:
+    """Leaves a net `share` of its way from where it was trained on from, and sets its norms anew on `tiles`, float32
+    [n, 1, H, W] in 0..1.
+
+    What it has learnt it keeps, and it forgets less of what it knew (Wortsman et al., Robust fine-tuning of zero-shot
+    models, CVPR 2022).
+    """
+    with torch.no_grad():
+        for own, old in zip(net.parameters(), start.parameters(), strict=True):
+            own.lerp_(old, 1 - share)
+        for norm in net.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean of all batches
+        net.train()
+        for batch in tiles.split(NORMED):
+            net(batch)
+
+
 def save(file: Path, *parts: np.ndarray, **named: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, *parts, **named)
@@ -257,6 +281,7 @@ class Training:
             else:
                 shown = self.pools[0].parts[0][:SHOWN].float() / 255
                 thawed(self.net, Artifact.load(zoo.path(SHIPPED[name])), shown)
+        self.start = copy.deepcopy(self.net)
         self.net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.load_state_dict(self.net.state_dict())
         self.own, self.averaged = (
@@ -361,6 +386,11 @@ class Training:
             self.keep()
         return True
 
+    def blend(self, share: float) -> None:
+        """The mean weights, blended with those it was trained on from."""
+        tiles = self.pools[0].draw(NORMED * BATCHES)[0].float() / 255
+        blended(self.mean, self.start, tiles, share)
+
     def keep(self) -> None:
         buffer = io.BytesIO()
         torch.save({key: value.cpu().contiguous() for key, value in self.mean.state_dict().items()}, buffer)
@@ -391,6 +421,8 @@ def train(given: argparse.Namespace, end: float) -> None:
     if device != "cpu":
         torch.cuda.synchronize()
     for one in every:
+        if given.on and given.blend < 1:
+            one.blend(given.blend)
         one.keep()
         print(one.name, "did", one.done, "steps", flush=True)
 

@@ -15,6 +15,23 @@ from netsuke.engine import Engine
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+def test_blended_weights_lie_between_those_before_and_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    torch = pytest.importorskip("torch", reason="needs torch: pip install 'netsuke[lab]'")
+    import family_gpu
+
+    torch.manual_seed(0)
+    before, behind = (family_gpu.NETS["base"][0]() for _ in range(2))
+    own = [part.detach().clone() for part in behind.parameters()]
+    tiles = torch.rand(500, 1, 28, 28)
+    family_gpu.blended(behind, before, tiles, 0.25)
+    for found, a, b in zip(behind.parameters(), before.parameters(), own, strict=True):
+        assert torch.allclose(found, a + 0.25 * (b - a), atol=1e-6)
+    with torch.no_grad():
+        alike = behind.eval()(tiles), behind.train()(tiles)
+    assert np.corrcoef(alike[0].ravel(), alike[1].ravel())[0, 1] > 0.97
+
+
 def test_thawed_weights_say_what_their_artifact_says(mnist: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'netsuke[lab]'")
