@@ -59,7 +59,7 @@ EMA, WARM = 0.998, 500  # of the weights, a step; steps in which the learning ra
 ON = 0.5  # of the learning rate, where training goes on
 UNIT, START = 32.0, 0.1  # there: integers that become 1, and the size of weights
 SHOWN = 128  # images that set its norms
-NORMED, BATCHES = 400, 12  # tiles of a batch, and batches, that set the norms of blended weights
+NORMED, BATCHES = 400, 6  # tiles of a batch, and batches, that set the norms of blended weights
 LEAST = 2000  # images of each kind before it begins
 
 
