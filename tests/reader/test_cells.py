@@ -143,6 +143,14 @@ def test_what_stands_amid_a_cell_of_a_puzzle():
     assert not cells.apart(ones[:1] + np.array([20, 0, 0, 0, 0]), cells.Walls.of(stand))[1].any()
 
 
+def test_fine_strokes_amid_a_puzzles_cells_are_no_hairs():
+    signs, fine = filled(6, 6, 30), filled(6, 6, 30, wide=0.05)
+    signs[:, 4], fine[:, 4] = 400, 40
+    mixed = np.where((np.arange(36) % 3 == 0)[:, None], fine, signs)
+    assert len(lines.numbers(mixed, walls=grid(6, 6))) == 36
+    assert len(np.concatenate([number.members for number in lines.numbers(mixed)])) == 24
+
+
 def test_an_upright_stroke_amid_a_puzzles_cell_is_a_number_amid_it():
     ones = filled(6, 6, 30, wide=0.1)
     assert all(number.amid for number in lines.numbers(ones, walls=grid(6, 6)))

@@ -140,6 +140,15 @@ def test_separators_are_told_apart(reader, glyphs):
     assert reading.text == "38250"
 
 
+def test_in_a_puzzles_cell_no_separator_is_read():
+    def path(text: str, chance: float) -> Path:
+        return Path(text, chance, tuple(Edge(k, k + 1, sign, 0.0, k) for k, sign in enumerate(text)))
+
+    found = pages._bare([path("5-", 0.4), path("5", 0.2), path("3", 0.3), path(".3", 0.1)])
+    assert [(one.text, round(one.probability, 9)) for one in found] == [("5", 0.6), ("3", 0.4)]
+    assert [edge.symbol for edge in found[0].edges] == ["5", ""]
+
+
 def test_upright_strokes_in_a_puzzle_are_1s(reader):
     """However faint and thin they are; what is left of its lines is none."""
     image = np.full((560, 560), 235, np.uint8)

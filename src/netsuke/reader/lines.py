@@ -69,7 +69,7 @@ def numbers(
     amid_cells = set(large[amid].tolist())
     between, single = (bars & ~framed for bars in cells.fences(stats[large], stats[large], apart))
     fences, parting = large[single], large[between & ~single]
-    framed |= (drawings.hairs(stats[large]) | between) & ~single
+    framed |= ((drawings.hairs(stats[large]) & ~amid) | between) & ~single
     stats = stats.copy()
     stats[large[framed], 4] = 0  # no ink of anybody's
     slashes = (

@@ -95,6 +95,7 @@ def numbers(
         every = not isinstance(automaton, Anything) and len(row.atoms) <= SHORT
         edges = weights.edges(row, own, artifact.classes, fitted, seen=told, every=every)
         paths = decode(len(row.atoms), edges, automaton, best=best, slack=SLACK)
+        paths = _bare(paths) if row.amid and isinstance(automaton, Anything) else paths
         if not paths or paths[0].admitted <= LIKELY or not _says(paths[0]):
             continue
         found.append(Found(row, own, crops[first:last], [path for path in paths if _says(path)], told))
@@ -104,6 +105,20 @@ def numbers(
             sure = trust.number(number.row, number.paths[0], number.share, number.seen, artifact.classes)
         if sure >= least:
             yield replace(number, trust=sure)
+
+
+def _bare(paths: list[Path]) -> list[Path]:
+    """Paths without separators, the likeliest first: in a puzzle's cell these are what is left of its lines."""
+    out: dict[str, Path] = {}
+    for path in paths:
+        text = path.text.translate(dict.fromkeys(map(ord, SEPARATORS)))
+        first = out.get(text)
+        if first:
+            out[text] = replace(first, probability=first.probability + path.probability)
+        else:
+            edges = tuple(replace(e, symbol="") if e.symbol in SEPARATORS else e for e in path.edges)
+            out[text] = replace(path, text=text, edges=edges)
+    return sorted(out.values(), key=lambda path: -path.probability)
 
 
 def _once(classify: Classify) -> Classify:
