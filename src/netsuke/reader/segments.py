@@ -81,7 +81,7 @@ def rows(
         parts = [_together(ink, label, number) for number in found]
         every = scans(parts, [number.height for number in found])
         speaking = [
-            scan.loudest() >= MUTE or len(number.members) == 1
+            scan.loudest() >= MUTE or len(number.members) == 1 or number.amid
             for number, scan in zip(found, every, strict=True)
         ]
         found, read = [*compress(found, speaking)], [*compress(every, speaking)]
