@@ -79,14 +79,14 @@ NOTES = {
     "scanner": GPU.format("21,350", "26,390", "1.3 million tiles of rows", "1.4 million")
     + " Then 12,700 steps of 64 on one core of a CPU in an hour and a half, thrice begun anew from what was there, "
     "on a million other tiles: with decimals of one to three places, broader full stops, signs and units beside "
-    "numbers, the last 6,200 of them with all of a row's separators in sight; in the end 0.7 of the way from where "
+    "numbers, the last 6,200 of them with all of a row's separators in sight; in the end half of the way from where "
     "that began.",
     "finder": GPU.format("6,480", "4,590", "300,000 tiles of pages", "315,000")
     + " Then 600 steps in integers.",
 }
 MORE = {  # of the commands that made what ships
     "scanner": "python benchmarks/family_gpu.py --work runs/more --out runs/family --on --nets scanner --device cpu "
-    "--makers 1 --rate 0.3 --seconds 5400 --blend 0.7; "
+    "--makers 1 --rate 0.3 --seconds 5400 --blend 0.5; "
 }
 RECORDS = Path(__file__).resolve().parents[1] / "records"
 FITTED = (500, 400, 160)  # strings, touching strings and pages that the decoder is fitted to

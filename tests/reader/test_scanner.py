@@ -35,7 +35,7 @@ def scanner() -> Scanner:
     return Scanner(Artifact.load(zoo.path("scanner")), backend="packaged")
 
 
-def page(text: str, size: float, at: tuple[int, int] = (30, 120), width: int = 900) -> np.ndarray:
+def page(text: str, size: float, at: tuple[int, int] = (30, 120), width: int = 1200) -> np.ndarray:
     """Printed text as a page's ink; a digit of size 1 is 21 pixels high."""
     ink = np.zeros((240, width), np.uint8)
     cv2.putText(ink, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, 255, max(1, round(2 * size)), cv2.LINE_AA)
