@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Entry = dict[str, Any]  # what --json says of one page
 Mode = Literal["auto", "one", "all"]
 PART = 0.85  # of an image's ink: a digit that is lower is a part of it
+SURE = 0.95  # of a page's only number, from which its digit need not be sure by itself
 CROP = 0.3  # of an image's height: one sign that high is a crop's
 DRAWN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what every OpenCV writes
 FILES = {
@@ -142,7 +143,10 @@ class Worker:
         ink = find_ink(pixels)
         if ink is None or ink.box[3] < CROP * pixels.shape[0] or ink.box[2] > 1.5 * ink.box[3]:
             return False
-        return not any(digit.state == "digit" and digit.box[3] < PART * ink.box[3] for digit in digits)
+        sure = any(reading.confidence > SURE for reading in found)
+        return not any(
+            (digit.state == "digit" or sure) and digit.box[3] < PART * ink.box[3] for digit in digits
+        )
 
     def _plain(self, reading: Reading) -> Entry:
         from netsuke.image import masks
