@@ -168,11 +168,17 @@ def _pointed(points: np.ndarray, left: float, right: np.ndarray, foot: float, he
     """Whether a full stop, a comma or a dash stands between `left` and each of `right`, bool [n]."""
     x, y, w, h, area = points.T
     middle = (foot - y - h / 2) / height  # 0 at the foot of the digits, 1 at their top
-    dot = (w < 0.4 * height) & (np.abs(middle) < 0.35)
-    dash = (w > 1.3 * h) & (w < height) & (middle > 0.2) & (middle < 0.8)
-    small = (h < np.where(dot, COMMA, DASH) * height) & (area >= SPECK * height**2) & (x + w / 2 >= left)
-    ends = np.sort((x + w)[small & (dot | dash)])
+    dot = (w < 0.4 * height) & (np.abs(middle) < 0.35) & (h < COMMA * height) & (area >= SPECK * height**2)
+    ends = np.sort((x + w)[(dot | _dashes(points, foot, height)) & (x + w / 2 >= left)])
     return np.searchsorted(ends, right, "right") > 0
+
+
+def _dashes(points: np.ndarray, foot: float, height: float) -> np.ndarray:
+    """Which pieces are dashes of a line of signs with that foot and height, bool [n]."""
+    _, y, w, h, area = points.T
+    middle = (foot - y - h / 2) / height
+    level = (middle > 0.2) & (middle < 0.8) & (area >= SPECK * height**2)
+    return level & (w > 1.3 * h) & (w < height) & (h < DASH * height)
 
 
 def _number(stats: np.ndarray, group: np.ndarray, amid_cells: set[int]) -> Number:
@@ -247,21 +253,20 @@ def _with_small(stats: np.ndarray, found: list[Number]) -> list[Number]:
 
 def _with_endings(stats: np.ndarray, found: list[Number]) -> list[Number]:
     """Give each number that ends in a full stop the dash behind that, as of 25.-, however far from its digits."""
-    x, y, w, h, area = stats.T.astype(float)
+    x, _, w, h, area = stats.T
     taken = np.array([i for number in found if len(number.members) > 1 for i in number.members], int)
-    dashes = np.setdiff1d(np.flatnonzero((w > 1.3 * h) & (area > 0)), taken)
+    free = np.setdiff1d(np.flatnonzero(area), taken)
     out: list[Number] = []
     gone: set[int] = set()
     for number in found:
         left, top, wide, high = number.box
         last, tall = number.members[-1], number.height
-        if len(dashes) and h[last] < DASH * tall and x[last] + w[last] / 2 > left + wide:
-            behind = x[dashes] - (x[last] + w[last])
-            over = (top + high - y[dashes] - h[dashes] / 2) / tall
-            near = (np.abs(over - 0.5) < 0.3) & (behind > -0.1 * tall) & (behind < REACH * tall)
-            near &= (w[dashes] < tall) & (h[dashes] < DASH * tall) & (area[dashes] > SPECK * tall**2)
+        if h[last] < DASH * tall and x[last] + w[last] / 2 > left + wide:
+            behind = x[free] - (x[last] + w[last])
+            near = (behind > -0.1 * tall) & (behind < REACH * tall)
+            near &= _dashes(stats[free], top + high, tall)
             if near.any():
-                one = int(dashes[near][behind[near].argmin()])
+                one = int(free[near][behind[near].argmin()])
                 number = replace(number, members=np.append(number.members, one))
                 gone.add(one)
         out.append(number)

@@ -8,11 +8,8 @@ from netsuke.image.pieces import stat, usual_height
 from netsuke.reader.lines import tall_enough
 
 # Lengths are shares of the usual height of the page's signs.
-TALL, TALLEST, WIDEST = (
-    1.6,
-    3.2,
-    8.0,
-)  # height of such a piece, and its width: whole numbers may hang together
+TALL, TALLEST = 1.6, 3.2  # height of such a piece
+WIDEST = 8.0  # its width: whole numbers may hang together
 NEIGHBOUR = 0.5, 1.5  # height of what stands beside it, in a line above or below
 ASIDE = 2.5  # how far beside it
 APART = 0.8  # the middles of the two lines
