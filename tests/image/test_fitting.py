@@ -15,9 +15,10 @@ def crops():
         *((h, w) for h in (19, 20, 21) for w in (5, 20, 21)),
         (1, 1),
     ]
-    return [
+    some = [
         (rng.integers(0, 256, side) * (rng.random(side) < rng.random())).astype(np.uint8) for side in sides
     ]
+    return [*some, np.full((LARGE - 1, LARGE - 1), 255, np.uint8)]
 
 
 @pytest.mark.parametrize(("size", "box"), [(28, 20), (16, 12), (28, 28)])

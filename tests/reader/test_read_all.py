@@ -165,6 +165,28 @@ def test_upright_strokes_in_a_puzzle_are_1s(reader):
     assert [int((r.box[0] - 30) // 55) for r in found] == [column for _, column in cells]
 
 
+def test_a_pattern_far_lower_than_the_writing_is_no_number(reader, glyphs):
+    rng, texts = np.random.default_rng(0), ["853", "296", "740", "385", "602"]
+    rows = [strip(glyphs, text, height=70)[:, :500] for text in texts]
+    page = np.vstack([np.pad(row, ((0, 0), (0, 1000 - row.shape[1])), constant_values=235) for row in rows])
+    for x in range(540, 980, 30):
+        for y in range(30, 660, 30):
+            high = int(rng.integers(10, 18))
+            if rng.random() < 0.6:
+                cv2.ellipse(page, (x, y), (high // 2, high // 2), 0, -60, 90, 60, 2)
+            else:
+                cv2.line(page, (x, y), (x, y + high), 60, 2)
+    assert [reading.text for reading in reader.read_all(page)] == texts
+
+
+def test_a_few_small_11s_beside_large_digits_are_read(reader, glyphs):
+    page = 235 - np.zeros((300, 700), np.uint8)
+    page[80:220, 20:320] = strip(glyphs, "853", height=70)[:, :300]
+    for k in range(4):
+        page[60 + 50 * k : 110 + 50 * k, 500:560] = strip(glyphs, "11", height=25)[:, :60]
+    assert [reading.text for reading in reader.read_all(page)].count("11") == 4
+
+
 def test_each_cell_of_a_puzzle_holds_a_number_of_its_own(reader, glyphs):
     """Of digits that nearly fill their cells, closer to each other than those of numbers may be."""
     side, rows = 60, ("3580", "6243", "8506", "2038")

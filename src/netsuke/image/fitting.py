@@ -74,13 +74,18 @@ def turned(ink: np.ndarray, degrees: float) -> np.ndarray:
 
 def _fits(crops: Sequence[np.ndarray], size: int, box: int) -> np.ndarray:
     n, (high, wide) = len(crops), np.max([ink.shape for ink in crops], 0)
-    ink, (down, across) = np.zeros((n, high, wide)), (np.zeros((n, size, side)) for side in (high, wide))
+    # shares of areas add up to less than 2^24, which 32 bits hold; those of what is enlarged do not
+    kind = np.float32 if min(max(ink.shape) for ink in crops) > box else np.float64
+    ink, (down, across) = (
+        np.zeros((n, high, wide), kind),
+        (np.zeros((n, size, side), kind) for side in (high, wide)),
+    )
     area, sides = np.empty((n, 1, 1)), np.empty((2, n), np.int64)
     for k, crop in enumerate(crops):
         (h, w), (first, second, whole) = crop.shape, _scaling(crop.shape, box)
         ink[k, :h, :w], area[k], sides[:, k] = crop, whole, (min(len(first), size), min(len(second), size))
         down[k, : len(first), :h], across[k, : len(second), :w] = first[:size], second[:size]
-    sums = down @ ink @ across.transpose(0, 2, 1)
+    sums = (down @ ink @ across.transpose(0, 2, 1)).astype(np.float64)
     boxed = np.floor((2 * sums + area) / (2 * area)).clip(0, 255).astype(np.int32)
     place, total = np.arange(size), np.maximum(boxed.sum((1, 2)), 1)
     moments = boxed.sum(2) @ place, boxed.sum(1) @ place

@@ -267,7 +267,8 @@ def _along(
     wide = 1 + int(thick / (2 * np.pi * ellipse.narrow / ANGLES))
     crossed = (inwards & _spread(outwards, wide)) | (outwards & _spread(inwards, wide))
     own = inked & ~crossed
-    if own[shown].mean() < OWN:
+    # touching digits cut off by the image's edge make broad ones
+    if (own if thick > THIN * ellipse.narrow else own[shown]).mean() < OWN:
         return None
     half, width = thick / 2 / step, RADII[1] - RADII[0]
     inner = np.where(inwards, path - half, lower) * width + RADII[0]

@@ -195,8 +195,7 @@ class _Runs:
     def __init__(self, ink: np.ndarray, contrast: np.ndarray, floor: np.ndarray, blots: np.ndarray, run: int):
         import cv2
 
-        self.run, self.ink = run, ink
-        self.contrast = _gathered(cv2.boxFilter(contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False))
+        self.run, self.ink, self.contrast = run, ink, contrast
         grey = cv2.min(contrast, cv2.convertScaleAbs(floor, alpha=DARK))
         grey = _gathered(cv2.boxFilter(grey, cv2.CV_16U, (BRIDGE, 1), normalize=False))
         faint = floor * np.uint16(round(FAINT * BRIDGE))
@@ -206,8 +205,10 @@ class _Runs:
         joined = cv2.dilate(runs, np.ones((3, run // 2), np.uint8))
         count, label = cv2.connectedComponents(joined, connectivity=8)
         looked = np.arange(EDGE, runs.shape[1] - EDGE, STEP)
+        some = runs[:, EDGE:-EDGE:STEP] > 0  # thrice as fast as of bytes
         looked[-1:] = runs.shape[1] - 1 - EDGE
-        y, k = np.nonzero(runs[:, looked] > 0)  # thrice as fast as of bytes
+        some[:, -1:] = runs[:, looked[-1:]] > 0
+        y, k = np.nonzero(some)
         self.pieces = _Lines(y, looked[k], label[y, looked[k]] - 1, count - 1)
 
     def rules(self, corners: np.ndarray) -> np.ndarray:
@@ -241,6 +242,13 @@ class _Runs:
             pieces = pieces.only(~near).these(good)  # others may have been tied to it by strokes
         return cv2.dilate(out, np.ones((1, 2 * STEP - 1), np.uint8)) * self.runs
 
+    @cached_property
+    def summed(self) -> np.ndarray:
+        """Contrast along BRIDGE pixels of each row, uint16 [H, W]."""
+        import cv2
+
+        return cv2.boxFilter(self.contrast, cv2.CV_16U, (BRIDGE, 1), normalize=False)
+
     def _thick(self, lines: _Lines) -> np.ndarray:
         """Pixels of ink across each line where nothing crosses it, its blurred edges and all: runs are narrower."""
         runs = np.maximum(1, np.rint(lines.thickness))
@@ -265,9 +273,9 @@ class _Runs:
     def _are_whole(self, lines: _Lines) -> np.ndarray:
         """Whether lines have no gaps, are about as dark everywhere and smooth, unlike feet of digits in a row."""
         number, down = lines.columns
-        darkest = np.zeros_like(number, self.contrast.dtype)
+        darkest = np.zeros_like(number, np.uint16)
         column = (lines.x - EDGE) // STEP
-        np.maximum.at(darkest, (lines.owner, column), self.contrast[lines.y, lines.x])
+        np.maximum.at(darkest, (lines.owner, column), _gathered_at(self.summed, lines.y, lines.x))
         covered = np.count_nonzero(number, 1)
         middle = darkest.shape[1] - 1 - covered // 2
         median = np.sort(darkest, 1)[np.arange(lines.count), middle][:, None]
@@ -294,6 +302,15 @@ def _gathered(contrast: np.ndarray) -> np.ndarray:
         )
         cv2.add(own, beside, mask=thin, dst=own)
     return contrast
+
+
+def _gathered_at(contrast: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The same, of some pixels only, uint16 [n]; those of the first and the last row stay as they are."""
+    own = contrast[y, x]
+    upper, lower = contrast[np.maximum(y - 1, 0), x], contrast[np.minimum(y + 1, len(contrast) - 1), x]
+    beside, other = np.maximum(upper, lower), np.minimum(upper, lower)
+    thin = (own >= beside) & (own > other * ALONE) & (y > 0) & (y < len(contrast) - 1)
+    return own + beside * thin
 
 
 def _on_lines(pieces: _Lines) -> np.ndarray:

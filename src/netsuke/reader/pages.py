@@ -32,6 +32,11 @@ ASIDE, LEVEL = 0.15, 0.9  # where the finder's lies further out: sides, and top 
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 PARTS, WHOLE = 0.4, 0.25  # powers of what all say of a row's parts, and of what the scanner says of the whole
 CLEAR = 1e-5  # probability of a number's second text, as a share of the first's, from which that is the one
+LOW, REST, MANY = (
+    0.5,
+    0.2,
+    8,
+)  # of a number's height, than which those that fill no more than so much are as high
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
@@ -99,12 +104,29 @@ def numbers(
         if not paths or paths[0].admitted <= LIKELY or not _says(paths[0]):
             continue
         found.append(Found(row, own, crops[first:last], [path for path in paths if _says(path)], told))
+    trusted = []
     for number in _respelt(found):
         sure = 1.0
         if knowing:
             sure = trust.number(number.row, number.paths[0], number.share, number.seen, artifact.classes)
         if sure >= least:
-            yield replace(number, trust=sure)
+            trusted.append(replace(number, trust=sure))
+    yield from _without_pattern(trusted)
+
+
+def _without_pattern(found: list[Found]) -> list[Found]:
+    """Numbers without those that are far lower than what fills the page, where many of these are mere bars: a pattern
+    consists of them."""
+    bars = np.array([set(number.paths[0].text) == {"1"} and not number.row.amid for number in found], bool)
+    if bars.sum() < MANY or bars.all():
+        return found
+    height = np.array([number.row.height for number in found])
+    order = np.flatnonzero(~bars)[np.argsort(height[~bars])]
+    filled = np.cumsum([len(found[i].paths[0].text) * height[i] ** 2 for i in order])
+    low = height < LOW * height[order[np.searchsorted(filled, REST * filled[-1])]]
+    if (low & bars).sum() < MANY:
+        return found
+    return [number for number, below in zip(found, low, strict=True) if not below]
 
 
 def _bare(paths: list[Path]) -> list[Path]:
