@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -184,6 +186,29 @@ def test_writing_is_by_writers_of_the_split(scenes):
 def test_printed_digits_are_told_from_written_ones(scenes):
     scene = scenes.page(rng(3), kind="puzzle", size=(500, 500), digits=60)
     assert 0 < len(scene.printed) < len(scene.digits)
+
+
+def test_some_strings_are_printed_in_one_typeface(scenes, monkeypatch):
+    import cv2
+
+    monkeypatch.setattr("netsuke.lab.scenes.strings.PRINTED", 1.0)
+    scene = scenes.string(rng(1), "444444", height=60, setting="plain", spacing="wide")
+    check(scene)
+    assert scene.printed == {1, 2, 3, 4, 5, 6}
+    shapes = []
+    for _, (x, y, w, h), number in scene.digits:
+        own = (scene.mask[y : y + h, x : x + w] == number).astype(np.float32)
+        shapes.append(cv2.resize(own, (24, 24), interpolation=cv2.INTER_AREA))
+    assert np.ptp(shapes, 0).mean() < 0.2
+
+
+def test_numbers_may_be_dates():
+    from netsuke.lab.scenes import writing
+
+    texts = [writing.amount(rng(seed)) for seed in range(2000)]
+    dates = [text for text in texts if re.fullmatch(r"\d\d([-.])\d\d\1\d{2,4}", text)]
+    assert {text[2] for text in dates} == {"-", "."}
+    assert 0.01 < len(dates) / len(texts) < 0.05
 
 
 def test_a_page_may_hold_no_digit(scenes):

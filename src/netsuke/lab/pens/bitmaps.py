@@ -41,12 +41,19 @@ def any_digit(rng: np.random.Generator, split: str = "train") -> tuple[np.ndarra
     return image, int(labels[i])
 
 
-def printed(text: str, rng: np.random.Generator) -> np.ndarray:
-    """Text in one of OpenCV's fonts, uint8 [h, w], white on black, the capitals some 40 pixels high."""
+def typeface(rng: np.random.Generator) -> tuple[int, int]:
+    """One of OpenCV's fonts, and the breadth of its strokes."""
     import cv2
 
     font = int(rng.choice(FONTS)) | (cv2.FONT_ITALIC if rng.random() < 0.2 else 0)
-    weight, scale = 1 if rng.random() < 0.6 else int(rng.integers(2, 7)), 40 / 22
+    return font, 1 if rng.random() < 0.6 else int(rng.integers(2, 7))
+
+
+def printed(text: str, face: tuple[int, int]) -> np.ndarray:
+    """Text in a typeface, uint8 [h, w], white on black, the capitals some 40 pixels high."""
+    import cv2
+
+    (font, weight), scale = face, 40 / 22
     (w, h), base = cv2.getTextSize(text, font, scale, weight)
     canvas = np.zeros((h + base + 2 * weight + 6, w + 2 * weight + 6), np.uint8)
     cv2.putText(canvas, text, (weight + 3, h + weight + 3), font, scale, 255, weight, cv2.LINE_AA)

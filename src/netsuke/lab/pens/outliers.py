@@ -229,7 +229,8 @@ def _blank(rng: np.random.Generator, split: str) -> Sign:
 def _print(rng: np.random.Generator, split: str) -> Sign:
     """A printed letter or the piece of a word."""
     letters = "ACEFGHKMNPRTUVWXYadefhkmnprtuvwx&%#@$"
-    return bitmaps.printed("".join(rng.choice(list(letters), int(rng.choice([1, 1, 2, 3, 4])))), rng)
+    text = "".join(rng.choice(list(letters), int(rng.choice([1, 1, 2, 3, 4]))))
+    return bitmaps.printed(text, bitmaps.typeface(rng))
 
 
 def _blob(rng: np.random.Generator, split: str) -> Sign:

@@ -109,7 +109,7 @@ def _sign(kind: str, rng: np.random.Generator, split: str) -> tuple[Sign, int]:
         return bitmaps.any_digit(rng, split)
     if kind == "print":
         label = int(rng.integers(10))
-        return bitmaps.printed(str(label), rng), label
+        return bitmaps.printed(str(label), bitmaps.typeface(rng)), label
     return digit(rng, split)
 
 

@@ -47,10 +47,13 @@ class Hand:
     wobble: float
     level: float  # grey level at which its bitmaps are cut
     weight: float  # where in MNIST's order of stroke weights its digits come from, 0 to 1
+    face: tuple[int, int] | None = None  # a typeface, of one that prints its digits
     rise: float = 0.0  # length of the stroke upwards before a 1, as a share of its height; 0: as written
 
     def digit(self, label: int, rng: np.random.Generator) -> Glyph:
         """A digit as this hand writes it; another hand's where it never wrote that one."""
+        if self.face:
+            return pixels(bitmaps.printed(str(label), self.face), self._shape(), self.level)
         if label == 1 and self.rise:
             return self.strokes(_rising(self.rise * float(rng.uniform(0.8, 1.2)), rng), rng)
         if self.writer is None:
@@ -101,6 +104,11 @@ def pixels(bitmap: np.ndarray, shape: np.ndarray, level: float) -> Glyph:
     size = _size(*(high - low))
     home = np.array([[1 / size, 0, -low[0] / size], [0, 1 / size, -high[1] / size], [0, 0, 1]])
     return _glyph(None, bitmap, home @ warp, _through(home @ warp, columns, rows))
+
+
+def printing(hand: Hand, rng: np.random.Generator) -> Hand:
+    """The same hand with a printer's digits."""
+    return replace(hand, face=bitmaps.typeface(rng), slant=0.0)
 
 
 def steadier(hand: Hand, width: float) -> Hand:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from netsuke.lab.scenes import grounds
-from netsuke.lab.scenes.hands import Hand, hand, steadier
+from netsuke.lab.scenes.hands import Hand, hand, printing, steadier
 from netsuke.lab.scenes.sheet import Scene, Sheet
 from netsuke.lab.scenes.writing import CURRENCY, amount, letters, number, type_set, write
 
 # How often each setting is chosen.
 STRINGS = {"plain": 0.3, "ruled": 0.15, "squared": 0.1, "cheque": 0.3, "boxed": 0.15}
 HEIGHT = (14.0, 120.0)  # pixels of a digit
+PRINTED = 0.06  # of the strips: those whose number is printed
 DECORATED = 0.25  # of the strips that are no cheque's: those with signs before or behind the number
 UNLIKE = "acdehknprtuvwxyACEFHKLMNPQRTUVWXY"  # letters, of units and words, that are no digit's twins
 
@@ -31,6 +32,8 @@ def string(
         float(rng.uniform(0.03, 0.09)) if setting == "cheque" else 0.0
     )  # cheques are written boldly, or scanned so
     writer = steadier(hand(rng, split), max(1.0 / height, finest))
+    if rng.random() < PRINTED:
+        writer = printing(writer, rng)
     run = number(text or amount(rng), writer, rng, spacing=spacing)
     around = rng.uniform(0.12, 0.9, 4) * height  # left, top, right, bottom
     if setting == "cheque":
@@ -97,7 +100,7 @@ def _decorate(
         elif kind < 0.45:
             at = x - gap - tall if ahead else x + width + gap
             type_set(
-                sheet, str(rng.choice(list("#*$"))), (at, y), tall, rng, dark=float(rng.uniform(0.4, 0.9))
+                sheet, str(rng.choice(list("#*$&%="))), (at, y), tall, rng, dark=float(rng.uniform(0.4, 0.9))
             )
         elif kind < 0.6 and not ahead:
             level = y - height * float(rng.uniform(0.3, 0.6))

@@ -25,6 +25,15 @@ UNEVEN, FIRST = 0.2, 0.12  # share of numbers whose digits differ in height, and
 PLACES = {1: 0.4, 2: 0.5, 3: 0.1}  # digits behind the mark of a decimal, and how often
 ROUND, BROAD = 0.35, 0.24  # share of full stops that are drawn as a disc, and the broadest, of the height
 SEPARATORS = ".,-"
+DATES = (
+    (2, 2, 4),
+    (2, 2, 2),
+    (1, 2, 4),
+    (1, 1, 4),
+    (4, 2, 2),
+    (3, 4),
+)  # digits of the parts of dates and codes
+DATED, DASHED = 0.6, 0.7  # how often a code is one of those, and has dashes, not full stops
 CURRENCY = "$#%&*+="  # signs before and after an amount, from pen strokes
 Item = tuple[
     str, Glyph, float, float, float
@@ -59,6 +68,11 @@ def amount(rng: np.random.Generator, most: int = 12) -> str:
         groups = ["".join(digits[:head])] + ["".join(digits[i : i + 3]) for i in range(head, n, 3)]
         return ("," if mark == "," else ".").join(groups)
     if kind < 0.93:
+        fitting = [groups for groups in DATES if sum(groups) <= most]
+        if fitting and rng.random() < DATED:
+            sizes = fitting[int(rng.integers(len(fitting)))]
+            parts = ("".join(map(str, rng.integers(10, size=size))) for size in sizes)
+            return ("-" if rng.random() < DASHED else ".").join(parts)
         cuts = sorted({int(c) for c in rng.integers(1, n, size=2)})
         return "-".join("".join(digits[a:b]) for a, b in zip([0, *cuts], [*cuts, n], strict=True))
     return "".join(digits) + ("-" if mark == "-" else ".-")
@@ -154,7 +168,9 @@ def write(
         pen = _scaled(hand.pen, 1 / scale) if glyph.path else hand.pen
         at = foot[0] + height * x, foot[1] + height * (y - tilt * x)
         label = int(c) if run.text and c.isdigit() else None
-        mark = sheet.glyph(glyph, at, height * scale, pen, label=label, level=hand.level)
+        mark = sheet.glyph(
+            glyph, at, height * scale, pen, label=label, level=hand.level, printed=hand.face is not None
+        )
         if mark:
             marks.append(mark)
     if run.text and len(marks) == sum(c.isdigit() for c in run.text):
@@ -167,7 +183,9 @@ def type_set(
     dark: float = 0.85, label: int | None = None,
 ) -> Mark | None:  # fmt: skip
     """Print text in one of OpenCV's fonts with its capitals `height` pixels high; a digit if it has a `label`."""
-    glyph = pixels(bitmaps.printed(text, rng), np.diag([1.25 ** rng.uniform(-1, 0.5), 1, 1]), 110.0)
+    glyph = pixels(
+        bitmaps.printed(text, bitmaps.typeface(rng)), np.diag([1.25 ** rng.uniform(-1, 0.5), 1, 1]), 110.0
+    )
     return sheet.glyph(glyph, foot, height, Pen(0.05, dark, 0, 0), label=label, printed=True)
 
 
