@@ -4,14 +4,16 @@
     python benchmarks/family.py micro --work runs/family     # 1 h on one core, from nothing
     python benchmarks/family.py base --work runs/family      # to integers, with its threshold: 2 min
     python benchmarks/family.py finder --work runs/family    # to integers, which train on: 6 min
-    python benchmarks/family.py scanner --work runs/family   # to integers: 1 min
+    python benchmarks/family.py scanner --work runs/family   # to integers, which train on, on what family_gpu.py
+                                                             # made, if that is in runs/family/tiles: 20 min
     python benchmarks/family.py decoder --work runs/family   # 10 min; needs base, finder and scanner
+    python benchmarks/family.py places --work runs/family    # 4 min; needs the same
     python benchmarks/family.py ship --work runs/family      # into the package, each with its record
     python benchmarks/family.py all --work runs/check --scale 0.002   # everything once, small: a check
 
-Each step leaves NAME.netsuke (decoder: fitted.json) in the work folder; `ship` measures each once on MNIST's test half
-and copies it into the package. Needs torch and the data of docs/scenes.md. All scenes are of training writers; nothing
-here sees exam-digits, screen-digits, cheque-strings or a test half.
+Each step leaves NAME.netsuke (decoder and places: fitted.json) in the work folder; `ship` measures each once on MNIST's
+test half and copies it into the package. Needs torch and the data of docs/scenes.md. All scenes are of training
+writers; nothing here sees exam-digits, screen-digits, cheque-strings or a test half.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from time import monotonic
 import numpy as np
 import torch
 
-from family_gpu import NETS, pieces, save
+from family_gpu import MOST, NETS, WORN, Pool, pieces, save, worn
 from netsuke import data
 from netsuke.artifact import Artifact
 from netsuke.data import Dataset, Split
 from netsuke.engine import Engine
 from netsuke.files import write_whole
-from netsuke.lab import finder, lattice_weights, pens, row_trust, scanner, scenes
+from netsuke.lab import finder, lattice_weights, pens, row_trust, scanner, scenes, sign_places
 from netsuke.lab.augment import Augment
 from netsuke.lab.lower import lower
 from netsuke.lab.models import build
@@ -42,7 +44,7 @@ from netsuke.measure.accuracy import right, scaled
 from netsuke.measure.cost import cost
 from netsuke.measure.latency import hardware
 from netsuke.measure.rejection import chances, judged, reject
-from netsuke.reader import Reader, segments, trust, weights
+from netsuke.reader import Reader, places, segments, trust, weights
 from netsuke.reader.finder import Finder
 from netsuke.reader.scanner import Scanner
 from netsuke.reader.sight import Sight
@@ -59,7 +61,10 @@ DOUBTFUL = {"base": 0.1, "micro": 0.15}  # of them, what is called unsure at lea
 CUT, PART = 3800, 400  # scenes from which candidates are cut, and of a file
 SHEETS, WORDY, LOT = 4800, 600, 300  # scenes on whose tiles the finder's integers train, and of a file
 STEPS = 600
-ROWS = 300  # scenes on whose rows the scanner is calibrated
+ROWS, SCANNED = (
+    300,
+    3600,
+)  # scenes on whose rows the scanner is calibrated, and steps in which its integers train on
 SHOWN = (1500, 1000)  # signs and candidates that calibrate the classifier
 TITLES = {
     "digit-base": "Handwritten digits, and what is none, in 185 KB",
@@ -89,6 +94,8 @@ MORE = {  # of the commands that made what ships
     "--makers 1 --rate 0.3 --seconds 5400 --blend 0.5; "
 }
 RECORDS = Path(__file__).resolve().parents[1] / "records"
+PACKAGED = Path(weights.__file__).parent / "fitted.json"
+PLACED = (320, 1280)  # pages and strings to which the places of digits are fitted
 FITTED = (500, 400, 160)  # strings, touching strings and pages that the decoder is fitted to
 
 
@@ -224,9 +231,32 @@ def find(work: Path, scale: float) -> None:
 
 
 def scan(work: Path, scale: float) -> None:
-    """The scanner in integers."""
+    """The scanner in integers, which train on, on what family_gpu.py made in `work`/tiles; in a check on a few rows."""
     seen = sheets(work, "rows", few(ROWS, scale), lambda first, n: scanner.made(70, first, n))
-    scanner.finished(floats("scanner", work, scale), scanner.Strips(seen, 5)).save(work / "scanner.netsuke")
+    strips = scanner.Strips(seen, 5)
+    source = Worn(work / "tiles") if (work / "tiles").exists() else strips
+    scanner.finished(
+        floats("scanner", work, scale),
+        strips,
+        source=source,
+        steps=few(SCANNED, scale),
+        told=heard("scanner"),
+    ).save(work / "scanner.netsuke")
+
+
+class Worn:
+    """Tiles of rows that family_gpu.py made, worn as it does."""
+
+    def __init__(self, work: Path):
+        self.rng, self.pool = np.random.default_rng(0), Pool(work, "rows", MOST // 8)
+        self.pool.fill(600.0)
+
+    def draw(self, count: int) -> tuple[np.ndarray, ...]:
+        """As `scanner.Strips.draw`."""
+        tiles, *wanted = self.pool.draw(count)
+        tiles = (255 * worn(tiles.float() / 255, WORN["scanner"])).round().clamp(0, 255).to(torch.uint8)
+        whole = [part.long() if part.dtype == torch.int8 else part for part in wanted]
+        return tuple(part.numpy() for part in (tiles, *whole))
 
 
 def heard(name: str) -> Callable[[int, float], None]:
@@ -258,7 +288,7 @@ def decoder(work: Path, scale: float) -> None:
     """What edges of the lattice and whole rows weigh, with finder and scanner and without, to fitted.json."""
     segments.RATHER = 0.0  # made pages have more bars beside their numbers than most
     model = Artifact.load(work / "digit-base.netsuke")
-    table: dict = json.loads((Path(weights.__file__).parent / "fitted.json").read_text(encoding="utf-8"))
+    table: dict = json.loads(PACKAGED.read_text(encoding="utf-8"))
     rng = np.random.default_rng(0)
     strings, touching, pages = (range(few(count, scale)) for count in FITTED)
     made = [scenes.string(np.random.default_rng([91, i])) for i in strings]
@@ -282,6 +312,30 @@ def decoder(work: Path, scale: float) -> None:
             table["number"][kind] = dict(zip(trust.NAMES, found.round(3).tolist(), strict=True))
         print(f"{kind}: {len(cases)} lattices, {len(rows)} rows", flush=True)
     write_whole(work / "fitted.json", (json.dumps(table, indent=1) + "\n").encode())
+
+
+def place(work: Path, scale: float) -> None:
+    """How far digits' boxes are led towards the finder's, to fitted.json."""
+    file = work / "fitted.json"
+    table: dict = json.loads((file if file.exists() else PACKAGED).read_text(encoding="utf-8"))
+    looks = (kind(Artifact.load(work / f"{kind.__name__.lower()}.netsuke")) for kind in (Finder, Scanner))
+    reader = Reader(Artifact.load(work / "digit-base.netsuke"), sight=Sight(*looks))
+    made = [scenes.page(np.random.default_rng([61, i])) for i in range(few(PLACED[0], scale))]
+    made += [
+        scenes.string(np.random.default_rng([62, i]), spacing="touching" if i % 2 else None)
+        for i in range(few(PLACED[1], scale))
+    ]
+    parts = [
+        part
+        for scene in made
+        for part in sign_places.examples(reader, scene.image, [(m.label, m.box) for m in scene.digits])
+    ]
+    if parts:  # in a check nothing is read
+        found = sign_places.fit(sign_places.Examples.joined(parts)).round(3).tolist()
+        names = zip(places.SIDES, found, strict=True)
+        table["place"] = {side: dict(zip(places.NAMES, own, strict=True)) for side, own in names}
+    print(f"places: {sum(len(part.table) for part in parts)} digits", flush=True)
+    write_whole(file, (json.dumps(table, indent=1) + "\n").encode())
 
 
 def ship(work: Path, scale: float) -> None:
@@ -324,10 +378,12 @@ def ship(work: Path, scale: float) -> None:
         write_whole(zoo / f"{name}.json", text)
         (RECORDS / name).mkdir(exist_ok=True)
         write_whole(RECORDS / name / "record.json", text)
-    write_whole(Path(weights.__file__).parent / "fitted.json", (work / "fitted.json").read_bytes())
+    write_whole(PACKAGED, (work / "fitted.json").read_bytes())
 
 
-STEP = {"base": base, "micro": micro, "finder": find, "scanner": scan, "decoder": decoder, "ship": ship}
+STEP = {
+    "base": base, "micro": micro, "finder": find, "scanner": scan, "decoder": decoder, "places": place, "ship": ship
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from netsuke.errors import ArtifactError, DataError
 from netsuke.graph import Graph, Op
 from netsuke.reader import Field, Reader, pages, seams, segments
 from netsuke.reader.lattice import Edge, Path
-from netsuke.reader.sight import Seen
 from netsuke.reader.sums import value
 
 
@@ -86,28 +85,6 @@ def test_touching_digits_are_parted(reader, glyphs):
         found = reader.read_all(strip(glyphs, pair, gap=-2))
         right += [reading.text for reading in found] == [pair]
     assert right >= 0.7 * len(pairs), f"{right} of {len(pairs)}"
-
-
-@pytest.mark.parametrize(
-    ("finders", "misfit", "box"),
-    [
-        ((8, 0, 20, 50), 0.1, (10, 20, 20, 30)),  # they agree
-        ((10, 0, 20, 50), 0.3, (10, 2, 20, 48)),  # a line took its head
-        ((0, 20, 30, 30), 0.3, (8, 20, 22, 30)),
-        ((14, 24, 8, 20), 0.3, (10, 20, 20, 30)),  # never less than its ink
-    ],
-)
-def test_the_box_of_a_torn_digit_leans_outwards_on_the_finders(finders, misfit, box):
-    row = segments.Row([segments.Atom((10, 20, 20, 30), 200.0, 0)], 1, 30.0, (10, 20, 20, 30), [(0, 1)])
-    share = np.full((1, 11), 0.05)
-    looked = Seen(np.array([[*np.zeros(11), misfit]]), np.array([finders], float), np.zeros((1, 14)))
-    ink = np.full((30, 20), 255, np.uint8)
-    edge = Edge(0, 1, "7", 0.0, 0)
-    number = pages.Found(row, share, [(ink, ink > 0)], [Path("7", 1.0, (edge,))], looked)
-    found, mask = pages._place(edge, number)
-    assert found == box
-    assert mask.shape == (box[3], box[2])
-    assert mask.sum() == 600
 
 
 def test_boxes_of_cut_digits_lie_in_the_image_and_their_masks_in_them(reader, glyphs):

@@ -35,16 +35,21 @@ def train(
     batch: int,
     lr: float,
     ema: float = EMA,
+    steady: bool = False,
     work: Path | None = None,
     told: Callable[[int, float], None] = lambda step, value: None,
 ) -> nn.Module:
     """The net after so many steps of Adam under one cosine, its weights averaged over the last (`ema`).
 
-    `loss` takes what the net makes of the tiles, then the parts of a draw. With `work`, a checkpoint every SAVED steps,
-    from which a run of the same arguments goes on. `told` hears of each step and its loss.
+    `loss` takes what the net makes of the tiles, then the parts of a draw. A `steady` net's batch norms keep the means
+    and variances they have: of a net in integers, so that what trains is what will run. With `work`, a checkpoint every
+    SAVED steps, from which a run of the same arguments goes on. `told` hears of each step and its loss.
     """
     averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(ema)
     net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for norm in net.modules():
+        if steady and isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.eval()
     mean = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=averaging, use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-2)
     size = sum(parameter.numel() for parameter in net.parameters())

@@ -1,4 +1,4 @@
-"""The numbers that the decoder was fitted to, from fitted.json beside this file (benchmarks/family.py decoder)."""
+"""The numbers that decoder and places were fitted to, from fitted.json beside this file (benchmarks/family.py)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 
 def fitted(what: str, kind: str, names: Sequence[str]) -> np.ndarray:
-    """Weights float64 [names] of the "lattice" or of a "number"; 0 where the file has none of that name.
+    """Weights float64 [names] of the "lattice", of a "number" or a "place"; 0 where the file has none of that name.
 
-    `kind` is "seeing" (a classifier that knows what is no digit, beside finder and scanner), "knowing" (the
-    classifier alone) or "naive" (one that calls everything a digit).
+    `kind` is a side for a "place"; else "seeing" (a classifier that knows what is no digit, beside finder and scanner),
+    "knowing" (the classifier alone) or "naive" (one that calls everything a digit).
     """
     return np.array([_table()[what][kind].get(name, 0.0) for name in names])
 

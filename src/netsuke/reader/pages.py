@@ -11,7 +11,7 @@ import numpy as np
 
 from netsuke import image as images
 from netsuke.artifact import Artifact
-from netsuke.reader import scanner, segments, sums, trust, weights
+from netsuke.reader import places, scanner, segments, sums, trust, weights
 from netsuke.reader.confidence import rejection, state, worst
 from netsuke.reader.field import LAST, SEPARATORS, Field
 from netsuke.reader.lattice import Anything, Edge, Path, decode
@@ -25,18 +25,11 @@ ADDENDS = 40  # texts of each number that a sum may take
 NUMBER = 0.5  # probability of being a number at all, under which a row is passed over
 UNLIKE = 0.3  # where no candidate of a row is likelier a digit than this, to model, finder or scanner, none is read
 KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut nor joined
-MASKED = 102  # of 255: how strong the ink of a mask is; a blurred edge is fainter
-MISFIT = 0.2  # share not common to the boxes of a digit's ink and of the finder, from which it has neither:
-CUT = 0.65  # how far a side where it is cut lies towards the finder's; others,
-ASIDE, LEVEL = 0.15, 0.9  # where the finder's lies further out: sides, and top and foot
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 PARTS, WHOLE = 0.4, 0.25  # powers of what all say of a row's parts, and of what the scanner says of the whole
 CLEAR = 1e-5  # probability of a number's second text, as a share of the first's, from which that is the one
-LOW, REST, MANY = (
-    0.5,
-    0.2,
-    8,
-)  # of a number's height, than which those that fill no more than so much are as high
+REST = 0.2  # of all digits' squares, at most, that the lower ones of a page fill beside a pattern; the others' height,
+LOW, MANY = 0.5, 8  # of which signs of a pattern are lower; and how many of these are bars
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
@@ -196,12 +189,6 @@ def _undashed(text: str) -> str:
     return text.replace("-", "")
 
 
-def strong(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The part of a mask that is ink and no blurred edge of it; all of it where nothing is."""
-    inner: np.ndarray = mask & (pixels >= MASKED)
-    return inner if inner.any() else mask
-
-
 def _likeliest(share: np.ndarray, seen: Seen | None) -> float:
     """The greatest probability that model, finder or scanner gives any digit of any candidate."""
     sure = float(share[:, :-1].max())
@@ -246,7 +233,12 @@ def _adding_up(found: list[Found], total: Decimal | str) -> list[Found]:
 
 def _reading(number: Found, artifact: Artifact, scale: float, shape: tuple[int, ...]) -> Reading:
     path, *others = number.paths
-    digits = tuple(_digit(edge, number, artifact, scale, shape) for edge in path.edges if edge.symbol)
+    edges = [edge for edge in path.edges if edge.symbol]
+    stand = places.places(number.row, edges, number.crops, number.seen)
+    digits = tuple(
+        _digit(edge, number, artifact, *places.in_input(*place, scale, shape))
+        for edge, place in zip(edges, stand, strict=True)
+    )
     boxes = np.array([digit.box for digit in digits])
     x, y = boxes[:, :2].min(0)
     right, bottom = (boxes[:, :2] + boxes[:, 2:]).max(0)
@@ -260,8 +252,7 @@ def _reading(number: Found, artifact: Artifact, scale: float, shape: tuple[int, 
     )
 
 
-def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: tuple[int, ...]) -> Digit:
-    box, mask = _in_input(*_place(edge, number), scale, shape)
+def _digit(edge: Edge, number: Found, artifact: Artifact, box: Box, mask: np.ndarray) -> Digit:
     share = number.share[edge.key]
     if edge.symbol in SEPARATORS:
         return Digit(edge.symbol, 1.0 - float(share[:-1].max()), box, "", 0.0, separator=True, mask=mask)
@@ -273,48 +264,3 @@ def _digit(edge: Edge, number: Found, artifact: Artifact, scale: float, shape: t
     sure = float(share[k])
     runner_up = artifact.classes[second]
     return Digit(edge.symbol, sure, box, runner_up, float(share[second]), state(artifact, sure), mask=mask)
-
-
-def _place(edge: Edge, number: Found) -> tuple[Box, np.ndarray]:
-    """The box of a sign in the page's ink, and its mask. Cuts through touching digits leave to one what is another's,
-    and lines that were taken out took ink with them: the finder sees the whole digit."""
-    row, seen = number.row, number.seen
-    box, mask = _tight(segments.around(row, (edge.start, edge.stop)), strong(*number.crops[edge.key]))
-    if seen is None or edge.symbol in SEPARATORS or seen.found[edge.key, -1] < MISFIT:
-        return box, mask
-    own, theirs = (np.array([x, y, x + w, y + h]) for x, y, w, h in (box, seen.boxes[edge.key]))
-    share = np.where((theirs - own) * (-1, -1, 1, 1) > 0, (ASIDE, LEVEL, ASIDE, LEVEL), 0.0)
-    for side, i in ((0, edge.start), (2, edge.stop)):
-        if 0 < i < len(row.atoms) and row.atoms[i].piece == row.atoms[i - 1].piece:
-            share[side] = CUT
-    left, top, right, foot = np.rint(own + share * (theirs - own)).astype(int).tolist()
-    left, top = max(0, left), max(0, top)
-    wide, high = max(1, right - left), max(1, foot - top)
-    framed = np.zeros((high, wide), bool)
-    dx, dy = box[0] - left, box[1] - top
-    part = mask[max(0, -dy) : max(0, high - dy), max(0, -dx) : max(0, wide - dx)]
-    framed[max(0, dy) : max(0, dy) + part.shape[0], max(0, dx) : max(0, dx) + part.shape[1]] = part
-    return (left, top, wide, high), framed
-
-
-def _tight(box: Box, mask: np.ndarray) -> tuple[Box, np.ndarray]:
-    """The part of a box that its mask fills."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, foot, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    return (box[0] + left, box[1] + top, right - left, foot - top), mask[top:foot, left:right]
-
-
-def _in_input(
-    box: tuple[int, int, int, int], mask: np.ndarray, scale: float, shape: tuple[int, ...]
-) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """A box and its mask in pixels of the input, of which the page's ink is 1 / `scale`."""
-    import cv2
-
-    if scale == 1:
-        return box, mask
-    left, top = int(box[0] * scale), int(box[1] * scale)
-    right = min(shape[1], max(left + 1, round((box[0] + box[2]) * scale)))
-    bottom = min(shape[0], max(top + 1, round((box[1] + box[3]) * scale)))
-    size = right - left, bottom - top
-    large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    return (left, top, *size), large > 0

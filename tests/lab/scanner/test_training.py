@@ -10,6 +10,7 @@ import torch
 
 from lab.printed_rows import sheets
 from netsuke.lab.scanner import Strips, finished, loss, network, train
+from netsuke.lab.steps.quantize import calibrated
 from netsuke.reader import segments
 from netsuke.reader.scanner import SIGNS, STRIDE, WIDE, Scanner
 
@@ -81,3 +82,23 @@ def test_it_learns_and_becomes_a_scanner(tmp_path):
     told = row.told
     assert told.shape == (len(row.spans), NONE + 1)
     assert (told <= 1e-9).all()
+
+
+def test_its_integers_train_on_with_the_norms_held_still():
+    torch.manual_seed(0)
+    strips = Strips(sheets("2580", "3", "41"), 3)
+    net = train(network(width=16, depth=1, along=1), strips, steps=120, batch=8, lr=1e-2)
+    tiles, *wanted = map(torch.from_numpy, strips.draw(64))
+    twin = calibrated(net, tiles, equalise=True, clip=False)
+    before = {name: part.clone() for name, part in twin.named_buffers() if "running" in name}
+    trained = train(twin, strips, steps=60, batch=8, lr=1e-3, steady=True)
+    after = dict(trained.named_buffers())
+    assert before
+    assert all(torch.equal(after[name], part) for name, part in before.items())
+
+    def lost(model):
+        with torch.no_grad():
+            return float(loss(model.eval()(tiles.float() / 255), tiles, *wanted))
+
+    assert lost(trained) < lost(calibrated(net, tiles, equalise=True))
+    assert finished(net, strips, images=16, steps=2).manifest["task"] == "scan"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -72,10 +73,25 @@ def _alignments(emit: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 train = partial(sampled.train, loss=loss, batch=64, lr=4e-3)  # of a net and what it draws from, `steps` of it
 
 
-def finished(net: nn.Module, strips: Strips, *, images: int = 512, bits: int = 8) -> Artifact:
-    """The trained net in integers, calibrated on `images` tiles, with the manifest of a scanner."""
+def finished(
+    net: nn.Module,
+    strips: Strips,
+    *,
+    images: int = 512,
+    bits: int = 8,
+    source: sampled.Source | None = None,
+    steps: int = 0,
+    told: Callable[[int, float], None] = lambda step, value: None,
+) -> Artifact:
+    """The trained net in integers, calibrated on `images` tiles, with the manifest of a scanner.
+
+    With `steps` the integers train on, on what `source` draws, else `strips`. Their norms hold still, as some channels
+    answer so seldom that two samples of tiles give them quite different variances.
+    """
     shown = torch.from_numpy(strips.draw(images)[0])
-    quantized = calibrated(net.eval(), shown, bits=bits, equalise=True)
+    quantized: nn.Module = calibrated(net.eval(), shown, bits=bits, equalise=True, clip=not steps)
+    if steps:
+        quantized = train(quantized, source or strips, steps=steps, lr=2e-4, steady=True, told=told)
     graph, tensors = lower(quantized, (1, TALL, WIDE))
     kind = {"channels": 1, "height": TALL, "width": WIDE, "polarity": "bright-ink"}
     return Artifact(graph, tensors, {"task": "scan", "stride": STRIDE, "scans": list(SIGNS), "input": kind})
