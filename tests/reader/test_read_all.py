@@ -117,6 +117,18 @@ def test_separators_are_told_apart(reader, glyphs):
     assert reading.text == "38250"
 
 
+def test_what_the_scanner_says_of_a_text_weighs_nothing_between_its_dashes():
+    """It takes some dashes for what is left of lines; the ink of each has told already."""
+    row = segments.Row([segments.Atom((10, 20, 20, 30), 200.0, 0)], 1, 30.0, (10, 20, 20, 30), [(0, 1)])
+    paths = [Path(text, share, ()) for text, share in (("26-10-99", 0.4), ("26-1099", 0.3), ("26-1899", 0.2))]
+    number = pages.Found(row, np.full((1, 11), 0.05), [], paths)
+    said = {"26-10-99": -10.0, "26-1099": -0.1, "261099": -4.0, "26-1899": -3.0, "261899": -7.0}
+    texts = {path.text: path.probability for path in pages._weighed(number, said).paths}
+    assert list(texts) == ["26-10-99", "26-1099", "26-1899"]
+    assert texts["26-10-99"] / texts["26-1099"] == pytest.approx((0.4 / 0.3) ** pages.PARTS)
+    assert texts["26-1899"] < 0.2  # another digit is told by it
+
+
 def test_in_a_puzzles_cell_no_separator_is_read():
     def path(text: str, chance: float) -> Path:
         return Path(text, chance, tuple(Edge(k, k + 1, sign, 0.0, k) for k, sign in enumerate(text)))

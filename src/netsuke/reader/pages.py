@@ -173,7 +173,10 @@ def _weighed(number: Found, chance: dict[str, float]) -> Found:
     """A number with the probabilities of its texts anew, of the scanner's log-probabilities."""
     paths = number.paths
     own = np.array([path.probability for path in paths])
-    spelt = np.array([max(chance[path.text], chance[_undashed(path.text)]) for path in paths])
+    best: dict[str, float] = {}
+    for text, value in chance.items():
+        best[_undashed(text)] = max(value, best.get(_undashed(text), -np.inf))
+    spelt = np.array([best[_undashed(path.text)] for path in paths])
     weight = own**PARTS * np.exp(WHOLE * (spelt - spelt.max()))
     weight *= own.sum() / max(weight.sum(), 1e-300)
     order = np.argsort(-weight, kind="stable")
