@@ -16,10 +16,8 @@ from netsuke.reader.field import Field
 
 Box = tuple[float, float, float, float]  # x, y, w, h
 SAME = 0.1  # share of two boxes that is common to both: of one digit, if they say the same
-RIGHT, SHARP = (
-    0.55,
-    14.0,
-)  # share from which a box is right, just above what is asked of it; how sharply that is told
+RIGHT = 0.55  # share from which a box is right, just above what is asked of it,
+SHARP = 14.0  # and how sharply that is told
 REST = 0.15  # weight of the share itself
 DECAY = 1e-4  # of the weights' squares
 BATCH, STEPS, RATE = 256, 8000, 3e-3

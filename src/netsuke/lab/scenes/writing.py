@@ -25,14 +25,8 @@ UNEVEN, FIRST = 0.2, 0.12  # share of numbers whose digits differ in height, and
 PLACES = {1: 0.4, 2: 0.5, 3: 0.1}  # digits behind the mark of a decimal, and how often
 ROUND, BROAD = 0.35, 0.24  # share of full stops that are drawn as a disc, and the broadest, of the height
 SEPARATORS = ".,-"
-DATES = (
-    (2, 2, 4),
-    (2, 2, 2),
-    (1, 2, 4),
-    (1, 1, 4),
-    (4, 2, 2),
-    (3, 4),
-)  # digits of the parts of dates and codes
+# Digits of the parts of dates and codes.
+DATES = ((2, 2, 4), (2, 2, 2), (1, 2, 4), (1, 1, 4), (4, 2, 2), (3, 4))
 DATED, DASHED = 0.6, 0.7  # how often a code is one of those, and has dashes, not full stops
 CURRENCY = "$#%&*+="  # signs before and after an amount, from pen strokes
 Item = tuple[
@@ -183,9 +177,8 @@ def type_set(
     dark: float = 0.85, label: int | None = None,
 ) -> Mark | None:  # fmt: skip
     """Print text in one of OpenCV's fonts with its capitals `height` pixels high; a digit if it has a `label`."""
-    glyph = pixels(
-        bitmaps.printed(text, bitmaps.typeface(rng)), np.diag([1.25 ** rng.uniform(-1, 0.5), 1, 1]), 110.0
-    )
+    bitmap = bitmaps.printed(text, bitmaps.typeface(rng))
+    glyph = pixels(bitmap, np.diag([1.25 ** rng.uniform(-1, 0.5), 1, 1]), 110.0)
     return sheet.glyph(glyph, foot, height, Pen(0.05, dark, 0, 0), label=label, printed=True)
 
 
