@@ -185,6 +185,7 @@ USAGE = {
     ("",): "an empty name is no file",
     ("a.png", "--csv", "o.png", "--overlay", "o.png"): "--csv and --overlay both name o.png",
     ("a.png", "--overlay", "o.txt"): "--overlay o.txt: netsuke draws .png, .jpg",
+    ("a.png", "--overlay", "o.xyz"): "--overlay o.xyz: netsuke draws .png, .jpg",
     (
         "a.png",
         "--pattern",

@@ -353,3 +353,16 @@ def test_bad_arrays_are_a_data_error():
     for bad in (np.zeros((3, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros((2, 2, 2), np.uint8)):
         with pytest.raises(DataError):
             page_ink(bad)
+
+
+def test_strokes_that_cross_a_shadows_edge_make_no_sheet_of_it():
+    for wide in (14, 20, 26):
+        light = 145 + 80 / (1 + np.exp((np.arange(600) - 295) * 4 / (3 * wide)))
+        strokes = np.zeros((640, 600), np.uint8)
+        for k in range(4):
+            cv2.putText(
+                strokes, "83", (200, 105 + 144 * k), cv2.FONT_HERSHEY_SIMPLEX, 2.7, 255, 6, cv2.LINE_AA
+            )
+        ink = page_ink((light * (1 - 0.75 / 255 * strokes)).astype(np.uint8)).pixels
+        assert (ink[strokes > 200] > 100).mean() > 0.9
+        assert ink[:, 400:].max() == 0

@@ -168,6 +168,18 @@ def test_a_pattern_far_lower_than_the_writing_is_no_number(reader, glyphs):
     assert [reading.text for reading in reader.read_all(page)] == texts
 
 
+def test_many_small_1s_among_other_numbers_are_no_pattern(reader, glyphs):
+    page = np.full((1000, 700), 235, np.uint8)
+    page[20:220, 20:420] = strip(glyphs, "2026", height=100)[:, :400]
+    texts = [str(k) for k in (1, 2, 1, 1, 3, 1, 1, 1, 4) * 4]
+    for k, text in enumerate(texts):
+        x, y = 40 + 100 * (k % 6), 280 + 100 * (k // 6)
+        page[y : y + 60, x : x + 60] = strip(glyphs, text, height=30)[:, :60]
+    found = [reading.text for reading in reader.read_all(page)]
+    assert found[0] == "2026"
+    assert found[1:] == texts
+
+
 def test_a_few_small_11s_beside_large_digits_are_read(reader, glyphs):
     page = 235 - np.zeros((300, 700), np.uint8)
     page[80:220, 20:320] = strip(glyphs, "853", height=70)[:, :300]

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from netsuke.cli.inputs import SUFFIXES, Source, Task, tasks
+from netsuke.cli.inputs import Source, Task, tasks
 from netsuke.errors import OptionError
 
 if TYPE_CHECKING:
@@ -23,17 +23,6 @@ PART = 0.85  # of an image's ink: a digit that is lower is a part of it
 SURE = 0.95  # of a page's only number, from which its digit need not be sure by itself
 CROP = 0.3  # of an image's height: one sign that high is a crop's
 DRAWN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what every OpenCV writes
-FILES = {
-    *DRAWN,
-    *SUFFIXES,
-    ".avif",
-    ".heic",
-    ".jp2",
-    ".svg",
-    ".csv",
-    ".json",
-    ".txt",
-}  # what no one calls a folder
 LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # pixels of a side that their encoders take
 
 
@@ -191,14 +180,16 @@ class Plan:
         self._read = read_from(found)
         self._own = False  # whether the overlay names the picture itself, not a folder for it
         if overlay is not None:
-            self._own = overlay.suffix.lower() in FILES and not overlay.is_dir()
+            named = any(c.isalpha() for c in overlay.suffix)  # "v1.2" is a folder
+            self._own = named and not overlay.is_dir()
             if self._own and len(first) != 1:
                 raise OptionError(
                     f"--overlay {overlay} names one picture and there are {max(self.total, 2)}: name a folder"
                 )
             if self._own and overlay.suffix.lower() not in DRAWN:
                 raise OptionError(
-                    f"--overlay {overlay}: netsuke draws {', '.join(DRAWN)}; name one of these, or a folder"
+                    f"--overlay {overlay}: netsuke draws {', '.join(DRAWN)}; name one of these, or a folder "
+                    "(without a suffix, if it is new)"
                 )
             self._keep(found, overlay)
 

@@ -115,7 +115,9 @@ def _sheet(small: np.ndarray) -> np.ndarray | None:
                 best, found = area, outline
     if found is None:
         return None
-    return cv2.drawContours(np.zeros(small.shape, np.uint8), [found], -1, 1, cv2.FILLED)
+    whole = cv2.drawContours(np.zeros(small.shape, np.uint8), [found], -1, 1, cv2.FILLED)
+    # without strokes that lead into it
+    return cv2.morphologyEx(whole, cv2.MORPH_OPEN, np.ones((THIN, THIN), np.uint8))
 
 
 def _is_rectangle(outline: np.ndarray, area: float) -> bool:

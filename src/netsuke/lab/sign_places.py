@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]  # x, y, w, h
 SAME = 0.1  # share of two boxes that is common to both: of one digit, if they say the same
 RIGHT = 0.55  # share from which a box is right, just above what is asked of it,
 SHARP = 14.0  # and how sharply that is told
-REST = 0.15  # weight of the share itself
+MEAN = 0.15  # weight of the mean share, beside the count of boxes that are right
 DECAY = 1e-4  # of the weights' squares
 BATCH, STEPS, RATE = 256, 8000, 3e-3
 
@@ -54,8 +54,7 @@ def examples(reader: Reader, image: np.ndarray, digits: Sequence[tuple[int, Box]
     ):
         row, seen = number.row, number.seen
         assert seen is not None
-        edges = [edge for edge in number.paths[0].edges if edge.symbol.isdigit()]
-        edges = [edge for edge in edges if seen.found[edge.key, -1] >= places.MISFIT]
+        edges = [edge for edge in number.paths[0].edges if edge.symbol and places.is_led(edge, seen)]
         if not edges or not len(truth):
             continue
         own = [places.own(row, edge, number.crops)[0] for edge in edges]
@@ -84,7 +83,7 @@ def fit(every: Examples) -> np.ndarray:
         at = torch.randint(len(table), (BATCH,), generator=random)
         led = near[at] + torch.sigmoid(table[at] @ weights.T) * (far[at] - near[at])
         share = _common(led, true[at])
-        loss = (torch.sigmoid(SHARP * (RIGHT - share)) + REST * (1 - share)).mean()
+        loss = (torch.sigmoid(SHARP * (RIGHT - share)) + MEAN * (1 - share)).mean()
         loss = loss + DECAY * weights.square().sum()
         optimizer.zero_grad()
         loss.backward()

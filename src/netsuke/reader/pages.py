@@ -28,8 +28,12 @@ KNOWN = 0.95  # probability from which a piece is one digit, neither to be cut n
 SHORT = 12  # atoms of a row, in which a field may ask for any class of any candidate: in longer ones it takes seconds
 PARTS, WHOLE = 0.4, 0.25  # powers of what all say of a row's parts, and of what the scanner says of the whole
 CLEAR = 1e-5  # probability of a number's second text, as a share of the first's, from which that is the one
-REST = 0.2  # of all digits' squares, at most, that the lower ones of a page fill beside a pattern; the others' height,
-LOW, MANY = 0.5, 8  # of which signs of a pattern are lower; and how many of these are bars
+BARS, ALL = (
+    20,
+    0.95,
+)  # numbers of 1s alone that make a pattern, at least, and their share of all numbers as low
+LOW = 0.5  # of the height of the other digits: what a pattern consists of is lower,
+UPPER = 0.8  # of those, by their squares, that are higher
 SLACK = 25.0  # nats below all its paths together at which a text of a number is given up
 LIKELY = 1e-10  # share of all paths that a field must admit, else the number is none of its kind
 
@@ -108,16 +112,23 @@ def numbers(
 
 
 def _without_pattern(found: list[Found]) -> list[Found]:
-    """Numbers without those that are far lower than what fills the page, where many of these are mere bars: a pattern
-    consists of them."""
-    bars = np.array([set(number.paths[0].text) == {"1"} and not number.row.amid for number in found], bool)
-    if bars.sum() < MANY or bars.all():
+    """Numbers without the low ones where nearly all of these are 1s, and many: bars, of which a pattern consists.
+
+    They are low beside the page's other digits, each weighed by its height squared: UPPER of them are twice as high.
+    """
+    texts = [number.paths[0].text for number in found]
+    bars = np.array(
+        [set(text) == {"1"} and not number.row.amid for text, number in zip(texts, found, strict=True)]
+    )
+    if bars.sum() < BARS or bars.all():
         return found
     height = np.array([number.row.height for number in found])
-    order = np.flatnonzero(~bars)[np.argsort(height[~bars])]
-    filled = np.cumsum([len(found[i].paths[0].text) * height[i] ** 2 for i in order])
-    low = height < LOW * height[order[np.searchsorted(filled, REST * filled[-1])]]
-    if (low & bars).sum() < MANY:
+    digits = np.array([sum(c not in SEPARATORS for c in text) for text in texts])
+    others = np.flatnonzero(~bars)[np.argsort(height[~bars])]
+    filled = np.cumsum(digits[others] * height[others] ** 2)
+    low = height < LOW * height[others[np.searchsorted(filled, (1 - UPPER) * filled[-1])]]
+    own = (low & bars).sum()
+    if own < max(BARS, ALL * low.sum()):
         return found
     return [number for number, below in zip(found, low, strict=True) if not below]
 
@@ -169,12 +180,13 @@ def _respelt(found: list[Found]) -> list[Found]:
     return out
 
 
-def _weighed(number: Found, chance: dict[str, float]) -> Found:
-    """A number with the probabilities of its texts anew, of the scanner's log-probabilities."""
+def _weighed(number: Found, logs: dict[str, float]) -> Found:
+    """A number with the probabilities of its texts anew, of the scanner's log-probabilities: of those that differ only
+    in dashes the highest counts for all."""
     paths = number.paths
     own = np.array([path.probability for path in paths])
     best: dict[str, float] = {}
-    for text, value in chance.items():
+    for text, value in logs.items():
         best[_undashed(text)] = max(value, best.get(_undashed(text), -np.inf))
     spelt = np.array([best[_undashed(path.text)] for path in paths])
     weight = own**PARTS * np.exp(WHOLE * (spelt - spelt.max()))

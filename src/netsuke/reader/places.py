@@ -40,11 +40,7 @@ def places(row: segments.Row, edges: Sequence[Edge], crops: Crops, seen: Seen | 
     out = [own(row, edge, crops) for edge in edges]
     if seen is None:
         return out
-    led = [
-        i
-        for i, edge in enumerate(edges)
-        if edge.symbol not in SEPARATORS and seen.found[edge.key, -1] >= MISFIT
-    ]
+    led = [i for i, edge in enumerate(edges) if is_led(edge, seen)]
     if not led:
         return out
     near, far, table = features(row, [edges[i] for i in led], [out[i][0] for i in led], seen)
@@ -54,11 +50,18 @@ def places(row: segments.Row, edges: Sequence[Edge], crops: Crops, seen: Seen | 
     return out
 
 
+def is_led(edge: Edge, seen: Seen) -> bool:
+    """Whether a sign is a digit that the finder sees elsewhere."""
+    misfit = seen.found[edge.key, -1]
+    return edge.symbol not in SEPARATORS and bool(misfit >= MISFIT)
+
+
 def features(
     row: segments.Row, edges: Sequence[Edge], boxes: Sequence[Box], seen: Seen
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of digits of a row, by their edges and the boxes of their ink: the sides (x, y, right, foot) of their own boxes
-    and of the finder's, float64 [n, 4], and NAMES [n, NAMES]."""
+    and of the finder's, float64 [n, 4], and NAMES [n, NAMES]: to each side of the finder's, in heights of the row and
+    without its sign; width and height; and what `is_led` and the finder say."""
     keys = [edge.key for edge in edges]
     near, far = (sides(np.array(part, float)) for part in (boxes, seen.boxes[keys]))
     off = ((far - near) / row.height).clip(-1, 1)
