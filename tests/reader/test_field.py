@@ -102,6 +102,23 @@ def test_ranges(text, a, b):
     assert admits(Field(range=f"{low}..{high}"), text) == (low <= int(text) <= high)
 
 
+@given(texts, st.integers(0, 300), st.integers(0, 300))
+def test_ranges_are_of_what_a_text_is_worth(text, a, b):
+    low, high = sorted((a, b))
+    digits = [sign for sign in text if sign.isdigit()]
+    behind = re.split("[.,]", text.replace("-", "").rstrip(".,"))[1:]
+    if digits and len("".join(behind[-1:])) <= 3:
+        assert admits(Field(range=(low, high)), text) == (low <= value(text) <= high)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("8.5", 1), ("10,0", 1), ("10,5", 0), (".5", 1), ("1.250", 0), ("8.5000", 0), ("9.", 1), ("-", 0)],
+)
+def test_scores_from_0_to_10(text, right):
+    assert admits(Field(range="0..10"), text) == right
+
+
 @given(texts, st.integers(1, 4), st.integers(0, 3))
 def test_lengths_count_digits(text, least, more):
     n = sum(sign.isdigit() for sign in text)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from netsuke.reader.lattice import Automaton
 
+PLACES = 1, 2  # digits behind a decimal mark
+THOUSANDS = 3  # and behind one that is none
 Values = Callable[[int], Sequence[Sequence[int]]]  # of n digits: what digit d counts at place i, [n][10]
 
 
@@ -35,11 +37,24 @@ class Length:
         return state >= self.least
 
 
+class Counted(NamedTuple):
+    """How far a number has been read: digits to come before and behind its decimal mark, how many there are behind it;
+    whether it still equals the bounds; and how many digits stood behind the last `.` or `,` that was no end."""
+
+    whole: int
+    decimal: int
+    places: int
+    at_low: bool
+    at_high: bool
+    behind: int = 0
+
+
 @dataclass(frozen=True)
 class Between:
-    """A whole number from `low` to `high`, leading zeros allowed, of `least` to `longest` digits.
+    """A number worth `low` to `high`, leading zeros allowed, of `least` to `longest` digits.
 
-    A state is (digits still to come, still equal to the low bound, still equal to the high one): digit by digit.
+    What it is worth is what `sums.value` says: a `.` or `,` with PLACES behind it is a decimal mark, with THOUSANDS it
+    parts those; other decimals are refused.
     """
 
     low: int
@@ -47,26 +62,35 @@ class Between:
     least: int
     longest: int
 
-    def starts(self) -> Iterable[tuple[int, bool, bool]]:
-        return (
-            (n, True, n >= len(str(self.high)))  # fewer digits than the high bound has never reach it
-            for n in range(max(self.least, len(str(self.low))), self.longest + 1)
-        )
+    def starts(self) -> Iterable[Counted]:
+        fewest = len(str(self.low)) if self.low else 0
+        for places in (0, *PLACES):
+            for whole in range(
+                max(fewest, self.least - places, 0 if places else 1), self.longest - places + 1
+            ):
+                # fewer digits than the high bound has never reach it
+                yield Counted(whole, places, places, True, whole >= len(str(self.high)) or not self.high)
 
-    def step(self, state: Any, symbol: str) -> tuple[int, bool, bool] | None:
+    def step(self, state: Any, symbol: str) -> Counted | None:
+        left = state.whole + state.decimal
         if not symbol.isdigit():
-            return state
-        left, at_low, at_high = state
-        if not left:
-            return None
-        digit, place = int(symbol), 10 ** (left - 1)
+            if symbol == "-" or not left:
+                return state
+            return None if left < state.places else state._replace(behind=left)
+        digit = int(symbol)
+        if not state.whole:  # at the high bound there is nothing behind the mark
+            marked = state.decimal and state.behind == state.places and not (state.at_high and digit)
+            return state._replace(decimal=state.decimal - 1) if marked else None
+        place = 10 ** (state.whole - 1)
         low, high = self.low // place % 10, self.high // place % 10
-        if (at_low and digit < low) or (at_high and digit > high):
+        if (state.at_low and digit < low) or (state.at_high and digit > high):
             return None
-        return left - 1, at_low and digit == low, at_high and digit == high
+        at_low, at_high = state.at_low and digit == low, state.at_high and digit == high
+        return state._replace(whole=state.whole - 1, at_low=at_low, at_high=at_high)
 
     def accepts(self, state: Any) -> bool:
-        return state[0] == 0
+        parts = (state.places,) if state.places else (0, THOUSANDS)
+        return not state.whole + state.decimal and state.behind in parts
 
 
 @dataclass(frozen=True)

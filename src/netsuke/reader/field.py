@@ -23,7 +23,7 @@ class Field:
 
     length: digits, as 5, range(3, 7) or "3..6".
     pattern: what the text looks like, such as r"\\d{4}-\\d{2}" (`netsuke.reader.pattern` says what it may hold).
-    range: bounds of the whole number its digits make, separators left out: (0, 100) or "0..100".
+    range: bounds of what it is worth, (0, 100) or "0..100": 8.5 and 8,50 are eight and a half, and 1.250 is 1250.
     checksum: "luhn", "isbn", "mod11", "iban:DE", or weights and modulus: ((3, 1, 3, 1), 10) or "3,1,3,1%10".
     sum: what the numbers of the image add up to, such as 120 or "34.50"; or "last": the last is the sum of the others.
     separators: whether `.`, `,` and `-` may stand in a text; where not, they are passed over.
