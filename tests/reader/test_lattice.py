@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from netsuke.reader import Field
 from netsuke.reader.lattice import Edge, decode
+from netsuke.reader.sums import value
 
 ALL = 10_000  # texts: more than any of these lattices has
 
@@ -71,13 +72,15 @@ def luhn(text: str) -> bool:
     return len(digits) >= 2 and sum(doubled) % 10 == 0
 
 
-def number(text: str) -> int:
-    return int("".join(sign for sign in text if sign.isdigit()) or "-1")
+def within(low: int, high: int, text: str) -> bool:
+    """Whether a text is worth that much; of decimals a range takes two at most."""
+    behind = re.split("[.,]", text.replace("-", "").rstrip(".,"))[1:]
+    return low <= value(text) <= high and len("".join(behind[-1:])) <= 3
 
 
 FIELDS = {
     "length": (Field(length="2..3"), lambda t: 2 <= sum(c.isdigit() for c in t) <= 3),
-    "range": (Field(range="7..120"), lambda t: 7 <= number(t) <= 120),
+    "range": (Field(range="7..120"), lambda t: within(7, 120, t)),
     "pattern": (Field(pattern=r"\d{1,2}[.,]?\d*"), lambda t: bool(re.fullmatch(r"\d{1,2}[.,]?\d*", t))),
     "luhn": (Field(checksum="luhn"), luhn),
     "no separators": (Field(separators=False), lambda t: not set(t) & set(".,-")),

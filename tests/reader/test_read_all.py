@@ -293,7 +293,7 @@ def test_a_checksum_overrules_the_classifier(reader, glyphs):
 
 FIELDS = [
     (Field(length=4), lambda t: sum(c.isdigit() for c in t) == 4),
-    (Field(range="100..600"), lambda t: 100 <= int("".join(c for c in t if c.isdigit())) <= 600),
+    (Field(range="100..600"), lambda t: 100 <= value(t) <= 600),
     (Field(pattern=r"\d{2}-\d{2}"), lambda t: len(t) == 5 and t[2] == "-"),
     (Field(separators=False), str.isdigit),
 ]
