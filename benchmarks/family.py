@@ -22,6 +22,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from time import monotonic
 
@@ -61,10 +62,8 @@ DOUBTFUL = {"base": 0.1, "micro": 0.15}  # of them, what is called unsure at lea
 CUT, PART = 3800, 400  # scenes from which candidates are cut, and of a file
 SHEETS, WORDY, LOT = 4800, 600, 300  # scenes on whose tiles the finder's integers train, and of a file
 STEPS = 600
-ROWS, SCANNED = (
-    300,
-    3600,
-)  # scenes on whose rows the scanner is calibrated, and steps in which its integers train on
+ROWS = 300  # scenes on whose rows the scanner is calibrated
+SCANNED = 3600  # steps in which its integers train on
 SHOWN = (1500, 1000)  # signs and candidates that calibrate the classifier
 TITLES = {
     "digit-base": "Handwritten digits, and what is none, in 185 KB",
@@ -96,7 +95,7 @@ MORE = {  # of the commands that made what ships
 }
 RECORDS = Path(__file__).resolve().parents[1] / "records"
 PACKAGED = Path(weights.__file__).parent / "fitted.json"
-PLACED = (320, 1280)  # pages and strings to which the places of digits are fitted
+PLACED = 160  # pages of either seed, with four strings each, to which the places of digits are fitted
 FITTED = (500, 400, 160)  # strings, touching strings and pages that the decoder is fitted to
 
 
@@ -296,8 +295,7 @@ def decoder(work: Path, scale: float) -> None:
     made += [scenes.string(np.random.default_rng([95, i]), spacing="touching") for i in touching]
     made += [scenes.page(np.random.default_rng([93, i])) for i in pages]
     rng.shuffle(made)  # type: ignore[arg-type]
-    looks = (kind(Artifact.load(work / f"{kind.__name__.lower()}.netsuke")) for kind in (Finder, Scanner))
-    for kind, sight in (("seeing", Sight(*looks)), ("knowing", None)):
+    for kind, sight in (("seeing", looks(work)), ("knowing", None)):
         reader = Reader(model, sight=sight)
         cases = [c for s in made for c in lattice_weights.cases(
             reader, s.image, [m.box for m in s.digits], [(line.text, line.box) for line in s.strings]
@@ -315,17 +313,23 @@ def decoder(work: Path, scale: float) -> None:
     write_whole(work / "fitted.json", (json.dumps(table, indent=1) + "\n").encode())
 
 
+def looks(work: Path) -> Sight:
+    """Finder and scanner of the work folder."""
+    return Sight(
+        *(kind(Artifact.load(work / f"{kind.__name__.lower()}.netsuke")) for kind in (Finder, Scanner))
+    )
+
+
 def place(work: Path, scale: float) -> None:
     """How far digits' boxes are led towards the finder's, to fitted.json."""
     file = work / "fitted.json"
     table: dict = json.loads((file if file.exists() else PACKAGED).read_text(encoding="utf-8"))
-    looks = (kind(Artifact.load(work / f"{kind.__name__.lower()}.netsuke")) for kind in (Finder, Scanner))
-    reader = Reader(Artifact.load(work / "digit-base.netsuke"), sight=Sight(*looks))
-    made = [scenes.page(np.random.default_rng([61, i])) for i in range(few(PLACED[0], scale))]
-    made += [
-        scenes.string(np.random.default_rng([62, i]), spacing="touching" if i % 2 else None)
-        for i in range(few(PLACED[1], scale))
-    ]
+    reader, made = Reader(Artifact.load(work / "digit-base.netsuke"), sight=looks(work)), []
+    for seed, i in product((61, 62), range(few(PLACED, scale))):
+        made.append(scenes.page(np.random.default_rng([seed, i])))
+        for j in range(4):
+            spacing = "touching" if j < 2 else None
+            made.append(scenes.string(np.random.default_rng([seed, i, j]), spacing=spacing))
     parts = [
         part
         for scene in made

@@ -267,9 +267,8 @@ def _along(
     wide = 1 + int(thick / (2 * np.pi * ellipse.narrow / ANGLES))
     crossed = (inwards & _spread(outwards, wide)) | (outwards & _spread(inwards, wide))
     own = inked & ~crossed
-    # touching digits cut off by the image's edge make broad ones
     if (own if thick > THIN * ellipse.narrow else own[shown]).mean() < OWN:
-        return None
+        return None  # at the image's edge touching digits make broad ones
     half, width = thick / 2 / step, RADII[1] - RADII[0]
     inner = np.where(inwards, path - half, lower) * width + RADII[0]
     outer = np.where(outwards, path + half, upper - 1) * width + RADII[0]

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from netsuke.image.gathered import gathered, gathered_at
 from netsuke.image.pieces import pieces
 from netsuke.image.slope import moved, rise
 
@@ -21,8 +22,6 @@ SHORTEST = 16  # pixels of such a run, at least
 LONG = 5.0  # runs of a line, at least: the bars of 676 make one of three
 BRIDGE = 7  # pixels along a line over which its contrast is averaged: the paper's grain breaks faint ones
 FAINT = 0.85  # of what else counts as ink, after that
-ALONE = np.uint16(3)  # how much more contrast a row of a thin line has than the lighter of its neighbours
-BLOCK = 64  # rows that are looked at together
 BLOT = 16  # pixels: what is so thick both ways is no line, and would tie all that end at it,
 SURE = 20  # if it is as thick somewhere
 FILLED = 0.4  # of its pixels, at least
@@ -197,7 +196,7 @@ class _Runs:
 
         self.run, self.ink, self.contrast = run, ink, contrast
         grey = cv2.min(contrast, cv2.convertScaleAbs(floor, alpha=DARK))
-        grey = _gathered(cv2.boxFilter(grey, cv2.CV_16U, (BRIDGE, 1), normalize=False))
+        grey = gathered(cv2.boxFilter(grey, cv2.CV_16U, (BRIDGE, 1), normalize=False))
         faint = floor * np.uint16(round(FAINT * BRIDGE))
         bridged = (grey > faint).view(np.uint8)
         runs = cv2.morphologyEx(bridged, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
@@ -275,7 +274,7 @@ class _Runs:
         number, down = lines.columns
         darkest = np.zeros_like(number, np.uint16)
         column = (lines.x - EDGE) // STEP
-        np.maximum.at(darkest, (lines.owner, column), _gathered_at(self.summed, lines.y, lines.x))
+        np.maximum.at(darkest, (lines.owner, column), gathered_at(self.summed, lines.y, lines.x))
         covered = np.count_nonzero(number, 1)
         middle = darkest.shape[1] - 1 - covered // 2
         median = np.sort(darkest, 1)[np.arange(lines.count), middle][:, None]
@@ -284,33 +283,6 @@ class _Runs:
         y = down[owner, x] / number[owner, x]
         rough = _Lines(y, x, owner, lines.count)
         return even & (rough.of(rough.strayed()) <= ROUGH * np.maximum(covered, 1))
-
-
-def _gathered(contrast: np.ndarray) -> np.ndarray:
-    """Thin lines gathered in one row of pixels, in place, uint16 [H, W]: a line that rises is shared by two rows, by
-    halves where it goes from one to the other, and a faint one seems to break there."""
-    import cv2
-
-    above = contrast[:1].copy()
-    for top in range(1, len(contrast) - 1, BLOCK):  # in parts that stay in the processor's cache
-        own, lower = contrast[top:-1][:BLOCK], contrast[top + 1 :][:BLOCK]
-        upper = np.concatenate([above, own[:-1]])
-        above = own[-1:].copy()
-        beside, other = cv2.max(upper, lower), cv2.min(upper, lower)
-        thin = cv2.bitwise_and(
-            cv2.compare(own, beside, cv2.CMP_GE), cv2.compare(own, other * ALONE, cv2.CMP_GT)
-        )
-        cv2.add(own, beside, mask=thin, dst=own)
-    return contrast
-
-
-def _gathered_at(contrast: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The same, of some pixels only, uint16 [n]; those of the first and the last row stay as they are."""
-    own = contrast[y, x]
-    upper, lower = contrast[np.maximum(y - 1, 0), x], contrast[np.minimum(y + 1, len(contrast) - 1), x]
-    beside, other = np.maximum(upper, lower), np.minimum(upper, lower)
-    thin = (own >= beside) & (own > other * ALONE) & (y > 0) & (y < len(contrast) - 1)
-    return own + beside * thin
 
 
 def _on_lines(pieces: _Lines) -> np.ndarray:
